@@ -1,0 +1,5 @@
+//! Not written yet.
+pub mod google;
+pub mod mailbox;
+pub mod postgres;
+pub mod seed;
