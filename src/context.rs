@@ -1,1 +1,38 @@
-//! Not written yet.
+//! What every request and every job works with: one cheap-to-clone handle on the process's shared parts.
+
+use std::{ops::Deref, sync::Arc};
+
+use sqlx::PgPool;
+use tokio_util::task::TaskTracker;
+
+use crate::{clock::Clock, config::Settings, smtp::Smtp};
+
+/// The shared parts; the axum state of every route.
+#[derive(Clone)]
+pub struct Context(Arc<Parts>);
+
+pub struct Parts {
+    pub settings: Settings,
+    pub clock: Clock,
+    pub db: PgPool,
+    /// For OAuth's endpoints; has timeouts, follows no redirects.
+    pub http: reqwest::Client,
+    /// `None` when no SMTP server is configured.
+    pub smtp: Option<Smtp>,
+    /// Work that outlives the request that began it; a graceful stop waits for it.
+    pub tasks: TaskTracker,
+}
+
+impl Context {
+    pub fn new(parts: Parts) -> Self {
+        Context(Arc::new(parts))
+    }
+}
+
+impl Deref for Context {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}

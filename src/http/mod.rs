@@ -1,1 +1,9 @@
-//! Not written yet.
+//! The door: everything that Django REST Framework did around a view (contract §3), done once.
+//!
+//! [`error`] turns refusals into answers, [`extract`] turns requests into typed input, [`layers`] wraps every route.
+
+pub mod error;
+pub mod extract;
+pub mod layers;
+
+pub use error::{Error, Result};

@@ -1,0 +1,101 @@
+//! One error type for everything a handler can answer instead of success, and one place that words it.
+
+use std::borrow::Cow;
+
+use axum::{
+    Json,
+    http::{HeaderValue, Method, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a request was not served. Framework refusals carry `detail` alone, an endpoint's own carry `error`
+/// (contract §1: the SPA shows `error`, and words framework refusals itself).
+#[derive(Debug)]
+pub enum Error {
+    /// No such URL.
+    NotFound,
+    MethodNotAllowed(Method),
+    NotAcceptable,
+    /// The media type as sent, empty when absent.
+    UnsupportedMediaType(String),
+    BodyTooLarge,
+    /// The body is not JSON; a free text says where.
+    JsonParse(String),
+    /// A row of the 401 table of contract §4.3.
+    Unauthenticated(Value),
+    /// An endpoint's refusal: `{"error": …}` and, for missing rows, `detail`.
+    Refused { status: StatusCode, error: Cow<'static, str>, detail: Option<&'static str> },
+    /// A refusal with a body of its own shape.
+    Body(StatusCode, Value),
+    /// Too busy for now; seconds to wait.
+    Busy { detail: &'static str, retry_after: u64 },
+    /// A fault of ours: answered without its cause, which goes to the log.
+    Internal(anyhow::Error),
+}
+
+impl Error {
+    pub fn refused(status: StatusCode, error: impl Into<Cow<'static, str>>) -> Self {
+        Error::Refused { status, error: error.into(), detail: None }
+    }
+
+    pub fn bad_request(error: impl Into<Cow<'static, str>>) -> Self {
+        Self::refused(StatusCode::BAD_REQUEST, error)
+    }
+
+    pub fn forbidden(error: &'static str) -> Self {
+        Self::refused(StatusCode::FORBIDDEN, error)
+    }
+
+    /// A row that does not exist: 404 in Django's words.
+    pub fn missing(error: &'static str, detail: &'static str) -> Self {
+        Error::Refused { status: StatusCode::NOT_FOUND, error: error.into(), detail: Some(detail) }
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Error {
+    fn from(fault: E) -> Self {
+        Error::Internal(fault.into())
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let detail = |text: &str| json!({ "detail": text });
+        let (status, body) = match self {
+            Error::NotFound => (StatusCode::NOT_FOUND, detail("Not found.")),
+            Error::MethodNotAllowed(method) => {
+                (StatusCode::METHOD_NOT_ALLOWED, detail(&format!("Method \"{method}\" not allowed.")))
+            }
+            Error::NotAcceptable => {
+                (StatusCode::NOT_ACCEPTABLE, detail("Could not satisfy the request Accept header."))
+            }
+            Error::UnsupportedMediaType(sent) => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                detail(&format!("Unsupported media type \"{sent}\" in request.")),
+            ),
+            Error::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, detail("Request body too large.")),
+            Error::JsonParse(text) => (StatusCode::BAD_REQUEST, detail(&format!("JSON parse error - {text}"))),
+            Error::Unauthenticated(body) => {
+                let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"api\"")];
+                return (StatusCode::UNAUTHORIZED, challenge, Json(body)).into_response();
+            }
+            Error::Refused { status, error, detail: None } => (status, json!({ "error": error })),
+            Error::Refused { status, error, detail: Some(detail) } => {
+                (status, json!({ "error": error, "detail": detail }))
+            }
+            Error::Body(status, body) => (status, body),
+            Error::Busy { detail: text, retry_after } => {
+                let wait = [(header::RETRY_AFTER, HeaderValue::from(retry_after))];
+                return (StatusCode::SERVICE_UNAVAILABLE, wait, Json(detail(text))).into_response();
+            }
+            Error::Internal(fault) => {
+                tracing::error!(error = format!("{fault:#}"), "request failed");
+                (StatusCode::INTERNAL_SERVER_ERROR, detail("Internal server error."))
+            }
+        };
+        (status, Json(body)).into_response()
+    }
+}
