@@ -1,1 +1,3 @@
-//! Not written yet.
+//! Placeholder for the interface; the real module replaces it.
+#[derive(Debug, Clone)]
+pub struct Smtp;
