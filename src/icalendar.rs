@@ -129,8 +129,9 @@ fn content(name: &str, value: impl Into<String>) -> String {
 
 /// A content line with a person: the crate's CN, then the other parameters in our order, then the address.
 fn person(name: &str, who: &Person, parameters: &str, email: &str) -> String {
-    // A parameter has no escape for a quote; `^` starts an escape of RFC 6868, which not every calendar undoes.
-    let cn = display_name(who).replace(['"', '^'], "");
+    // A parameter cannot hold a quote, and calendars differ on `^` (escapes of RFC 6868) and on backslashes there.
+    let bare = |text: &str| text.replace(['"', '^', '\\'], "");
+    let cn = display_name(&Person { name: &bare(who.name), email: &bare(who.email) });
     let line = written(Property::new(name, "").add_parameter("CN", &cn).done());
     format!("{}{parameters}:{}", line.strip_suffix(':').unwrap_or(&line), mailto(email))
 }
@@ -191,4 +192,330 @@ fn fold(line: &str) -> String {
         octets += c.len_utf8();
     }
     folded + "\r\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn utc(text: &str) -> DateTime<Utc> {
+        text.parse().expect("an instant")
+    }
+
+    fn sample() -> Invitation<'static> {
+        Invitation {
+            brand: "UmEmployed",
+            method: Method::Request,
+            uid: "interview-456@umemployed.com",
+            sequence: 0,
+            dtstamp: utc("2026-11-20T21:46:15.989523Z"),
+            start: utc("2030-01-15T19:00:00Z"),
+            end: utc("2030-01-15T20:00:00Z"),
+            job_title: "Software Engineer",
+            candidate: Person { name: "Carl Candy", email: "carl@x.test" },
+            recruiter: Some(Person { name: "Rita Recruit", email: "rita@x.test" }),
+            organizer_email: None,
+            meeting_link: Some("https://meet.google.com/abc-defg-hij"),
+            location: None,
+            kind_label: None,
+            note: None,
+            portal_link: "https://portal.x.test/interviews/456/join/",
+        }
+    }
+
+    /// Checks what holds of every object, and returns its lines unfolded. Written against RFC 5545, not against the
+    /// code above.
+    fn unfolded(text: &str) -> Vec<String> {
+        let raw: Vec<_> = text.strip_suffix("\r\n").expect("ends with CRLF").split("\r\n").collect();
+        let mut lines: Vec<String> = Vec::new();
+        for line in raw {
+            assert!(line.len() <= 75, "{} octets: {line}", line.len());
+            assert!(!line.is_empty() && !line.chars().any(char::is_control), "{line:?}");
+            match line.strip_prefix(' ') {
+                Some(rest) => lines.last_mut().expect("a line to continue").push_str(rest),
+                None => lines.push(line.to_owned()),
+            }
+        }
+        lines
+    }
+
+    /// A content line's name, parameters and value: `:` and `;` inside quotes belong to a parameter.
+    fn parsed(line: &str) -> (&str, Vec<(&str, &str)>, &str) {
+        let mut quoted = false;
+        let ends = |c: char| {
+            quoted ^= c == '"';
+            c == ':' && !quoted
+        };
+        let (head, value) = line.split_once(ends).unwrap_or_else(|| panic!("no value: {line}"));
+        let mut quoted = false;
+        let ends = |c: char| {
+            quoted ^= c == '"';
+            c == ';' && !quoted
+        };
+        let mut parts = head.split(ends);
+        let name = parts.next().expect("a name");
+        let parameters = parts.map(|part| {
+            let (name, value) = part.split_once('=').unwrap_or_else(|| panic!("no parameter: {line}"));
+            let bare = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+            assert!(!bare.contains('"') && (bare.len() < value.len() || !bare.contains([',', ';', ':'])), "{line}");
+            (name, bare)
+        });
+        (name, parameters.collect(), value)
+    }
+
+    fn unescaped(text: &str) -> String {
+        let (mut plain, mut chars) = (String::new(), text.chars());
+        while let Some(c) = chars.next() {
+            plain.push(match c {
+                '\\' => match chars.next().expect("an escaped character") {
+                    'n' => '\n',
+                    c @ ('\\' | ',' | ';') => c,
+                    c => panic!("\\{c} is no escape: {text}"),
+                },
+                ',' | ';' => panic!("{c} is not escaped: {text}"),
+                c => c,
+            });
+        }
+        plain
+    }
+
+    fn value_of(text: &str, name: &str) -> Option<String> {
+        unfolded(text).iter().map(|line| parsed(line)).find(|line| line.0 == name).map(|line| line.2.to_owned())
+    }
+
+    #[test]
+    fn an_invitation_has_the_lines_of_the_contract_in_their_order() {
+        insta::assert_snapshot!(unfolded(&sample().render()).join("\n"), @r"
+        BEGIN:VCALENDAR
+        VERSION:2.0
+        PRODID:-//UmEmployed//Interview Scheduler//EN
+        METHOD:REQUEST
+        BEGIN:VEVENT
+        UID:interview-456@umemployed.com
+        SEQUENCE:0
+        DTSTAMP:20261120T214615Z
+        DTSTART:20300115T190000Z
+        DTEND:20300115T200000Z
+        SUMMARY:Interview: Software Engineer
+        DESCRIPTION:Position: Software Engineer\nCandidate: Carl Candy\nRecruiter: Rita Recruit\nGoogle Meet: https://meet.google.com/abc-defg-hij\nNote: No additional notes\nPortal: https://portal.x.test/interviews/456/join/
+        LOCATION:https://meet.google.com/abc-defg-hij
+        STATUS:CONFIRMED
+        ORGANIZER;CN=Rita Recruit:mailto:rita@x.test
+        ATTENDEE;CN=Carl Candy;ROLE=REQ-PARTICIPANT;PARTSTAT=NEEDS-ACTION;RSVP=TRUE:mailto:carl@x.test
+        ATTENDEE;CN=Rita Recruit;ROLE=REQ-PARTICIPANT;PARTSTAT=ACCEPTED:mailto:rita@x.test
+        END:VEVENT
+        END:VCALENDAR
+        ");
+    }
+
+    #[test]
+    fn a_note_stands_in_the_description_with_its_line_breaks() {
+        let text = Invitation { note: Some(" Bring:\r\na CV, a pen; \\o/\rand\nyou "), ..sample() }.render();
+        let description = value_of(&text, "DESCRIPTION").expect("a description");
+        assert!(description.contains(r"\nNote: Bring:\na CV\, a pen\; \\o/\nand\nyou\nPortal: "), "{description}");
+        let blank = Invitation { note: Some(" \r\n "), ..sample() }.render();
+        assert!(value_of(&blank, "DESCRIPTION").expect("a description").contains(r"\nNote: No additional notes\n"));
+    }
+
+    #[test]
+    fn a_cancellation_says_so_with_the_same_uid_and_a_raised_sequence() {
+        let text = Invitation { method: Method::Cancel, sequence: 2, ..sample() }.render();
+        for (name, value) in
+            [("METHOD", "CANCEL"), ("STATUS", "CANCELLED"), ("SEQUENCE", "2"), ("UID", "interview-456@umemployed.com")]
+        {
+            assert_eq!(value_of(&text, name).as_deref(), Some(value));
+        }
+        let published = Invitation { method: Method::Publish, ..sample() }.render();
+        assert_eq!(value_of(&published, "METHOD").as_deref(), Some("PUBLISH"));
+        assert_eq!(value_of(&published, "STATUS").as_deref(), Some("CONFIRMED"));
+    }
+
+    #[test]
+    fn the_location_is_the_link_else_the_location_else_the_kind_else_absent() {
+        let link = Some("https://meet.google.com/abc-defg-hij");
+        for (meeting_link, location, kind_label, expected) in [
+            (link, Some("Room 1"), Some("In person"), link),
+            (None, Some("+44 20 7946 0000"), Some("Phone"), Some("+44 20 7946 0000")),
+            (Some(""), Some(" "), Some("Phone"), Some("Phone")),
+            (None, None, Some("In person"), Some("In person")),
+            (None, None, None, None),
+        ] {
+            let text = Invitation { meeting_link, location, kind_label, ..sample() }.render();
+            assert_eq!(value_of(&text, "LOCATION").as_deref(), expected);
+            let description = value_of(&text, "DESCRIPTION").expect("a description");
+            assert_eq!(description.contains("Google Meet: "), meeting_link == link, "{description}");
+        }
+    }
+
+    #[test]
+    fn without_a_recruiter_there_is_no_organizer_and_one_attendee() {
+        let text = Invitation { recruiter: None, method: Method::Publish, ..sample() }.render();
+        assert_eq!(value_of(&text, "ORGANIZER"), None);
+        assert_eq!(text.matches("\r\nATTENDEE").count(), 1);
+        assert!(value_of(&text, "DESCRIPTION").expect("a description").contains(r"\nRecruiter: Unknown\n"));
+    }
+
+    #[test]
+    fn the_organizer_is_the_calendars_address_with_the_recruiters_name() {
+        let lines = unfolded(&Invitation { organizer_email: Some("cal@group.x.test"), ..sample() }.render());
+        assert!(lines.contains(&"ORGANIZER;CN=Rita Recruit:mailto:cal@group.x.test".to_owned()), "{lines:#?}");
+        let blank = unfolded(&Invitation { organizer_email: Some(""), ..sample() }.render());
+        assert!(blank.contains(&"ORGANIZER;CN=Rita Recruit:mailto:rita@x.test".to_owned()), "{blank:#?}");
+    }
+
+    #[test]
+    fn a_name_with_separators_is_quoted_and_loses_its_quotes() {
+        for (name, parameter) in [
+            ("Candy, Carl", r#"CN="Candy, Carl""#),
+            ("Carl; Candy", r#"CN="Carl; Candy""#),
+            ("Dr: Candy", r#"CN="Dr: Candy""#),
+            (r#"Carl "CC" Candy"#, "CN=Carl CC Candy"),
+            (r#""Carl":evil@x.test"#, r#"CN="Carl:evil@x.test""#),
+            ("Carl^nCandy", "CN=CarlnCandy"),
+            (r"Carl\, Candy\", r#"CN="Carl, Candy""#),
+            ("Carl\r\nATTENDEE:mailto:evil@x.test", r#"CN="Carl ATTENDEE:mailto:evil@x.test""#),
+            ("Zoë 🎉", "CN=Zoë 🎉"),
+            (" ", "CN=carl@x.test"),
+            (r#""""#, "CN=carl@x.test"),
+        ] {
+            let lines = unfolded(&Invitation { candidate: Person { name, email: "carl@x.test" }, ..sample() }.render());
+            let line =
+                format!("ATTENDEE;{parameter};ROLE=REQ-PARTICIPANT;PARTSTAT=NEEDS-ACTION;RSVP=TRUE:mailto:carl@x.test");
+            assert!(lines.contains(&line), "{line}\n{lines:#?}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_a_uri_and_nothing_more() {
+        for (email, uri) in [
+            ("o'neil+jobs@x.test", "mailto:o'neil+jobs@x.test"),
+            ("a?subject=x&y#z@x.test", "mailto:a%3Fsubject%3Dx%26y%23z@x.test"),
+            ("100%@x.test", "mailto:100%25@x.test"),
+            ("zoë@x.test", "mailto:zo%C3%AB@x.test"),
+            (" a@x.test\r\nATTACH:evil", "mailto:a@x.testATTACH:evil"),
+            ("\"a;b\"@x.test", "mailto:%22a%3Bb%22@x.test"),
+        ] {
+            assert_eq!(mailto(email), uri);
+        }
+    }
+
+    #[test]
+    fn a_long_line_is_folded_at_75_octets_and_not_inside_a_character() {
+        for (text, lines) in [("a".repeat(75), 1), ("a".repeat(76), 2), ("a".repeat(149), 2), ("a".repeat(150), 3)] {
+            let folded = fold(&text);
+            assert_eq!(folded.matches("\r\n").count(), lines, "{}", text.len());
+            assert_eq!(unfolded(&folded), [text]);
+        }
+        assert_eq!(fold(&format!("{}é", "a".repeat(74))), format!("{}\r\n é\r\n", "a".repeat(74)));
+    }
+
+    /// Text with whatever could break out of a line, a parameter or a character.
+    fn hostile() -> impl Strategy<Value = String> {
+        let fragments = [
+            "\r\n",
+            "\n",
+            "\r",
+            "\r\n ",
+            "\u{85}",
+            "\u{2028}",
+            "\u{b}",
+            "\0",
+            "\u{7f}",
+            "\t",
+            "  ",
+            "\"",
+            ";",
+            ",",
+            ":",
+            "\\",
+            "\\n",
+            "^n",
+            "^'",
+            "=",
+            "%0D%0A",
+            "é",
+            "漢",
+            "🎉",
+            "\u{202e}",
+            "<b>&amp;</b>",
+            "\r\nATTACH:http://e.test",
+            "\nEND:VEVENT\nBEGIN:VEVENT",
+            "\rBEGIN:VALARM",
+            ";CN=x:mailto:evil@x.test",
+            "\nTZID=X",
+            "abcdefghijklmnop",
+        ];
+        prop_oneof![
+            any::<String>(),
+            prop::collection::vec(
+                prop_oneof![prop::sample::select(fragments.to_vec()).prop_map(str::to_owned), any::<String>()],
+                0..30
+            )
+            .prop_map(|parts| parts.concat()),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        #[test]
+        fn no_text_changes_the_lines_of_an_object(
+            texts in prop::collection::vec(hostile(), 13), method in 0..3usize, present in any::<[bool; 6]>(),
+            sequence in 0..i32::MAX, start in 0..253_402_000_000i64,
+        ) {
+            let some = |n: usize| present[n].then_some(texts[n].as_str());
+            let start = DateTime::from_timestamp(start, 0).expect("in range");
+            let invitation = Invitation {
+                brand: &texts[6],
+                method: [Method::Request, Method::Publish, Method::Cancel][method],
+                uid: &texts[7],
+                sequence,
+                dtstamp: start,
+                start,
+                end: start,
+                job_title: &texts[8],
+                candidate: Person { name: &texts[9], email: &texts[10] },
+                recruiter: some(0).map(|name| Person { name, email: &texts[11] }),
+                organizer_email: some(1),
+                meeting_link: some(2),
+                location: some(3),
+                kind_label: some(4),
+                note: some(5),
+                portal_link: &texts[12],
+            };
+            let text = invitation.render();
+            let lines = unfolded(&text);
+            let lines: Vec<_> = lines.iter().map(|line| parsed(line)).collect();
+
+            let names: Vec<_> = lines.iter().map(|line| line.0).collect();
+            let mut expected = vec![
+                "BEGIN", "VERSION", "PRODID", "METHOD", "BEGIN", "UID", "SEQUENCE", "DTSTAMP", "DTSTART", "DTEND",
+                "SUMMARY", "DESCRIPTION",
+            ];
+            expected.extend(names.contains(&"LOCATION").then_some("LOCATION"));
+            expected.push("STATUS");
+            expected.extend(present[0].then_some("ORGANIZER"));
+            expected.push("ATTENDEE");
+            expected.extend(present[0].then_some("ATTENDEE"));
+            expected.extend(["END", "END"]);
+            prop_assert_eq!(names, expected);
+
+            for (name, parameters, value) in lines {
+                let named: Vec<_> = parameters.iter().map(|parameter| parameter.0).collect();
+                match name {
+                    "ORGANIZER" => prop_assert_eq!(named, ["CN"]),
+                    "ATTENDEE" => prop_assert_eq!(&named[..3], ["CN", "ROLE", "PARTSTAT"]),
+                    _ => prop_assert!(named.is_empty()),
+                }
+                match name {
+                    "ORGANIZER" | "ATTENDEE" => prop_assert!(value.starts_with("mailto:") && value.is_ascii()),
+                    "SUMMARY" => prop_assert!(!unescaped(value).contains('\n')),
+                    "PRODID" | "UID" | "DESCRIPTION" | "LOCATION" => _ = unescaped(value),
+                    _ => {}
+                }
+            }
+        }
+    }
 }
