@@ -127,9 +127,10 @@ pub async fn access(
 }
 
 /// Removes the grant that Google refused right after a refresh, unless another has taken its place.
-pub async fn bury(ctx: &Context, user_id: i64, refused: &Access) -> sqlx::Result<()> {
+pub async fn bury(ctx: &Context, user_id: i64, refused: &Access) -> Result<(), CalendarError> {
     tracing::warn!(user_id, "Google refuses a fresh access token; the grant is removed");
-    store::remove_dead_grant(&ctx.db, user_id, &refused.row).await.map(|_| ())
+    store::remove_dead_grant(&ctx.db, user_id, &refused.row).await?;
+    Ok(())
 }
 
 /// One request's wish to have a fresh token, and its turn to refresh.
