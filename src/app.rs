@@ -6,7 +6,11 @@ use anyhow::Context as _;
 use axum::{Json, Router, extract::State, http::StatusCode, middleware};
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use tokio::{net::TcpListener, time::MissedTickBehavior};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    time::MissedTickBehavior,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -146,6 +150,24 @@ pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken)
     }
     ctx.db.close().await;
     Ok(())
+}
+
+/// Cancelled by Ctrl-C or by SIGTERM; a second one ends the process at once.
+pub fn stop_signal() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let token = stop.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            if token.is_cancelled() {
+                std::process::exit(130);
+            }
+            tracing::info!("stopping");
+            token.cancel();
+        }
+    });
+    Ok(stop)
 }
 
 /// Does `work` now and then again after each `period`; a failure is logged and does not end it.
