@@ -325,7 +325,9 @@ impl Window {
         let add = |instant: DateTime<Utc>, by: Duration| {
             instant.checked_add_signed(TimeDelta::from_std(by).unwrap_or_default()).unwrap_or(DateTime::<Utc>::MAX_UTC)
         };
+        // A stored row may lie at the edge of time; its end stays a date that calendars can write.
         let end = add(start, Duration::from_secs(u64::from(minutes.unsigned_abs()) * 60));
+        let end = end.min(last_instant() - TimeDelta::seconds(1));
         let before = TimeDelta::from_std(settings.join_opens_before).unwrap_or_default();
         let opens = start.checked_sub_signed(before).unwrap_or(DateTime::<Utc>::MIN_UTC);
         Window { start, end, opens, closes: add(end, settings.join_closes_after_end), cancelled }
