@@ -77,7 +77,7 @@ impl Invitation<'_> {
         let given = |text: Option<&str>| text.map(line_of).filter(|text| !text.is_empty());
         let (title, link) = (line_of(self.job_title), given(self.meeting_link));
         let recruiter = self.recruiter.map_or("Unknown".to_owned(), |person| display_name(&person));
-        let note = self.note.map(|note| clean(note, Some('\n'))).filter(|note| !note.is_empty());
+        let note = self.note.map(|note| clean(note, '\n')).filter(|note| !note.is_empty());
 
         let mut about = vec![
             format!("Position: {title}"),
@@ -143,14 +143,14 @@ fn written(property: Property) -> String {
 }
 
 /// The sanitiser. Line breaks of every kind (CRLF, CR, LF, vertical tab, form feed, NEL, the Unicode separators: some
-/// parsers split at each of them) become `newline`, or a space; other control characters go; the ends are trimmed.
-fn clean(text: &str, newline: Option<char>) -> String {
+/// parsers split at each of them) become `newline`; other control characters go; the ends are trimmed.
+fn clean(text: &str, newline: char) -> String {
     let breaks = ['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}'];
     let text: String = text
         .replace("\r\n", "\n")
         .chars()
         .filter_map(|c| match c {
-            c if breaks.contains(&c) => Some(newline.unwrap_or(' ')),
+            c if breaks.contains(&c) => Some(newline),
             '\t' => Some(' '),
             c => (!c.is_control()).then_some(c),
         })
@@ -160,7 +160,7 @@ fn clean(text: &str, newline: Option<char>) -> String {
 
 /// [`clean`] for a text of one line.
 fn line_of(text: &str) -> String {
-    clean(text, None)
+    clean(text, ' ')
 }
 
 fn display_name(who: &Person) -> String {
