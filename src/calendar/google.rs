@@ -20,8 +20,9 @@ use google_calendar3::{
 };
 use tokio::time::Instant;
 use url::Url;
+use uuid::Uuid;
 
-use super::{CalendarError, Created, Deleted, Event, Setback, oauth, retrying};
+use super::{CalendarError, Created, Deleted, Event, Setback, oauth, retrying, store};
 use crate::{clock::random_uuid, context::Context};
 
 /// How often a Meet link that is still being made is asked for, and how long we wait before each time.
@@ -87,8 +88,8 @@ impl<'a> Calendar<'a> {
     /// [`super::create_event`].
     pub async fn create(
         &mut self,
+        intent: Uuid,
         event: &Event<'_>,
-        rename: impl AsyncFn(&str) -> anyhow::Result<()>,
     ) -> Result<Created, CalendarError> {
         let mut wanted = body(event);
         let mut spare_ids = 2;
@@ -98,9 +99,11 @@ impl<'a> Calendar<'a> {
                 Inserted::IdIsUsedUp if spare_ids == 0 => return Err(CalendarError::Unavailable),
                 Inserted::IdIsUsedUp => {
                     spare_ids -= 1;
-                    let id = super::new_event_id();
-                    rename(&id).await?;
-                    tracing::info!("an event was deleted while it was made; making another");
+                    tracing::info!(%intent, "an event was deleted while it was made; making another");
+                    let id = random_uuid().simple().to_string();
+                    if !store::rename_intent(&self.ctx.db, intent, &id).await? {
+                        return Err(anyhow!("the intent was given up before its event was made").into());
+                    }
                     wanted.conference_data = Some(meet_request(random_uuid()));
                     wanted.id = Some(id);
                 }
@@ -287,7 +290,7 @@ fn description(event: &Event<'_>) -> String {
 }
 
 /// Google ignores a request id that it has seen: every event needs its own.
-fn meet_request(id: uuid::Uuid) -> ConferenceData {
+fn meet_request(id: Uuid) -> ConferenceData {
     ConferenceData {
         create_request: Some(CreateConferenceRequest {
             request_id: Some(id.to_string()),
