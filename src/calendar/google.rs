@@ -86,11 +86,7 @@ impl<'a> Calendar<'a> {
     }
 
     /// [`super::create_event`].
-    pub async fn create(
-        &mut self,
-        intent: Uuid,
-        event: &Event<'_>,
-    ) -> Result<Created, CalendarError> {
+    pub async fn create(&mut self, intent: Uuid, event: &Event<'_>) -> Result<Created, CalendarError> {
         let mut wanted = body(event);
         let mut spare_ids = 2;
         let mut made = loop {
@@ -161,7 +157,8 @@ impl<'a> Calendar<'a> {
 
     /// Makes a call, again after passing setbacks, and once more with a fresh token when the first is refused.
     async fn call(&mut self, call: Call<'_>) -> Result<api::Event, Failure> {
-        let connections = CONNECTIONS.as_ref().map_err(|error| CalendarError::from(anyhow!("no TLS roots: {error}")))?;
+        let connections =
+            CONNECTIONS.as_ref().map_err(|error| CalendarError::from(anyhow!("no TLS roots: {error}")))?;
         loop {
             let mut hub = CalendarHub::new(connections.clone(), self.access.token.clone());
             hub.user_agent(concat!("umemployed-interviews/", env!("CARGO_PKG_VERSION")).to_owned());
@@ -217,7 +214,9 @@ async fn send(hub: &CalendarHub<Connector>, call: Call<'_>, send_updates: &str) 
             let insert = events.insert(event.clone(), "primary").conference_data_version(1).send_updates(send_updates);
             insert.delegate(&mut refusal).doit().await.map(|(_, event)| event)
         }
-        Call::Get(id) => events.get("primary", &segment(id)).delegate(&mut refusal).doit().await.map(|(_, event)| event),
+        Call::Get(id) => {
+            events.get("primary", &segment(id)).delegate(&mut refusal).doit().await.map(|(_, event)| event)
+        }
         Call::Delete(id) => {
             let delete = events.delete("primary", &segment(id)).send_updates(send_updates);
             delete.delegate(&mut refusal).doit().await.map(|_| api::Event::default())

@@ -118,7 +118,8 @@ async fn connect(
 }
 
 fn is_navigation(headers: &HeaderMap) -> bool {
-    let says = |name, text| headers.get_all(name).iter().any(|value| value.to_str().is_ok_and(|value| value.contains(text)));
+    let says =
+        |name, text| headers.get_all(name).iter().any(|value| value.to_str().is_ok_and(|value| value.contains(text)));
     headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate") || says(header::ACCEPT, "text/html")
 }
 
@@ -452,8 +453,16 @@ where
             Ok(Err(setback)) => setback,
             Err(_) => Setback::passing("no answer in time"),
         };
-        tracing::info!(operation, ?setback, "a call to Google failed");
-        let Setback::Passing { retry_after, .. } = setback else { return Err(setback) };
+        let retry_after = match &setback {
+            Setback::Passing { why, retry_after } => {
+                tracing::warn!(operation, why, "a call to Google failed");
+                *retry_after
+            }
+            Setback::Refused { status, reason } => {
+                tracing::info!(operation, %status, reason, "Google refused a call");
+                return Err(setback);
+            }
+        };
         // Between 3/4 and 5/4, so that many who failed together do not come back together.
         let jitter = 0.75 + f64::from(random_bytes::<1>()[0]) / 512.0;
         let Some(wait) = waits.next().map(|wait| wait.mul_f64(jitter)) else { return Err(setback) };

@@ -4,20 +4,17 @@
 //! refreshes a grant at a time. Promises: no network call inside a transaction or with a pooled connection in hand;
 //! no token, code or state in a log. Google's page on it: "Using OAuth 2.0 for Web Server Applications".
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
 use anyhow::{Context as _, anyhow, ensure};
 use axum::http::StatusCode;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use oauth2::{
-    AuthType, AuthorizationCode, Client, ClientId, ClientSecret, EndpointNotSet, EndpointSet, ExtraTokenFields,
-    HttpRequest, HttpResponse, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError,
-    StandardRevocableToken, StandardTokenResponse, TokenResponse, TokenUrl,
-    basic::{
-        BasicErrorResponse, BasicErrorResponseType, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse,
-        BasicTokenType,
-    },
+    AsyncHttpClient, AuthType, AuthorizationCode, Client, ClientId, ClientSecret, EndpointNotSet, EndpointSet,
+    ExtraTokenFields, HttpRequest, HttpResponse, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken,
+    RequestTokenError, StandardRevocableToken, StandardTokenResponse, TokenResponse, TokenUrl,
+    basic::{BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse, BasicTokenType},
 };
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
@@ -83,13 +80,13 @@ fn redirect_uri(settings: &Settings) -> String {
 /// Exchanges the code that the browser brought for a grant, which must include the calendar.
 pub async fn exchange(ctx: &Context, code: &str, code_verifier: &str) -> anyhow::Result<Grant> {
     let client = ctx.settings.google.as_ref().context("Google is not configured")?;
-    let endpoint = token_endpoint(&ctx.settings, client)?;
+    let (endpoint, http) = (token_endpoint(&ctx.settings, client)?, Http(ctx.http.clone()));
     let deadline = Instant::now() + ctx.settings.google_budget;
     let grant = retrying(ctx, deadline, "token.exchange", || async {
         let request = endpoint
             .exchange_code(AuthorizationCode::new(code.to_owned()))
             .set_pkce_verifier(PkceCodeVerifier::new(code_verifier.to_owned()));
-        let answer = request.request_async(&|request| send(&ctx.http, request)).await;
+        let answer = request.request_async(&http).await;
         read(answer, ctx.clock.now())
     });
     let grant = grant.await.map_err(|_| anyhow!("Google did not take the code"))?;
@@ -160,7 +157,10 @@ impl Turn<'_> {
                 return Ok(Access { token: token.to_owned(), row: stored.text });
             }
             let Some(refresh_token) = &stored.grant.refresh_token else {
-                tracing::info!(user_id, "the access token has ended and there is no refresh token; the grant is removed");
+                tracing::info!(
+                    user_id,
+                    "the access token has ended and there is no refresh token; the grant is removed"
+                );
                 store::remove_dead_grant(&ctx.db, user_id, &stored.text).await?;
                 return Err(CalendarError::NotConnected);
             };
@@ -208,10 +208,10 @@ async fn refresh(
     deadline: Instant,
 ) -> Result<Grant, Setback> {
     let endpoint = token_endpoint(&ctx.settings, client).map_err(|_| Setback::passing("the token URI is no URL"))?;
-    let refresh_token = RefreshToken::new(refresh_token.to_owned());
+    let (refresh_token, http) = (RefreshToken::new(refresh_token.to_owned()), Http(ctx.http.clone()));
     retrying(ctx, deadline, "token.refresh", || async {
         let request = endpoint.exchange_refresh_token(&refresh_token);
-        read(request.request_async(&|request| send(&ctx.http, request)).await, ctx.clock.now())
+        read(request.request_async(&http).await, ctx.clock.now())
     })
     .await
 }
@@ -268,15 +268,25 @@ impl From<reqwest::Error> for NoAnswer {
     }
 }
 
-async fn send(http: &reqwest::Client, request: HttpRequest) -> Result<HttpResponse, NoAnswer> {
-    let answer = http.execute(request.try_into()?).await?;
-    let (status, headers) = (answer.status(), answer.headers().clone());
-    if let passing @ Setback::Passing { .. } = Setback::of(status, &headers, "") {
-        return Err(NoAnswer(passing));
+/// Our HTTP client, as the protocol's library wants it.
+struct Http(reqwest::Client);
+
+impl<'c> AsyncHttpClient<'c> for Http {
+    type Error = NoAnswer;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, NoAnswer>> + Send + 'c>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(async move {
+            let answer = self.0.execute(request.try_into()?).await?;
+            let (status, headers) = (answer.status(), answer.headers().clone());
+            if let passing @ Setback::Passing { .. } = Setback::of(status, &headers, "") {
+                return Err(NoAnswer(passing));
+            }
+            let mut response = HttpResponse::new(answer.bytes().await?.to_vec());
+            (*response.status_mut(), *response.headers_mut()) = (status, headers);
+            Ok(response)
+        })
     }
-    let mut response = HttpResponse::new(answer.bytes().await?.to_vec());
-    (*response.status_mut(), *response.headers_mut()) = (status, headers);
-    Ok(response)
 }
 
 fn read(

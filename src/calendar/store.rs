@@ -336,22 +336,17 @@ pub async fn take_intent(tx: &mut PgConnection, id: Uuid) -> sqlx::Result<bool> 
 
 /// Gives an intent up: it can never be taken, and is due to be undone. False: there is none, it was taken or undone.
 pub async fn give_up(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> sqlx::Result<bool> {
-    let done = sqlx::query(
-        "UPDATE ivs_intent SET undo_from = coalesce(undo_from, $2), next_attempt_at = NULL WHERE id = $1",
-    )
-    .bind(id)
-    .bind(now)
-    .execute(db)
-    .await?;
+    let done =
+        sqlx::query("UPDATE ivs_intent SET undo_from = coalesce(undo_from, $2), next_attempt_at = NULL WHERE id = $1")
+            .bind(id)
+            .bind(now)
+            .execute(db)
+            .await?;
     Ok(done.rows_affected() > 0)
 }
 
 /// Gives up all intents of a user that may have an event, and claims them for undoing.
-pub async fn abandon_all_of(
-    db: impl PgExecutor<'_>,
-    user_id: i64,
-    now: DateTime<Utc>,
-) -> sqlx::Result<Vec<Abandoned>> {
+pub async fn abandon_all_of(db: impl PgExecutor<'_>, user_id: i64, now: DateTime<Utc>) -> sqlx::Result<Vec<Abandoned>> {
     sqlx::query_as(
         "WITH mine AS MATERIALIZED (
              SELECT id, undo_from IS NULL AND created_at > $4 AS was_open FROM ivs_intent
@@ -422,10 +417,12 @@ pub async fn postpone_intent(db: impl PgExecutor<'_>, id: Uuid, until: DateTime<
 
 /// Makes what waits to be undone for a user due at once: a new grant may make it possible.
 pub async fn hasten_intents_of(db: impl PgExecutor<'_>, user_id: i64) -> sqlx::Result<()> {
-    sqlx::query("UPDATE ivs_intent SET next_attempt_at = NULL, attempts = 0 WHERE user_id = $1 AND undo_from IS NOT NULL")
-        .bind(user_id)
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "UPDATE ivs_intent SET next_attempt_at = NULL, attempts = 0 WHERE user_id = $1 AND undo_from IS NOT NULL",
+    )
+    .bind(user_id)
+    .execute(db)
+    .await?;
     Ok(())
 }
 
