@@ -371,7 +371,7 @@ async fn undo(ctx: &Context, intent: &Abandoned) {
 
 async fn try_undo(ctx: &Context, intent: &Abandoned) -> anyhow::Result<()> {
     let deleted = match &intent.event_id {
-        Some(event_id) => delete_event(ctx, intent.user_id, event_id, UNDO_BUDGET).await,
+        Some(event_id) => delete_event(ctx, intent.user_id, event_id, UNDO_BUDGET.min(ctx.settings.google_budget)).await,
         None => Ok(Deleted::Gone),
     };
     let now = ctx.clock.now();
