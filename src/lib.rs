@@ -17,9 +17,9 @@ pub mod mail;
 // features
 pub mod auth;
 pub mod calendar;
-//pub mod interview;
-//pub mod portal;
-//pub mod app;
+pub mod interview;
+pub mod portal;
+pub mod app;
 // development only
 #[cfg(feature = "dev")]
 pub mod dev;
