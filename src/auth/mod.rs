@@ -4,7 +4,7 @@
 //! a [`CurrentUser`]. Neither an answer nor its time tells whether an e-mail has an account.
 
 pub mod jwt;
-mod password;
+pub mod password;
 mod store;
 
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use sqlx::{Connection, PgConnection};
+use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -48,7 +49,7 @@ pub struct CurrentUser {
     pub is_recruiter: bool,
     pub is_applicant: bool,
     pub has_resume: bool,
-    /// Django's flag, which nothing here relies on: see [`CurrentUser::recruiting_company`].
+    /// Django's flag; nothing here relies on it.
     pub has_company: bool,
     /// The company this user owns.
     pub company_id: Option<i64>,
@@ -56,13 +57,6 @@ pub struct CurrentUser {
     pub created_at: DateTime<Utc>,
     #[serde(serialize_with = "timestamp")]
     pub updated_at: DateTime<Utc>,
-}
-
-impl CurrentUser {
-    /// The company a recruiter with a company acts for; `None` for everybody else.
-    pub fn recruiting_company(&self) -> Option<i64> {
-        self.company_id.filter(|_| self.is_recruiter)
-    }
 }
 
 /// Django's form: UTC with `Z`, six digits of a fraction or none.
@@ -317,7 +311,8 @@ pub async fn create_user(db: &mut PgConnection, now: DateTime<Utc>, user: NewUse
         ensure!(text.chars().count() <= most, "the {what} is longer than {most} characters");
         ensure!(!text.contains('\0'), "the {what} contains a null character");
     }
-    let Ok(hash) = password::hash(user.password.clone()).await else { bail!("the password could not be hashed") };
+    let password = user.password.clone();
+    let hash = spawn_blocking(move || password::hash(password.expose_secret())).await?;
     let mut tx = db.begin().await?;
     let Some(id) = store::insert_user(&mut tx, now, &user, &hash).await? else {
         bail!("there already is an account with the e-mail address {}", user.email);

@@ -49,14 +49,6 @@ pub async fn verify(password: SecretString, stored: Option<String>) -> Result<Ve
     Gate::shared().run(move || judge(password.expose_secret(), stored.as_deref())).await
 }
 
-/// A hash of `password` to store: today's iterations, a fresh salt.
-///
-/// # Errors
-/// [`Error::Busy`] when too many passwords are being hashed.
-pub async fn hash(password: SecretString) -> Result<String> {
-    Gate::shared().run(move || hashed(password.expose_secret())).await
-}
-
 fn judge(password: &str, stored: Option<&str>) -> Verdict {
     let stored = stored.and_then(Stored::parse);
     let right = stored.as_ref().is_some_and(|stored| stored.matches(password));
@@ -64,14 +56,15 @@ fn judge(password: &str, stored: Option<&str>) -> Verdict {
     let mut upgrade = None;
     if let Some(unspent) = NonZeroU32::new(ITERATIONS.get().saturating_sub(spent)) {
         match right {
-            true => upgrade = Some(hashed(password)),
+            true => upgrade = Some(hash(password)),
             false => _ = black_box(derive(password, "", unspent)),
         }
     }
     Verdict { right, upgrade }
 }
 
-fn hashed(password: &str) -> String {
+/// A hash to store: today's iterations, a fresh salt. Takes a good part of a second: not for a thread that serves.
+pub fn hash(password: &str) -> String {
     let salt = salt();
     format!("pbkdf2_sha256${ITERATIONS}${salt}${}", STANDARD.encode(derive(password, &salt, ITERATIONS)))
 }
