@@ -80,6 +80,11 @@ impl Cluster {
         format!("postgres:///{database}?host={}&port=5432&user=postgres", socket.replace('+', "%20"))
     }
 
+    /// The folder of the server's socket.
+    pub fn sockets(&self) -> &Path {
+        &self.sockets
+    }
+
     /// Makes the database of this name (of letters, digits and `_`) unless there is one.
     pub async fn create_database(&self, name: &str) -> anyhow::Result<()> {
         let mut conn = PgConnection::connect(&self.url("postgres")).await?;
