@@ -15,10 +15,10 @@ use sqlx::{PgConnection, types::Json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::context::Context;
+use crate::{context::Context, db::JOBS_SCHEMA};
 
-/// The queue's own schema.
-pub const SCHEMA: &str = "ivs_jobs";
+
+
 
 const CONCURRENCY: usize = 8;
 
@@ -83,7 +83,7 @@ async fn work_once(ctx: &Context, run: Run, stop: &CancellationToken) -> anyhow:
         .recovery_delay(Duration::ZERO);
     WorkerOptions::default()
         .pg_pool(ctx.db.clone())
-        .schema(SCHEMA)
+        .schema(JOBS_SCHEMA)
         .concurrency(CONCURRENCY)
         .poll_interval(Duration::from_secs(1))
         .local_queue(LocalQueueConfig::default())

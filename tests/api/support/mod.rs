@@ -3,7 +3,15 @@
 
 pub mod database;
 
-use std::{collections::HashMap, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::HashMap,
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use interviews::{
@@ -21,6 +29,10 @@ use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap, redirect::P
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::net::TcpListener;
+use tracing_subscriber::{
+    Layer,
+    layer::{Context as LayerContext, SubscriberExt},
+};
 
 use database::TestDatabase;
 
@@ -305,4 +317,23 @@ pub async fn until<T>(mut ready: impl FnMut() -> Option<T>) -> T {
         assert!(tokio::time::Instant::now() < deadline, "waited in vain");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// How many SQL statements ran meanwhile, in this test's thread: the server runs in it too.
+pub async fn counting_statements<T>(work: impl Future<Output = T>) -> (T, usize) {
+    #[derive(Clone, Default)]
+    struct Counter(Arc<AtomicUsize>);
+
+    impl<S: tracing::Subscriber> Layer<S> for Counter {
+        fn on_event(&self, event: &tracing::Event<'_>, _: LayerContext<'_, S>) {
+            if event.metadata().target() == "sqlx::query" {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    let counter = Counter::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(counter.clone()));
+    let outcome = work.await;
+    (outcome, counter.0.load(Ordering::Relaxed))
 }
