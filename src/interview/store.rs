@@ -451,7 +451,7 @@ pub async fn claim_key(
          VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (user_id, key_hash) DO UPDATE
          SET fingerprint = $3, intent_id = $4, interview_id = NULL, created_at = $5
-         WHERE held.created_at < CASE WHEN held.interview_id IS NULL THEN $6 ELSE $7 END",
+         WHERE held.created_at < CASE WHEN held.interview_id IS NULL THEN $6::timestamptz ELSE $7::timestamptz END",
         user_id,
         key_hash,
         fingerprint,
