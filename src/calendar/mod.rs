@@ -10,6 +10,7 @@
 //! ([`give_up`]: the request failed; [`undo_intents`]: it is older than any request lives; a disconnection) can no
 //! longer be taken, and its event is deleted.
 
+pub mod emails;
 mod google;
 mod oauth;
 mod store;
