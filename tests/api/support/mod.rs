@@ -23,7 +23,7 @@ use interviews::{
         google::{self, Simulator},
         mailbox::{Mailbox, Received},
     },
-    jobs,
+    jobs, telemetry,
 };
 use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap, redirect::Policy};
 use serde_json::{Value, json};
@@ -32,6 +32,7 @@ use tokio::net::TcpListener;
 use tracing_subscriber::{
     Layer,
     layer::{Context as LayerContext, SubscriberExt},
+    util::SubscriberInitExt,
 };
 
 use database::TestDatabase;
@@ -92,6 +93,9 @@ impl TestApp {
 
     /// The same with these settings instead of the usual ones; an empty value unsets.
     pub async fn start_with(settings: &[(&str, &str)]) -> TestApp {
+        // What the server logs is shown with a test that fails.
+        let lines = tracing_subscriber::fmt::TestWriter::new;
+        _ = telemetry::subscriber("warn", lines, false).unwrap().try_init();
         let database = database::fresh().await;
         sqlx::raw_sql(include_str!("fixture.sql")).execute(&database.pool).await.unwrap();
         let clock = Clock::manual(NOW.parse().unwrap());
@@ -173,7 +177,7 @@ impl TestApp {
 
     /// Somebody of the fixture, with an access token as Django makes them.
     pub fn user(&self, id: i64) -> User<'_> {
-        User { app: self, id, token: access_token(self.now(), id) }
+        User { app: self, token: access_token(self.now(), id) }
     }
 
     /// How many rows a table has.
@@ -227,7 +231,6 @@ impl Drop for TestApp {
 /// Somebody who calls the API.
 pub struct User<'a> {
     pub app: &'a TestApp,
-    pub id: i64,
     pub token: String,
 }
 
