@@ -420,7 +420,7 @@ pub(super) mod tests {
         let client = ctx.settings.google.as_ref().expect("configured");
         let refresh_token = grant.refresh_token.clone().expect("a refresh token");
         let soon = || Instant::now() + Duration::from_secs(5);
-        let new = refresh(&ctx, client, &refresh_token, soon()).await.ok().expect("a new token");
+        let new = refresh(&ctx, client, &refresh_token, soon()).await.expect("a new token");
         assert!(new.access_token != grant.access_token);
         revoke(&ctx, &grant).await;
         let dead = refresh(&ctx, client, &refresh_token, soon()).await.err().expect("a refusal");
