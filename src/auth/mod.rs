@@ -52,6 +52,7 @@ pub struct CurrentUser {
     /// Django's flag; nothing here relies on it.
     pub has_company: bool,
     /// The company this user owns.
+    #[schema(required)]
     pub company_id: Option<i64>,
     #[serde(serialize_with = "timestamp")]
     pub created_at: DateTime<Utc>,
@@ -186,11 +187,13 @@ fn is_email(text: &str) -> bool {
 pub struct SignedIn {
     email: String,
     /// `recruiter`, `job_seeker` or null.
+    #[schema(required)]
     role: Option<&'static str>,
     user_id: i64,
     access_token: String,
     refresh_token: String,
     has_company: bool,
+    #[schema(required)]
     company_id: Option<i64>,
     has_resume: bool,
     is_recruiter: bool,
