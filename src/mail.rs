@@ -1,1 +1,719 @@
-//! Not written yet.
+//! From a queued row to an accepted mail: once.
+//!
+//! A mail is a row of `ivs_mail` and a job, both written by the transaction that causes it. Whoever sends it (the
+//! request's own task, the job) first takes a lease on the row, renders the mail from what is true *now*, hands it to
+//! the SMTP server without holding a database connection, and notes the outcome in one statement. So a mail is neither
+//! lost nor doubled; only a death between the server's acceptance and our note leads to a second copy, which has the
+//! same `Message-ID`. Bodies, tokens and addresses are neither kept nor logged; the row of a mail that goes to another
+//! address than its user's own is the exception.
+
+use std::{fs, future::Future, io, path::Path, time::Duration};
+
+use anyhow::Context as _;
+use chrono::{DateTime, TimeDelta, Utc};
+use lettre::{
+    Address, Message,
+    message::{
+        Attachment, Mailbox, MultiPart, SinglePart,
+        header::{ContentType, Header, HeaderName, HeaderValue},
+    },
+};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::{
+    clock::random_uuid,
+    context::Context,
+    jobs::{self, Job, Outcome},
+    smtp::SendError,
+    telemetry::masked,
+};
+
+const LEASE: Duration = Duration::from_secs(30);
+const RENEWAL: Duration = Duration::from_secs(10);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+/// How long sending is tried.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long the note of an accepted mail is tried, a try a second.
+const NOTE_TRIES: u32 = 10 * 60;
+
+/// What a mail is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A new interview, with its invitation.
+    Scheduled,
+    /// A Google Calendar was connected.
+    GoogleConnected,
+}
+
+impl Kind {
+    const ALL: [Kind; 2] = [Kind::Scheduled, Kind::GoogleConnected];
+
+    /// As `ivs_mail.kind` keeps it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Scheduled => "scheduled",
+            Kind::GoogleConnected => "google_connected",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+
+    /// Whether its acceptance turns `company_interview.calendar_invite_sent` true.
+    fn carries_invitation(self) -> bool {
+        match self {
+            Kind::Scheduled => true,
+            Kind::GoogleConnected => false,
+        }
+    }
+}
+
+/// A mail to be queued.
+#[derive(Clone, Debug)]
+pub struct NewMail {
+    pub kind: Kind,
+    pub interview_id: Option<i64>,
+    pub user_id: i64,
+    /// Only where it is not the user's own address.
+    pub recipient: Option<String>,
+    /// Of the interview, when the mail was caused; 0 without one.
+    pub sequence: i32,
+}
+
+/// A mail that is to be rendered.
+#[derive(Clone, Debug)]
+pub struct Queued {
+    pub id: Uuid,
+    pub kind: Kind,
+    pub interview_id: Option<i64>,
+    pub user_id: i64,
+    pub recipient: Option<String>,
+    pub sequence: i32,
+    pub created_at: DateTime<Utc>,
+}
+
+/// How a mail ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The SMTP server accepted it.
+    Sent,
+    /// What it said is no longer true.
+    Dropped,
+    /// For good, by the server or for an unusable address.
+    Refused,
+    /// Not accepted within a day.
+    Expired,
+}
+
+impl State {
+    const ALL: [State; 4] = [State::Sent, State::Dropped, State::Refused, State::Expired];
+
+    /// As `ivs_mail.state` keeps it; before its end a mail is `queued`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Sent => "sent",
+            State::Dropped => "dropped",
+            State::Refused => "refused",
+            State::Expired => "expired",
+        }
+    }
+
+    fn parse(text: &str) -> Option<State> {
+        State::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// What [`deliver`] came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Ended, just now or before.
+    Done(State),
+    /// Still queued; to be tried again after this long.
+    Later(Duration),
+}
+
+impl From<Delivery> for Outcome {
+    fn from(delivery: Delivery) -> Outcome {
+        match delivery {
+            Delivery::Done(_) => Outcome::Done,
+            Delivery::Later(wait) => Outcome::Again(wait),
+        }
+    }
+}
+
+/// A person to write to: the name shown, when there is one, and the address.
+pub type Correspondent = (Option<String>, String);
+
+/// A rendered mail. Names, addresses and the subject may hold anything: [`compose`] makes them harmless.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Email {
+    pub to: Correspondent,
+    pub reply_to: Option<Correspondent>,
+    pub subject: String,
+    pub text: String,
+    pub html: String,
+    /// The METHOD (RFC 5546) and the iCalendar object that says the same.
+    pub calendar: Option<(&'static str, String)>,
+}
+
+/// Queues `mail` with its job, which first runs after `wait`: the head start of a request that sends it itself.
+///
+/// Belongs into the transaction of what causes the mail. Without an SMTP server (`ctx.smtp`) nothing should be queued.
+pub async fn enqueue(
+    db: &mut PgConnection,
+    now: DateTime<Utc>,
+    mail: NewMail,
+    wait: Duration,
+) -> sqlx::Result<Uuid> {
+    let id = random_uuid();
+    sqlx::query(
+        "INSERT INTO ivs_mail (id, kind, interview_id, user_id, recipient, sequence, state, attempts, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, 'queued', 0, $7)",
+    )
+    .bind(id)
+    .bind(mail.kind.as_str())
+    .bind(mail.interview_id)
+    .bind(mail.user_id)
+    .bind(mail.recipient)
+    .bind(mail.sequence)
+    .bind(now)
+    .execute(&mut *db)
+    .await?;
+    jobs::enqueue(db, &Job::SendMail { mail: id }, now + wait).await?;
+    Ok(id)
+}
+
+/// The users whose mails of `kind` about an interview were accepted.
+pub async fn sent_to(db: &mut PgConnection, interview_id: i64, kind: Kind) -> sqlx::Result<Vec<i64>> {
+    sqlx::query_scalar("SELECT user_id FROM ivs_mail WHERE interview_id = $1 AND kind = $2 AND state = 'sent'")
+        .bind(interview_id)
+        .bind(kind.as_str())
+        .fetch_all(db)
+        .await
+}
+
+/// Tries once to send a queued mail.
+///
+/// `render` makes the mail from the present state of the world; `None` drops it, because the interview's SEQUENCE has
+/// moved past the mail's. A mail that is being sent by somebody else is left alone. Errors are faults of the database
+/// or of `render`; what SMTP says is a [`Delivery`].
+pub async fn deliver<F, R>(ctx: &Context, id: Uuid, render: F) -> anyhow::Result<Delivery>
+where
+    F: FnOnce(Queued) -> R,
+    R: Future<Output = anyhow::Result<Option<Email>>>,
+{
+    let lease = Lease { ctx, mail: id, holder: random_uuid() };
+    let Some((mail, attempts)) = lease.take().await? else { return standing(ctx, id).await };
+    let attempt = tokio::select! {
+        biased;
+        attempt = attempt(ctx, &mail, render) => attempt,
+        () = lease.lost() => {
+            tracing::warn!(mail = %id, "another sender took this mail over; leaving it to that one");
+            return Ok(Delivery::Later(LEASE));
+        }
+    };
+    let (state, why) = match attempt {
+        Err(fault) => {
+            lease.give_back("it could not be rendered").await?;
+            return Err(fault.context("rendering a mail"));
+        }
+        Ok(Attempt::Sent) => {
+            lease.note_sent(mail.kind).await?;
+            return Ok(Delivery::Done(State::Sent));
+        }
+        Ok(Attempt::Failed(SendError::Later(why))) => {
+            let age = (ctx.clock.now() - mail.created_at).to_std().unwrap_or_default();
+            match retry_after(age, attempts) {
+                Some(wait) => {
+                    tracing::warn!(mail = %id, attempts, error = why, "mail not sent; it will be tried again");
+                    lease.give_back(&why).await?;
+                    return Ok(Delivery::Later(wait));
+                }
+                None => (State::Expired, why),
+            }
+        }
+        Ok(Attempt::Failed(SendError::Refused(why))) => (State::Refused, why),
+        Ok(Attempt::Outdated) => (State::Dropped, String::new()),
+    };
+    match state {
+        State::Dropped => tracing::info!(mail = %id, "mail dropped: what it would say is no longer true"),
+        _ => tracing::warn!(mail = %id, attempts, state = state.as_str(), error = why, "mail given up"),
+    }
+    lease.finish(state, &why).await?;
+    Ok(Delivery::Done(state))
+}
+
+enum Attempt {
+    Sent,
+    Outdated,
+    Failed(SendError),
+}
+
+async fn attempt<F, R>(ctx: &Context, mail: &Queued, render: F) -> anyhow::Result<Attempt>
+where
+    F: FnOnce(Queued) -> R,
+    R: Future<Output = anyhow::Result<Option<Email>>>,
+{
+    let Some(email) = render(mail.clone()).await? else { return Ok(Attempt::Outdated) };
+    let message = match compose(&email, &ctx.settings.from_email, mail.id, ctx.clock.now()) {
+        Ok(message) => message,
+        Err(unusable) => return Ok(Attempt::Failed(SendError::Refused(unusable.to_string()))),
+    };
+    let Some(smtp) = &ctx.smtp else {
+        return Ok(Attempt::Failed(SendError::Later("no SMTP server is configured".to_owned())));
+    };
+    match smtp.send(&message).await {
+        Ok(()) => {
+            let to = masked(&email.to.1);
+            tracing::info!(mail = %mail.id, kind = mail.kind.as_str(), interview = mail.interview_id, to, "mail sent");
+            Ok(Attempt::Sent)
+        }
+        Err(error) => Ok(Attempt::Failed(error)),
+    }
+}
+
+/// What stands in the row of a mail that could not be leased.
+async fn standing(ctx: &Context, id: Uuid) -> anyhow::Result<Delivery> {
+    let row: Option<(String, Option<DateTime<Utc>>)> =
+        sqlx::query_as("SELECT state, leased_until FROM ivs_mail WHERE id = $1").bind(id).fetch_optional(&ctx.db).await?;
+    Ok(match row {
+        // Gone with its interview or user.
+        None => Delivery::Done(State::Dropped),
+        Some((state, leased_until)) => match State::parse(&state) {
+            Some(state) => Delivery::Done(state),
+            None => {
+                let left = leased_until.map_or(TimeDelta::zero(), |until| until - ctx.clock.now());
+                Delivery::Later(left.to_std().unwrap_or_default() + Duration::from_secs(1))
+            }
+        },
+    })
+}
+
+/// The right to send one mail: nobody else sends it while this is renewed.
+struct Lease<'a> {
+    ctx: &'a Context,
+    mail: Uuid,
+    holder: Uuid,
+}
+
+impl Lease<'_> {
+    /// The mail and how often it was tried, this time included; `None` when it has ended or is leased already.
+    async fn take(&self) -> anyhow::Result<Option<(Queued, i32)>> {
+        let now = self.ctx.clock.now();
+        type Row = (String, Option<i64>, i64, Option<String>, i32, DateTime<Utc>, i32);
+        let row: Option<Row> = sqlx::query_as(
+            "UPDATE ivs_mail SET leased_by = $2, leased_until = $3, attempts = attempts + 1
+             WHERE id = $1 AND state = 'queued' AND (leased_until IS NULL OR leased_until <= $4)
+             RETURNING kind, interview_id, user_id, recipient, sequence, created_at, attempts",
+        )
+        .bind(self.mail)
+        .bind(self.holder)
+        .bind(now + LEASE)
+        .bind(now)
+        .fetch_optional(&self.ctx.db)
+        .await?;
+        let Some((kind, interview_id, user_id, recipient, sequence, created_at, attempts)) = row else {
+            return Ok(None);
+        };
+        let kind = Kind::parse(&kind).with_context(|| format!("there is no kind of mail named {kind}"))?;
+        Ok(Some((Queued { id: self.mail, kind, interview_id, user_id, recipient, sequence, created_at }, attempts)))
+    }
+
+    /// Renews the lease again and again; returns when somebody else has it.
+    async fn lost(&self) {
+        loop {
+            tokio::time::sleep(RENEWAL).await;
+            let renewed = sqlx::query("UPDATE ivs_mail SET leased_until = $3 WHERE id = $1 AND leased_by = $2")
+                .bind(self.mail)
+                .bind(self.holder)
+                .bind(self.ctx.clock.now() + LEASE)
+                .execute(&self.ctx.db)
+                .await;
+            match renewed {
+                Ok(done) if done.rows_affected() == 0 => return,
+                Ok(_) => {}
+                Err(error) => tracing::warn!(mail = %self.mail, %error, "a mail's lease could not be renewed"),
+            }
+        }
+    }
+
+    async fn give_back(&self, why: &str) -> sqlx::Result<()> {
+        sqlx::query(
+            "UPDATE ivs_mail SET leased_by = NULL, leased_until = NULL, error = $3 WHERE id = $1 AND leased_by = $2",
+        )
+        .bind(self.mail)
+        .bind(self.holder)
+        .bind(why)
+        .execute(&self.ctx.db)
+        .await?;
+        Ok(())
+    }
+
+    /// Ends a mail that is not sent; a lease lost meanwhile leaves that to the new holder.
+    async fn finish(&self, state: State, why: &str) -> sqlx::Result<()> {
+        sqlx::query(
+            "UPDATE ivs_mail SET state = $3, finished_at = $4, error = nullif($5, ''), leased_by = NULL, leased_until = NULL
+             WHERE id = $1 AND leased_by = $2",
+        )
+        .bind(self.mail)
+        .bind(self.holder)
+        .bind(state.as_str())
+        .bind(self.ctx.clock.now())
+        .bind(why)
+        .execute(&self.ctx.db)
+        .await?;
+        Ok(())
+    }
+
+    /// Notes the server's acceptance, whoever holds the lease by now: it is a fact. A database that is away for a
+    /// while must not lead to a second copy, so this is tried for long.
+    async fn note_sent(&self, kind: Kind) -> sqlx::Result<()> {
+        for _ in 0..NOTE_TRIES {
+            match self.try_note_sent(kind).await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    tracing::error!(mail = %self.mail, %error, "a sent mail could not be noted; trying again");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+        self.try_note_sent(kind).await
+    }
+
+    async fn try_note_sent(&self, kind: Kind) -> sqlx::Result<()> {
+        sqlx::query(
+            "WITH noted AS (
+                 UPDATE ivs_mail
+                 SET state = 'sent', finished_at = $2, error = NULL, leased_by = NULL, leased_until = NULL
+                 WHERE id = $1 AND state <> 'sent'
+                 RETURNING interview_id
+             )
+             UPDATE company_interview AS interview SET calendar_invite_sent = true, updated_at = $2
+             FROM noted
+             WHERE interview.id = noted.interview_id AND $3 AND NOT interview.calendar_invite_sent",
+        )
+        .bind(self.mail)
+        .bind(self.ctx.clock.now())
+        .bind(kind.carries_invitation())
+        .execute(&self.ctx.db)
+        .await?;
+        Ok(())
+    }
+}
+
+/// When to try again a mail that is `age` old and was tried `attempts` times: first after half a minute, then with
+/// doubling gaps of at most 5 minutes in the first hour and 30 minutes after it. The last try falls on the end of the
+/// day; one that fails after it (each mail gets at least one) has no successor.
+fn retry_after(age: Duration, attempts: i32) -> Option<Duration> {
+    let longest = Duration::from_secs(60 * if age < HOUR { 5 } else { 30 });
+    let gap = Duration::from_secs(30 << (attempts - 1).clamp(0, 10));
+    (age < DAY).then(|| gap.min(longest).min(DAY - age).max(Duration::from_secs(1)))
+}
+
+/// Why a mail can never be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    #[error("the recipient's address is not usable")]
+    Recipient,
+    #[error("DEFAULT_FROM_EMAIL is not usable")]
+    Sender,
+    #[error("the message cannot be built")]
+    Message,
+}
+
+/// `email` as an Internet message (RFC 5322) with the MIME structure that calendars understand as an invitation
+/// (RFC 6047): text, HTML and iCalendar as alternatives, the iCalendar object once more as a file.
+///
+/// The `Message-ID` follows from `id`, so a second copy can be told from a second mail. A `Reply-To` that is no address
+/// is left out: the mail is worth more.
+pub fn compose(email: &Email, from: &str, id: Uuid, date: DateTime<Utc>) -> Result<Message, Unusable> {
+    let from: Mailbox = from.parse().map_err(|_| Unusable::Sender)?;
+    let message_id = format!("<{id}@{}>", from.email.domain());
+    let mut message = Message::builder()
+        .from(from)
+        .to(mailbox(&email.to).ok_or(Unusable::Recipient)?)
+        .subject(one_line(&email.subject))
+        .date(date.into())
+        .message_id(Some(message_id))
+        .header(AutoSubmitted);
+    if let Some(reply_to) = email.reply_to.as_ref().and_then(mailbox) {
+        message = message.reply_to(reply_to);
+    }
+    let alternatives = MultiPart::alternative()
+        .singlepart(SinglePart::plain(email.text.clone()))
+        .singlepart(SinglePart::html(email.html.clone()));
+    let message = match &email.calendar {
+        None => message.multipart(alternatives),
+        Some((method, object)) => {
+            let kind = ContentType::parse(&format!("text/calendar; method={method}; charset=utf-8"));
+            let kind = kind.map_err(|_| Unusable::Message)?;
+            let part = SinglePart::builder().header(kind.clone()).body(object.clone());
+            let file = Attachment::new("interview.ics".to_owned()).body(object.clone(), kind);
+            message.multipart(MultiPart::mixed().multipart(alternatives.singlepart(part)).singlepart(file))
+        }
+    };
+    message.map_err(|_| Unusable::Message)
+}
+
+/// Tells auto-responders to keep quiet (RFC 3834).
+#[derive(Clone)]
+struct AutoSubmitted;
+
+impl Header for AutoSubmitted {
+    fn name() -> HeaderName {
+        HeaderName::new_from_ascii_str("Auto-Submitted")
+    }
+
+    fn parse(_: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(AutoSubmitted)
+    }
+
+    fn display(&self) -> HeaderValue {
+        HeaderValue::new(Self::name(), "auto-generated".to_owned())
+    }
+}
+
+fn mailbox((name, address): &Correspondent) -> Option<Mailbox> {
+    let (local, domain) = address.trim().rsplit_once('@')?;
+    // An international domain has an ASCII form that every server understands (RFC 5891); a local part has none.
+    let domain = match domain.is_ascii() {
+        true => domain.to_owned(),
+        false => url::Host::parse(domain).ok()?.to_string(),
+    };
+    let address = Address::new(local, domain).ok().filter(|address| !address.as_ref().contains(char::is_control))?;
+    let name = name.as_deref().map(|name| one_line(name).trim().to_owned()).filter(|name| !name.is_empty());
+    Some(Mailbox::new(name, address))
+}
+
+/// `text` as one line: every control character and line separator is a space.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|character| if is_break(character) { ' ' } else { character }).collect()
+}
+
+/// `text` with its lines kept, ended by `\n`, and without any other control character.
+pub fn plain_lines(text: &str) -> String {
+    let text = text.replace("\r\n", "\n").replace(['\r', '\u{2028}', '\u{2029}'], "\n").replace('\t', " ");
+    text.chars().filter(|&character| character == '\n' || !is_break(character)).collect()
+}
+
+fn is_break(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{2028}' | '\u{2029}')
+}
+
+/// Writes each mail to `dir` (made when missing) to be looked at: the message `.eml`, and its parts `.txt`, `.html`
+/// and, with an invitation, `.ics`.
+pub fn write_preview(dir: &Path, from: &str, mails: &[(&str, Email)]) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    for (stem, email) in mails {
+        let message = compose(email, from, Uuid::nil(), DateTime::UNIX_EPOCH).map_err(io::Error::other)?;
+        let write = |extension: &str, content: &[u8]| fs::write(dir.join(stem).with_extension(extension), content);
+        write("eml", &message.formatted())?;
+        write("txt", email.text.as_bytes())?;
+        write("html", email.html.as_bytes())?;
+        if let Some((_, object)) = &email.calendar {
+            write("ics", object.as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use mail_parser::{Message as Parsed, MessageParser, MimeHeaders, PartType};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FROM: &str = "info@umemployed.com";
+
+    fn email() -> Email {
+        Email {
+            to: (Some("Carl Candy".to_owned()), "carl@x.test".to_owned()),
+            reply_to: Some((Some("Rita Recruit".to_owned()), "rita@x.test".to_owned())),
+            subject: "Interview Scheduled: Software Engineer".to_owned(),
+            text: "Hi Carl,\n\nall is well – truly.\n".to_owned(),
+            html: "<p>Hi Carl,</p>".to_owned(),
+            calendar: Some(("REQUEST", "BEGIN:VCALENDAR\r\nMETHOD:REQUEST\r\nEND:VCALENDAR\r\n".to_owned())),
+        }
+    }
+
+    fn composed(email: &Email) -> Vec<u8> {
+        let date = "2026-11-20T21:46:15Z".parse().unwrap();
+        compose(email, FROM, Uuid::from_u128(7), date).unwrap().formatted()
+    }
+
+    fn parsed(raw: &[u8]) -> Parsed<'_> {
+        MessageParser::default().parse(raw).unwrap()
+    }
+
+    fn header(message: &Parsed<'_>, name: &str) -> Vec<String> {
+        let named = message.headers_raw().filter(|(found, _)| found.eq_ignore_ascii_case(name));
+        named.map(|(_, value)| value.trim().to_owned()).collect()
+    }
+
+    /// The part's type with its parameters, indented by depth, and all it holds.
+    fn outline(message: &Parsed<'_>, part: usize, depth: usize, to: &mut String) {
+        let part = &message.parts[part];
+        let kind = part.content_type().unwrap();
+        let mut line = format!("{}{}/{}", "  ".repeat(depth), kind.c_type, kind.c_subtype.as_deref().unwrap_or("?"));
+        for attribute in kind.attributes().unwrap_or_default().iter().filter(|attribute| attribute.name != "boundary") {
+            line += &format!("; {}={}", attribute.name, attribute.value);
+        }
+        if let Some(disposition) = part.content_disposition() {
+            line += &format!(" [{} {}]", disposition.c_type, part.attachment_name().unwrap_or("?"));
+        }
+        *to += &format!("{line}\n");
+        if let PartType::Multipart(parts) = &part.body {
+            for &inner in parts {
+                outline(message, inner as usize, depth + 1, to);
+            }
+        }
+    }
+
+    #[test]
+    fn an_invitation_has_the_structure_that_calendars_expect() {
+        let raw = composed(&email());
+        let message = parsed(&raw);
+        let mut found = String::new();
+        outline(&message, 0, 0, &mut found);
+        insta::assert_snapshot!(found, @r"
+        multipart/mixed
+          multipart/alternative
+            text/plain; charset=utf-8
+            text/html; charset=utf-8
+            text/calendar; method=REQUEST; charset=utf-8
+          text/calendar; method=REQUEST; charset=utf-8 [attachment interview.ics]
+        ");
+        let object = email().calendar.unwrap().1;
+        for part in message.parts.iter().filter(|part| part.is_content_type("text", "calendar")) {
+            assert_eq!(part.text_contents(), Some(object.as_str()));
+        }
+        assert_eq!(message.body_text(0).unwrap().replace("\r\n", "\n").trim_end(), email().text.trim_end());
+    }
+
+    #[test]
+    fn the_header_names_one_recipient_the_date_and_an_id_made_from_the_queue() {
+        let raw = composed(&email());
+        let message = parsed(&raw);
+        let found = ["From", "Reply-To", "To", "Subject", "Date", "Message-ID", "Auto-Submitted", "MIME-Version"]
+            .map(|name| format!("{name}: {}", header(&message, name).join(" | ")));
+        insta::assert_snapshot!(found.join("\n"), @r#"
+        From: info@umemployed.com
+        Reply-To: "Rita Recruit" <rita@x.test>
+        To: "Carl Candy" <carl@x.test>
+        Subject: Interview Scheduled: Software Engineer
+        Date: Fri, 20 Nov 2026 21:46:15 +0000
+        Message-ID: <00000000-0000-0000-0000-000000000007@umemployed.com>
+        Auto-Submitted: auto-generated
+        MIME-Version: 1.0
+        "#);
+    }
+
+    #[test]
+    fn a_mail_without_an_invitation_is_two_alternatives() {
+        let raw = composed(&Email { calendar: None, reply_to: None, ..email() });
+        let mut found = String::new();
+        outline(&parsed(&raw), 0, 0, &mut found);
+        insta::assert_snapshot!(found, @r"
+        multipart/alternative
+          text/plain; charset=utf-8
+          text/html; charset=utf-8
+        ");
+        assert!(header(&parsed(&raw), "Reply-To").is_empty());
+    }
+
+    #[test]
+    fn line_breaks_of_a_subject_become_spaces_and_other_scripts_survive() {
+        let raw = composed(&Email { subject: "Grüße\r\nBcc: eve@x.test – 面接".to_owned(), ..email() });
+        let message = parsed(&raw);
+        assert!(header(&message, "Bcc").is_empty());
+        assert_eq!(message.subject(), Some("Grüße  Bcc: eve@x.test – 面接"));
+        assert!(raw.is_ascii());
+    }
+
+    #[test]
+    fn an_international_domain_is_written_in_ascii() {
+        let address = mailbox(&(None, " jürgen@bücher.example ".to_owned())).unwrap();
+        assert_eq!(address.email.as_ref(), "jürgen@xn--bcher-kva.example");
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_as_recipient_and_left_out_as_reply_to() {
+        for wrong in ["", "carl", "@x.test", "carl@", "carl@x.test\r\nBcc: eve@x.test", "a b@x.test", "c@x.test>", "carl@x..test"] {
+            let to = Email { to: (None, wrong.to_owned()), ..email() };
+            assert_eq!(compose(&to, FROM, Uuid::nil(), DateTime::UNIX_EPOCH).err(), Some(Unusable::Recipient), "{wrong}");
+            let raw = composed(&Email { reply_to: Some((None, wrong.to_owned())), ..email() });
+            assert!(header(&parsed(&raw), "Reply-To").is_empty(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_line_feeds_survive_as_control_characters_of_a_note() {
+        assert_eq!(plain_lines("a\r\nb\rc\u{2028}d\te\u{0}f\u{85}\u{1b}[1m"), "a\nb\nc\nd ef[1m");
+    }
+
+    #[test]
+    fn gaps_grow_to_five_minutes_then_to_thirty_and_end_with_the_day() {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        let seconds = Duration::from_secs;
+        for (age, attempts, gap) in [
+            (seconds(1), 1, Some(seconds(30))),
+            (seconds(31), 2, Some(minutes(1))),
+            (minutes(2), 3, Some(minutes(2))),
+            (minutes(4), 4, Some(minutes(4))),
+            (minutes(8), 5, Some(minutes(5))),
+            (minutes(59), 15, Some(minutes(5))),
+            (minutes(60), 16, Some(minutes(30))),
+            (minutes(23 * 60 + 50), 70, Some(minutes(10))),
+            (minutes(24 * 60), 71, None),
+            (minutes(48 * 60), 1, None),
+        ] {
+            assert_eq!(retry_after(age, attempts), gap, "{age:?} {attempts}");
+        }
+    }
+
+    #[test]
+    fn names_in_the_table_are_read_back() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::parse(kind.as_str()), Some(kind));
+        }
+        for state in State::ALL {
+            assert_eq!(State::parse(state.as_str()), Some(state));
+        }
+        assert_eq!(State::parse("queued"), None);
+    }
+
+    proptest! {
+        /// Whatever names, addresses and titles hold, the header has each field once and the envelope one recipient.
+        #[test]
+        fn no_value_adds_a_header_or_a_recipient(
+            name in any::<String>(), local in "\\PC{0,12}|[\\s\\S]{0,12}", domain in "[\\s\\S]{0,12}|x\\.test",
+            subject in "[\\s\\S]{0,90}|(\r\nBcc: eve@x\\.test){1,2}", note in any::<String>(),
+        ) {
+            let address = format!("{local}@{domain}");
+            let mail = Email {
+                to: (Some(name.clone()), "carl@x.test".to_owned()),
+                reply_to: Some((Some(name), address.clone())),
+                subject, text: note.clone(), html: note.clone(), calendar: Some(("REQUEST", note)),
+            };
+            let raw = composed(&mail);
+            let text = String::from_utf8_lossy(&raw).into_owned();
+            let head = text.split("\r\n\r\n").next().unwrap();
+            let fields: Vec<&str> = head.split("\r\n").filter(|line| !line.starts_with([' ', '\t']))
+                .map(|line| line.split(':').next().unwrap()).collect();
+            let with_reply = ["From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted", "Reply-To", "MIME-Version", "Content-Type"];
+            let expected: Vec<&str> = with_reply.into_iter()
+                .filter(|field| *field != "Reply-To" || mailbox(&(None, address.clone())).is_some()).collect();
+            prop_assert_eq!(&fields, &expected);
+            prop_assert!(!head.replace("\r\n", "").contains(|c: char| c.is_control() && c != '\t'));
+
+            let message = compose(&Email { to: (None, address), ..mail }, FROM, Uuid::nil(), DateTime::UNIX_EPOCH);
+            if let Ok(message) = message {
+                prop_assert_eq!(message.envelope().to().len(), 1);
+                prop_assert!(!message.envelope().to()[0].as_ref().contains(|c: char| c.is_control()));
+            }
+        }
+    }
+}

@@ -1,3 +1,319 @@
-//! Placeholder for the interface; the real module replaces it.
-#[derive(Debug, Clone)]
-pub struct Smtp;
+//! One SMTP server, reached through lettre (RFC 5321, 3207, 4954).
+//!
+//! Hides connections: they are opened, secured, logged in, kept for the next mail and thrown away when anything is odd
+//! about them. Promises that a mail is called refused only when the server refused that mail, on a fresh connection
+//! and for good; everything else, a failed login included, is worth another try. No call waits for ever, and dropping
+//! one cannot spoil the connection of the next: lettre's own pool takes back a connection in the middle of a mail, has
+//! no time limits, and its errors do not tell a login from a recipient, hence the small pool here.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use lettre::{
+    Message,
+    address::Envelope,
+    transport::smtp::{
+        Error,
+        authentication::{Credentials, Mechanism},
+        client::{AsyncSmtpConnection, TlsParameters},
+        commands::{Data, Mail, Noop, Rcpt},
+        extension::{ClientId, Extension, MailBodyParameter, MailParameter},
+    },
+};
+use secrecy::ExposeSecret;
+use tokio::time::Instant;
+
+use crate::config::{SmtpSecurity, SmtpServer};
+
+/// For connecting, greeting, TLS and login together. Giving up early here costs nothing but another try.
+const OPENING: Duration = Duration::from_secs(60);
+/// For the answer to one command (RFC 5321 §4.5.3.2.2 allows five minutes).
+const COMMAND: Duration = Duration::from_secs(120);
+/// For the content and its acceptance (§4.5.3.2.5 and .6: three and ten minutes). Giving up early here means a second
+/// copy, because the server may have taken the mail.
+const CONTENT: Duration = Duration::from_secs(13 * 60);
+/// For asking whether a kept connection still lives.
+const PROBE: Duration = Duration::from_secs(5);
+/// How long, and how many, connections are kept; servers close idle ones after a minute or more.
+const IDLE: Duration = Duration::from_secs(30);
+const KEPT: usize = 8;
+
+/// The way to the SMTP server; cheap to clone.
+#[derive(Clone)]
+pub struct Smtp(Arc<Relay>);
+
+struct Relay {
+    host: String,
+    port: u16,
+    security: Security,
+    login: Option<Credentials>,
+    hello: ClientId,
+    idle: Mutex<Vec<(AsyncSmtpConnection, Instant)>>,
+}
+
+enum Security {
+    Plain,
+    StartTls(TlsParameters),
+    Tls(TlsParameters),
+}
+
+/// Why a mail was not sent. The texts hold a step, a reply code and an enhanced code (RFC 3463), never the server's
+/// own words: those quote addresses.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The server will never take this mail.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// Not now. After `content: no answer` the server may have taken it all the same.
+    #[error("not sent: {0}")]
+    Later(String),
+}
+
+impl Smtp {
+    /// Reads the system's certificates when TLS is wanted; connects to nothing yet.
+    pub fn new(server: &SmtpServer) -> anyhow::Result<Smtp> {
+        let tls = || TlsParameters::builder(server.host.clone()).build_rustls();
+        let security = match server.security {
+            SmtpSecurity::Plain => Security::Plain,
+            SmtpSecurity::StartTls => Security::StartTls(tls()?),
+            SmtpSecurity::Tls => Security::Tls(tls()?),
+        };
+        let login = server.login.as_ref();
+        Ok(Smtp(Arc::new(Relay {
+            host: server.host.clone(),
+            port: server.port,
+            security,
+            login: login.map(|(user, password)| Credentials::new(user.clone(), password.expose_secret().to_owned())),
+            hello: ClientId::default(),
+            idle: Mutex::default(),
+        })))
+    }
+
+    /// Hands `message` to the server; `Ok` is its acceptance. May take a quarter of an hour with a slow server.
+    pub async fn send(&self, message: &Message) -> Result<(), SendError> {
+        let content = message.formatted();
+        if let Some(mut connection) = self.0.kept().await {
+            match transfer(&mut connection, message.envelope(), &content).await {
+                Ok(()) => return Ok(self.0.keep(connection)),
+                Err(fault) if fault.in_doubt() => return Err(fault.into()),
+                // It may be the connection's fault (closed meanwhile, or too many mails on it): ask on a fresh one.
+                Err(_) => {}
+            }
+        }
+        let mut connection = self.0.open().await?;
+        transfer(&mut connection, message.envelope(), &content).await?;
+        self.0.keep(connection);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Smtp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Smtp({}:{})", self.0.host, self.0.port)
+    }
+}
+
+impl Relay {
+    /// A kept connection that still answers.
+    async fn kept(&self) -> Option<AsyncSmtpConnection> {
+        loop {
+            let (mut connection, since) = self.idle().pop()?;
+            if since.elapsed() < IDLE
+                && limited(Step::Probe, PROBE, connection.command(Noop)).await.is_ok()
+                && !connection.has_broken()
+            {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn keep(&self, connection: AsyncSmtpConnection) {
+        let mut idle = self.idle();
+        idle.retain(|(_, since)| since.elapsed() < IDLE);
+        if idle.len() < KEPT {
+            idle.push((connection, Instant::now()));
+        }
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<(AsyncSmtpConnection, Instant)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn open(&self) -> Result<AsyncSmtpConnection, Fault> {
+        let opening = async {
+            let address = (self.host.as_str(), self.port);
+            let wrapper = match &self.security {
+                Security::Tls(tls) => Some(tls.clone()),
+                Security::Plain | Security::StartTls(_) => None,
+            };
+            let connecting = AsyncSmtpConnection::connect_tokio1(address, Some(OPENING), &self.hello, wrapper, None);
+            let mut connection = limited(Step::Connect, OPENING, connecting).await?;
+            if let Security::StartTls(tls) = &self.security {
+                limited(Step::StartTls, OPENING, connection.starttls(tls.clone(), &self.hello)).await?;
+            }
+            if let Some(login) = &self.login {
+                let mechanisms = [Mechanism::Plain, Mechanism::Login];
+                limited(Step::Login, OPENING, connection.auth(&mechanisms, login)).await?;
+            }
+            Ok(connection)
+        };
+        let late = Fault { step: Step::Connect, error: None };
+        tokio::time::timeout(OPENING, opening).await.unwrap_or(Err(late))
+    }
+}
+
+/// One mail over an open connection, which is dropped by the caller on any fault.
+async fn transfer(connection: &mut AsyncSmtpConnection, envelope: &Envelope, content: &[u8]) -> Result<(), Fault> {
+    let ascii = envelope.from().into_iter().chain(envelope.to()).all(|address| address.as_ref().is_ascii());
+    let mut parameters = Vec::new();
+    // Our content is ASCII unless a header holds such an address. A server without these extensions says so itself.
+    if !ascii {
+        parameters.push(MailParameter::SmtpUtfEight);
+    }
+    if !content.is_ascii() && connection.server_info().supports_feature(Extension::EightBitMime) {
+        parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+    }
+    let sender = Mail::new(envelope.from().cloned(), parameters);
+    limited(Step::Sender, COMMAND, connection.command(sender)).await?;
+    for address in envelope.to() {
+        limited(Step::Recipient, COMMAND, connection.command(Rcpt::new(address.clone(), Vec::new()))).await?;
+    }
+    limited(Step::Data, COMMAND, connection.command(Data)).await?;
+    limited(Step::Content, CONTENT, connection.message(content)).await?;
+    Ok(())
+}
+
+async fn limited<T>(step: Step, limit: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Fault> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => done.map_err(|error| Fault { step, error: Some(error) }),
+        Err(_) => Err(Fault { step, error: None }),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Probe,
+    Connect,
+    StartTls,
+    Login,
+    Sender,
+    Recipient,
+    Data,
+    Content,
+}
+
+impl Step {
+    fn name(self) -> &'static str {
+        match self {
+            Step::Probe => "NOOP",
+            Step::Connect => "connecting",
+            Step::StartTls => "STARTTLS",
+            Step::Login => "login",
+            Step::Sender => "MAIL FROM",
+            Step::Recipient => "RCPT TO",
+            Step::Data => "DATA",
+            Step::Content => "content",
+        }
+    }
+}
+
+struct Fault {
+    step: Step,
+    /// `None`: no answer in time.
+    error: Option<Error>,
+}
+
+impl Fault {
+    /// The reply code, when the server answered at all.
+    fn code(&self) -> Option<u16> {
+        self.error.as_ref().and_then(Error::status).map(u16::from)
+    }
+
+    /// Whether the server may have taken the mail.
+    fn in_doubt(&self) -> bool {
+        self.step == Step::Content && self.code().is_none()
+    }
+
+    fn words(&self) -> String {
+        let step = self.step.name();
+        let Some(error) = &self.error else { return format!("{step}: no answer in time") };
+        match self.code() {
+            Some(code) => {
+                let words = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+                format!("{step}: {code}{}", enhanced_code(&words).map(|code| format!(" {code}")).unwrap_or_default())
+            }
+            None if error.is_tls() => format!("{step}: TLS failed"),
+            None if error.is_client() => format!("{step}: the server does not offer what is needed"),
+            None => format!("{step}: no answer"),
+        }
+    }
+}
+
+impl From<Fault> for SendError {
+    fn from(fault: Fault) -> SendError {
+        match fault.code() {
+            Some(code) if is_final(fault.step, code) => SendError::Refused(fault.words()),
+            _ => SendError::Later(fault.words()),
+        }
+    }
+}
+
+/// Whether a reply is about this very mail, and for good. Before the mail it is about the server or our settings; so
+/// are 530, 534, 535 and 538, which ask for a login or TLS (RFC 4954 §6, RFC 3207 §4).
+fn is_final(step: Step, code: u16) -> bool {
+    let about_the_mail = matches!(step, Step::Sender | Step::Recipient | Step::Data | Step::Content);
+    about_the_mail && (500..600).contains(&code) && !matches!(code, 530 | 534 | 535 | 538)
+}
+
+/// The enhanced status code at the start of a reply's text (RFC 2034), such as `5.1.1`.
+fn enhanced_code(text: &str) -> Option<&str> {
+    let code = text.split_ascii_whitespace().next()?;
+    let parts: Vec<&str> = code.split('.').collect();
+    let digits = |part: &&str| (1..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+    (parts.len() == 3 && matches!(parts[0], "2" | "4" | "5") && parts[1..].iter().all(digits)).then_some(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_permanent_reply_about_the_mail_is_final() {
+        for (step, code, is) in [
+            (Step::Recipient, 550, true),
+            (Step::Sender, 553, true),
+            (Step::Data, 554, true),
+            (Step::Content, 552, true),
+            (Step::Recipient, 450, false),
+            (Step::Content, 451, false),
+            (Step::Sender, 421, false),
+            (Step::Connect, 554, false),
+            (Step::StartTls, 502, false),
+            (Step::Login, 535, false),
+            (Step::Sender, 530, false),
+            (Step::Recipient, 535, false),
+        ] {
+            assert_eq!(is_final(step, code), is, "{step:?} {code}");
+        }
+    }
+
+    #[test]
+    fn a_kept_text_holds_codes_and_no_words_of_the_server() {
+        assert_eq!(enhanced_code("5.1.1 <carl@x.test>: unknown"), Some("5.1.1"));
+        assert_eq!(enhanced_code("4.7.25 try later"), Some("4.7.25"));
+        for text in ["", "carl@x.test", "5.1", "5.1.1.1", "5..1", "9.1.1 no", "5.1.1234", "5.x.1", "12.3.4.5"] {
+            assert_eq!(enhanced_code(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn debugging_shows_no_password() {
+        let login = Some(("user".to_owned(), "sesame".to_owned().into()));
+        let server = SmtpServer { host: "localhost".to_owned(), port: 25, login, security: SmtpSecurity::Plain };
+        assert_eq!(format!("{:?}", Smtp::new(&server).unwrap()), "Smtp(localhost:25)");
+    }
+}
