@@ -1,1 +1,191 @@
-//! Not written yet.
+//! The assembly: which routes there are, which jobs, what runs beside the requests, and how all of it stops.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use anyhow::Context as _;
+use axum::{Json, Router, extract::State, http::StatusCode, middleware};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    time::MissedTickBehavior,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    auth, calendar,
+    clock::Clock,
+    config::Settings,
+    context::{Context, Parts},
+    db,
+    http::layers::{self, Routes},
+    interview,
+    jobs::{self, Job, Outcome},
+    mail, portal,
+    smtp::Smtp,
+};
+
+/// How long a graceful stop waits for requests, bookings and jobs to finish.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Puts the shared parts together.
+pub fn context(settings: Settings, clock: Clock, db: PgPool) -> anyhow::Result<Context> {
+    let http = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(Duration::from_secs(5))
+        .timeout(Duration::from_secs(10))
+        .build()
+        .context("the HTTP client")?;
+    let smtp = settings.email.as_ref().map(Smtp::new).transpose()?;
+    Ok(Context::new(Parts { settings, clock, db, http, smtp, tasks: TaskTracker::new() }))
+}
+
+#[derive(OpenApi)]
+#[openapi(info(title = "UmEmployed Interviews"), security(("bearer" = [])))]
+struct Document;
+
+/// Every route of the server; the table of contents, and with it the OpenAPI document.
+fn routes() -> OpenApiRouter<Context> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(auth::routes())
+        .merge(calendar::routes())
+        .merge(interview::scheduling_routes())
+        .nest("/api/company/interviews/", interview::routes())
+        .nest("/api/interviews/", interview::routes())
+        .merge(portal::routes())
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
+}
+
+/// The whole service, doors included.
+pub fn router(ctx: Context) -> Router {
+    let (router, document) = routes().split_for_parts();
+    let origins = ctx.settings.allowed_origins.clone();
+    let inside = router.with_state(ctx.clone());
+    let authenticate = middleware::from_fn_with_state(ctx, auth::authenticate);
+    layers::door(inside, Routes::from_openapi(&document), origins, authenticate)
+}
+
+/// Whether the process serves; asks nothing else.
+#[utoipa::path(get, path = "/healthz", tag = "operations", security(()), responses((status = 200)))]
+async fn healthz() -> Json<Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+/// Whether requests can be answered: the database is there and migrated.
+#[utoipa::path(get, path = "/readyz", tag = "operations", security(()), responses((status = 200), (status = 503)))]
+async fn readyz(State(ctx): State<Context>) -> (StatusCode, Json<Value>) {
+    match db::is_migrated(&ctx.db).await {
+        true => (StatusCode::OK, Json(json!({ "status": "ready" }))),
+        false => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "unavailable" }))),
+    }
+}
+
+/// Runs one job of the queue.
+pub fn run_job(ctx: Context, job: Job) -> Pin<Box<dyn Future<Output = anyhow::Result<Outcome>> + Send>> {
+    Box::pin(async move {
+        match job {
+            Job::SendMail { mail } => send_mail(&ctx, mail).await,
+        }
+    })
+}
+
+async fn send_mail(ctx: &Context, id: uuid::Uuid) -> anyhow::Result<Outcome> {
+    let delivery = match mail::kind(&ctx.db, id).await? {
+        None => return Ok(Outcome::Done),
+        Some(mail::Kind::GoogleConnected) => calendar::emails::deliver(ctx, id).await?,
+        Some(mail::Kind::Scheduled) => interview::emails::deliver(ctx, id).await?,
+    };
+    Ok(match delivery {
+        mail::Delivery::Later(wait) => Outcome::Again(wait),
+        mail::Delivery::Sent | mail::Delivery::AlreadyDone | mail::Delivery::Refused => Outcome::Done,
+    })
+}
+
+/// A pass of every sweep, one after the other; what `serve` does on its own schedule.
+pub async fn sweep(ctx: &Context) -> anyhow::Result<()> {
+    calendar::undo_intents(ctx).await?;
+    interview::fill_instants(ctx).await?;
+    remove_expired(ctx).await
+}
+
+async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
+    interview::remove_expired(ctx).await?;
+    calendar::remove_expired(ctx).await?;
+    mail::remove_expired(ctx).await
+}
+
+/// Serves requests, runs jobs and sweeps, until `stop` is cancelled; then finishes what has begun.
+pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+    let beside = TaskTracker::new();
+    beside.spawn(jobs::work(ctx.clone(), run_job, stop.clone()));
+    beside.spawn(every(Duration::from_secs(5), stop.clone(), ctx.clone(), |ctx| async move {
+        calendar::undo_intents(&ctx).await
+    }));
+    beside.spawn(every(interview::INSTANTS_EVERY, stop.clone(), ctx.clone(), |ctx| async move {
+        interview::fill_instants(&ctx).await.map(|_| ())
+    }));
+    beside.spawn(every(Duration::from_secs(600), stop.clone(), ctx.clone(), |ctx| async move {
+        remove_expired(&ctx).await
+    }));
+    beside.close();
+
+    let serving = axum::serve(listener, router(ctx.clone())).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let mut serving = tokio::spawn(serving.into_future());
+    tokio::select! {
+        ended = &mut serving => return Ok(ended??),
+        () = stop.cancelled() => {}
+    }
+    let finish = async {
+        _ = (&mut serving).await;
+        beside.wait().await;
+        ctx.tasks.close();
+        ctx.tasks.wait().await;
+    };
+    if tokio::time::timeout(STOP_PATIENCE, finish).await.is_err() {
+        tracing::warn!("stopping although something still runs; what was left is taken up at the next start");
+    }
+    ctx.db.close().await;
+    Ok(())
+}
+
+/// Cancelled by Ctrl-C or by SIGTERM; a second one ends the process at once.
+pub fn stop_signal() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let token = stop.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            if token.is_cancelled() {
+                std::process::exit(130);
+            }
+            tracing::info!("stopping");
+            token.cancel();
+        }
+    });
+    Ok(stop)
+}
+
+/// Does `work` now and then again after each `period`; a failure is logged and does not end it.
+async fn every<F: Future<Output = anyhow::Result<()>>>(
+    period: Duration,
+    stop: CancellationToken,
+    ctx: Context,
+    work: impl Fn(Context) -> F,
+) {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        if let Err(fault) = work(ctx.clone()).await {
+            tracing::error!(error = format!("{fault:#}"), "a sweep failed; it comes again");
+        }
+    }
+}

@@ -1,11 +1,11 @@
 //! UmEmployed Interviews: an interview-scheduling server.
 
 // ground: no database, no HTTP
-pub mod config;
 pub mod clock;
 pub mod zone;
 pub mod icalendar;
 pub mod secret;
+pub mod config;
 pub mod telemetry;
 // floor
 pub mod db;

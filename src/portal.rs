@@ -1,1 +1,231 @@
-//! Not written yet.
+//! The page that a mailed link opens (contract §5.19). A page is a struct beside its handler; GETs change nothing,
+//! because mail scanners open links too.
+
+use askama::Template;
+use axum::{
+    extract::State,
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{Html, IntoResponse, Response},
+};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use chrono::{DateTime, Utc};
+use url::Url;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    clock::random_bytes,
+    context::Context,
+    http::{
+        Result,
+        extract::{PathId, QueryParams, RequestBody},
+    },
+    interview::{self, Interview, emails, model::InterviewType, model::Status},
+    secret::PlainToken,
+};
+
+pub fn routes() -> OpenApiRouter<Context> {
+    OpenApiRouter::new().routes(routes!(room, enter))
+}
+
+/// The interview's page, for whom the link was made.
+#[utoipa::path(get, path = "/interviews/{id}/join/", tag = "pages", security(()),
+    params(("id" = i64, Path), ("token" = Option<String>, Query)), responses((status = 200)))]
+async fn room(State(ctx): State<Context>, PathId(id): PathId, query: QueryParams) -> Result<Response> {
+    match opened(&ctx, id, query.get("token")).await? {
+        Ok((interview, user_id)) => room_page(&ctx, StatusCode::OK, &interview, user_id, query.get("token")),
+        Err(refusal) => refusal.page(&ctx),
+    }
+}
+
+/// Goes in: on to the meeting, or back to the page when there is no link to follow.
+#[utoipa::path(post, path = "/interviews/{id}/join/", tag = "pages", security(()),
+    params(("id" = i64, Path), ("token" = Option<String>, Query)), responses((status = 303)))]
+async fn enter(
+    State(ctx): State<Context>,
+    PathId(id): PathId,
+    query: QueryParams,
+    body: RequestBody,
+) -> Result<Response> {
+    let form = body.object().await?;
+    let token = query.get("token").or(form.get("token").and_then(|token| token.as_str()));
+    let (interview, user_id) = match opened(&ctx, id, token).await? {
+        Ok(opened) => opened,
+        Err(refusal) => return refusal.page(&ctx),
+    };
+    if !interview.window(&ctx.settings).can_join(ctx.clock.now()) {
+        return room_page(&ctx, StatusCode::CONFLICT, &interview, user_id, token);
+    }
+    let to = match safe_link(&interview) {
+        Some(link) => link.to_string(),
+        None => page_address(&interview, token),
+    };
+    page(StatusCode::SEE_OTHER, String::new(), None, &nonce(), Some(&to))
+}
+
+/// Why somebody does not see the page.
+enum Refusal {
+    /// Neither a link's token nor a session.
+    NotSignedIn { id: Option<i64> },
+    /// One answer for all links that open nothing, so that none tells what exists.
+    Forbidden,
+}
+
+async fn opened(ctx: &Context, id: Option<i64>, token: Option<&str>) -> Result<Result<(Interview, i64), Refusal>> {
+    let Some(token) = token.filter(|token| !token.is_empty()) else { return Ok(Err(Refusal::NotSignedIn { id })) };
+    let Some(id) = id else { return Ok(Err(Refusal::Forbidden)) };
+    let hash = PlainToken::from_outside(token).hash();
+    Ok(interview::by_mailed_link(ctx, id, &hash).await?.ok_or(Refusal::Forbidden))
+}
+
+impl Refusal {
+    fn page(self, ctx: &Context) -> Result<Response> {
+        let nonce = nonce();
+        let (status, heading, text, link) = match self {
+            Refusal::NotSignedIn { id } => (
+                StatusCode::UNAUTHORIZED,
+                "Please sign in",
+                "Open the link in your invitation mail, or sign in to see this interview.",
+                Some(match id {
+                    Some(id) => format!("{}/interviews/{id}/join", ctx.settings.frontend_url),
+                    None => ctx.settings.frontend_url.clone(),
+                }),
+            ),
+            Refusal::Forbidden => (
+                StatusCode::FORBIDDEN,
+                "This link does not open an interview",
+                "It may have expired, or a part of it is missing. Please use the link in your latest invitation mail.",
+                None,
+            ),
+        };
+        let message = MessagePage { brand: &ctx.settings.brand_name, nonce: &nonce, heading, text, link };
+        page(status, message.render()?, None, &nonce, None)
+    }
+}
+
+#[derive(Template)]
+#[template(path = "portal/message.html")]
+struct MessagePage<'a> {
+    brand: &'a str,
+    nonce: &'a str,
+    heading: &'a str,
+    text: &'a str,
+    link: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "portal/interview.html")]
+struct RoomPage<'a> {
+    brand: &'a str,
+    nonce: &'a str,
+    job_title: &'a str,
+    company_name: &'a str,
+    other: String,
+    date: String,
+    time: String,
+    timezone: &'a str,
+    offset: String,
+    opens: String,
+    duration: String,
+    type_name: &'static str,
+    status: &'static str,
+    location: Option<&'a str>,
+    link: Option<String>,
+    action: String,
+    cancelled: bool,
+    can_join: bool,
+    over: bool,
+    phone: bool,
+    online: bool,
+}
+
+fn room_page(
+    ctx: &Context,
+    status: StatusCode,
+    interview: &Interview,
+    user_id: i64,
+    token: Option<&str>,
+) -> Result<Response> {
+    let (window, zone, now) = (interview.window(&ctx.settings), interview.zone(), ctx.clock.now());
+    let local = |instant: DateTime<Utc>| zone.local(instant);
+    let other = match interview.recruiter_id == Some(user_id) {
+        true => interview.candidate().name(),
+        false => interview.recruiter().map_or("Unknown".to_owned(), |recruiter| recruiter.name()),
+    };
+    let can_join = window.can_join(now);
+    let link = safe_link(interview);
+    let start = local(window.start);
+    let nonce = nonce();
+    let html = RoomPage {
+        brand: &ctx.settings.brand_name,
+        nonce: &nonce,
+        job_title: &interview.job_title,
+        company_name: &interview.company_name,
+        other,
+        date: start.format("%A, %B %d, %Y").to_string(),
+        time: start.format("%-I:%M %p").to_string(),
+        timezone: zone.name(),
+        offset: format!("UTC{}", start.format("%:z")),
+        opens: local(window.opens).format("%-I:%M %p on %B %-d").to_string(),
+        duration: emails::duration_words(interview.minutes(&ctx.settings)),
+        type_name: match interview.kind() {
+            InterviewType::GoogleMeet => "Google Meet",
+            InterviewType::Phone => "Phone",
+            InterviewType::InPerson => "In person",
+            InterviewType::Custom => "Other",
+        },
+        status: match window.status(now) {
+            Status::Upcoming => "Upcoming",
+            Status::InProgress => "In progress",
+            Status::Completed => "Over",
+            Status::Cancelled => "Cancelled",
+        },
+        location: interview.location.as_deref(),
+        link: link.as_ref().filter(|_| can_join).map(Url::to_string),
+        action: page_address(interview, token),
+        cancelled: window.cancelled,
+        can_join,
+        over: now > window.closes,
+        phone: interview.kind() == InterviewType::Phone,
+        online: link.is_some(),
+    }
+    .render()?;
+    page(status, html, link.as_ref(), &nonce, None)
+}
+
+/// The meeting link, when it is one that a browser may follow: never `javascript:` and the like.
+fn safe_link(interview: &Interview) -> Option<Url> {
+    Url::parse(interview.link()?).ok().filter(|url| matches!(url.scheme(), "https" | "http"))
+}
+
+fn page_address(interview: &Interview, token: Option<&str>) -> String {
+    let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(token.map(|token| ("token", token))).finish();
+    format!("/interviews/{}/join/?{query}", interview.id)
+}
+
+fn nonce() -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(random_bytes::<16>())
+}
+
+/// A page with the headers that keep its link secret and its content its own.
+fn page(
+    status: StatusCode,
+    html: String,
+    meeting: Option<&Url>,
+    nonce: &str,
+    location: Option<&str>,
+) -> Result<Response> {
+    let meeting = meeting.map(|url| format!(" {}", url.origin().ascii_serialization())).unwrap_or_default();
+    let policy = format!(
+        "default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self'{meeting}; base-uri 'none'; frame-ancestors 'none'"
+    );
+    let mut response = (status, Html(html)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::try_from(policy)?);
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(HeaderName::from_static("x-robots-tag"), HeaderValue::from_static("noindex"));
+    if let Some(location) = location {
+        headers.insert(header::LOCATION, HeaderValue::try_from(location)?);
+    }
+    Ok(response)
+}

@@ -1,1 +1,340 @@
-//! Not written yet.
+//! Interviews: scheduling them, listing them, opening and joining them (contract §5.6–5.11).
+//!
+//! Handlers here turn HTTP into calls and back; `model` has the pure rules, `store` the SQL, `booking` what crosses
+//! systems, `emails` the words.
+
+mod booking;
+pub mod emails;
+pub mod model;
+mod store;
+
+pub use store::Interview;
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode},
+    response::{IntoResponse, Response},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use self::{
+    booking::{IdempotencyKey, Scheduled},
+    model::{Endpoint, MeetingStatus, Request, Status},
+    store::{Instants, Presence},
+};
+use crate::{
+    auth::CurrentUser,
+    context::Context,
+    http::{
+        Error, Result,
+        extract::{self, PathId, QueryParams, RequestBody},
+    },
+    secret::TokenHash,
+    zone::{self, Zone},
+};
+
+/// Scheduling; these paths are mounted once.
+pub fn scheduling_routes() -> OpenApiRouter<Context> {
+    OpenApiRouter::new().routes(routes!(create_google_interview)).routes(routes!(create_interview))
+}
+
+/// Reading; mounted under `/api/company/interviews/` and `/api/interviews/`.
+pub fn routes() -> OpenApiRouter<Context> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(test_connection))
+        .routes(routes!(show))
+        .routes(routes!(join))
+}
+
+/// Schedules an interview, by default on Google Meet.
+#[utoipa::path(post, path = "/api/company/google/create-interview/", tag = "interviews",
+    responses((status = 200, body = Scheduled)))]
+async fn create_google_interview(
+    State(ctx): State<Context>,
+    user: CurrentUser,
+    headers: HeaderMap,
+    body: RequestBody,
+) -> Result<Response> {
+    let scheduled = schedule(ctx, user, Endpoint::Google, &headers, body).await?;
+    Ok(answer(StatusCode::OK, scheduled))
+}
+
+/// Schedules an interview by phone, in person or by other means.
+#[utoipa::path(post, path = "/api/company/create-interview/", tag = "interviews",
+    responses((status = 201, body = Scheduled)))]
+async fn create_interview(
+    State(ctx): State<Context>,
+    user: CurrentUser,
+    headers: HeaderMap,
+    body: RequestBody,
+) -> Result<Response> {
+    let scheduled = schedule(ctx, user, Endpoint::Company, &headers, body).await?;
+    Ok(answer(StatusCode::CREATED, scheduled))
+}
+
+async fn schedule(
+    ctx: Context,
+    user: CurrentUser,
+    endpoint: Endpoint,
+    headers: &HeaderMap,
+    body: RequestBody,
+) -> Result<Scheduled> {
+    let body = body.object().await?;
+    let request = Request::parse(&body, endpoint, ctx.settings.interview_duration_minutes)?;
+    let key = extract::idempotency_key(headers)?;
+    let key = key.map(|key| IdempotencyKey::new(key, endpoint, &Value::Object(body)));
+    // A booking runs to its end even when the client goes away.
+    ctx.tasks.clone().spawn(booking::schedule(ctx, user, request, key)).await?
+}
+
+fn answer(status: StatusCode, scheduled: Scheduled) -> Response {
+    let replayed = scheduled.replayed;
+    let mut response = (status, Json(scheduled)).into_response();
+    if replayed {
+        response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
+    }
+    response
+}
+
+/// An interview as the list shows it.
+#[derive(Debug, Serialize, ToSchema)]
+struct Summary {
+    id: i64,
+    candidate_name: String,
+    candidate_email: String,
+    recruiter_name: String,
+    recruiter_email: String,
+    job_title: String,
+    company_name: String,
+    date: String,
+    time: String,
+    timezone: String,
+    interview_type: String,
+    meeting_link: Option<String>,
+    note: Option<String>,
+    status: Status,
+    user_role: &'static str,
+    can_join: bool,
+    scheduled_time: String,
+    duration_minutes: i32,
+    location: Option<String>,
+}
+
+impl Summary {
+    fn new(interview: Interview, user_id: i64, now: DateTime<Utc>, ctx: &Context) -> Self {
+        let window = interview.window(&ctx.settings);
+        let recruiter = interview.recruiter();
+        Summary {
+            id: interview.id,
+            candidate_name: interview.candidate().name(),
+            recruiter_name: recruiter.as_ref().map_or("Unknown".to_owned(), |recruiter| recruiter.name()),
+            recruiter_email: recruiter.map(|recruiter| recruiter.email).unwrap_or_default(),
+            date: interview.date.to_string(),
+            time: zone::format_hm(interview.time),
+            meeting_link: interview.link().map(str::to_owned),
+            status: window.status(now),
+            user_role: role(&interview, user_id),
+            can_join: window.can_join(now),
+            scheduled_time: interview.zone().rfc3339(window.start),
+            duration_minutes: interview.minutes(&ctx.settings),
+            candidate_email: interview.candidate_email,
+            job_title: interview.job_title,
+            company_name: interview.company_name,
+            timezone: interview.timezone,
+            interview_type: interview.interview_type,
+            note: interview.note,
+            location: interview.location,
+        }
+    }
+}
+
+fn role(interview: &Interview, user_id: i64) -> &'static str {
+    if interview.recruiter_id == Some(user_id) { "recruiter" } else { "candidate" }
+}
+
+/// The caller's interviews, latest first.
+#[utoipa::path(get, path = "/", tag = "interviews", responses((status = 200, body = Vec<Summary>)))]
+async fn list(State(ctx): State<Context>, user: CurrentUser, QueryParams(query): QueryParams) -> Result<Json<Vec<Summary>>> {
+    let role = query.get("role").map(String::as_str);
+    let (as_candidate, as_recruiter) = (role != Some("recruiter"), role != Some("candidate"));
+    let interviews = store::of_user(&ctx.db, user.id, as_candidate, as_recruiter).await?;
+    let now = ctx.clock.now();
+    Ok(Json(interviews.into_iter().map(|interview| Summary::new(interview, user.id, now, &ctx)).collect()))
+}
+
+/// An interview in full.
+#[derive(Debug, Serialize, ToSchema)]
+struct Detail {
+    #[serde(flatten)]
+    summary: Summary,
+    cancellation_reason: Option<String>,
+    portal_join_count: i32,
+    meeting_started_at: Option<String>,
+    meeting_ended_at: Option<String>,
+    attendance: Vec<Attendance>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Attendance {
+    user_role: String,
+    joined_at: String,
+    left_at: Option<String>,
+}
+
+impl From<Presence> for Attendance {
+    fn from(presence: Presence) -> Self {
+        Attendance {
+            user_role: presence.user_role,
+            joined_at: zone::timestamp(presence.joined_at),
+            left_at: presence.left_at.map(zone::timestamp),
+        }
+    }
+}
+
+/// One of the caller's interviews; its link only while it can be joined.
+#[utoipa::path(get, path = "/{id}/", tag = "interviews", params(("id" = i64, Path)),
+    responses((status = 200, body = Detail)))]
+async fn show(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId) -> Result<Json<Detail>> {
+    let mut interview = participated(&ctx, id, &user, "You are not authorized to view this interview").await?;
+    let attendance = interview.attendance.take().map(|attendance| attendance.0).unwrap_or_default();
+    let (reason, joins) = (interview.cancellation_reason.clone(), interview.portal_join_count);
+    let (started, ended) = (interview.meeting_started_at, interview.meeting_ended_at);
+    let mut summary = Summary::new(interview, user.id, ctx.clock.now(), &ctx);
+    if !summary.can_join {
+        summary.meeting_link = None;
+    }
+    Ok(Json(Detail {
+        summary,
+        cancellation_reason: reason,
+        portal_join_count: joins,
+        meeting_started_at: started.map(zone::timestamp),
+        meeting_ended_at: ended.map(zone::timestamp),
+        attendance: attendance.into_iter().map(Attendance::from).collect(),
+    }))
+}
+
+/// What somebody needs to join.
+#[derive(Debug, Serialize, ToSchema)]
+struct Joining {
+    interview_id: i64,
+    meet_link: Option<String>,
+    meeting_link: Option<String>,
+    can_join: bool,
+    meeting_status: MeetingStatus,
+    status: Status,
+    candidate_name: String,
+    recruiter_name: String,
+    job_title: String,
+    scheduled_time: String,
+    /// Whole minutes, truncated toward zero; negative once it has begun.
+    time_until_meeting: i64,
+    timezone: String,
+    interview_type: String,
+    location: Option<String>,
+    user_role: &'static str,
+}
+
+/// Whether and how one of the caller's interviews can be joined. The SPA polls this: it changes nothing.
+#[utoipa::path(get, path = "/{id}/join/", tag = "interviews", params(("id" = i64, Path)),
+    responses((status = 200, body = Joining)))]
+async fn join(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId) -> Result<Json<Joining>> {
+    let interview = participated(&ctx, id, &user, "You are not authorized to join this interview").await?;
+    let (window, now) = (interview.window(&ctx.settings), ctx.clock.now());
+    let summary = Summary::new(interview, user.id, now, &ctx);
+    Ok(Json(Joining {
+        interview_id: summary.id,
+        meet_link: summary.meeting_link.clone(),
+        meeting_link: summary.meeting_link,
+        can_join: summary.can_join,
+        meeting_status: window.meeting_status(now),
+        status: summary.status,
+        candidate_name: summary.candidate_name,
+        recruiter_name: summary.recruiter_name,
+        job_title: summary.job_title,
+        scheduled_time: summary.scheduled_time,
+        time_until_meeting: window.minutes_until_start(now),
+        timezone: summary.timezone,
+        interview_type: summary.interview_type,
+        location: summary.location,
+        user_role: summary.user_role,
+    }))
+}
+
+/// The interview of a path, if the caller takes part in it; 404 comes before 403.
+async fn participated(ctx: &Context, id: Option<i64>, user: &CurrentUser, refusal: &'static str) -> Result<Interview> {
+    let interview = match id {
+        Some(id) => store::by_id(&ctx.db, id).await?,
+        None => None,
+    };
+    let interview =
+        interview.ok_or(Error::missing("Interview not found", "No Interview matches the given query."))?;
+    if !interview.is_participant(user.id) {
+        return Err(Error::forbidden(refusal));
+    }
+    Ok(interview)
+}
+
+/// What the SPA's device check asks for; the checks themselves are the browser's.
+#[utoipa::path(post, path = "/test-connection/", tag = "interviews", responses((status = 200)))]
+async fn test_connection(_user: CurrentUser) -> Json<Value> {
+    Json(json!({
+        "connection_test": "success",
+        "camera_access": true,
+        "microphone_access": true,
+        "network_quality": "good",
+        "recommendations": [],
+    }))
+}
+
+/// The interview that a mailed link opens, and whom the link was made for.
+pub async fn by_mailed_link(ctx: &Context, id: i64, token: &TokenHash) -> sqlx::Result<Option<(Interview, i64)>> {
+    store::by_portal_token(&mut *ctx.db.acquire().await?, id, token, ctx.clock.now()).await
+}
+
+/// Fills the cached instants of rows that Django inserted or changed, and says how many there were (contract §6.1).
+pub async fn fill_instants(ctx: &Context) -> anyhow::Result<u64> {
+    const CHUNK: i64 = 5000;
+    let (mut after, mut filled) = (0, 0);
+    // Rows that lie further back than this matter to nobody's reminder or overlap.
+    let past = ctx.clock.now() - TimeDelta::days(2);
+    loop {
+        let rows = store::instants_to_check(&ctx.db, after, CHUNK, past).await?;
+        let (Some(last), full) = (rows.last().map(|row| row.id), rows.len() as i64 == CHUNK) else { break };
+        let wrong: Vec<Instants> = rows.into_iter().filter_map(|row| corrected(ctx, row)).collect();
+        if !wrong.is_empty() {
+            filled += store::write_instants(&ctx.db, &wrong).await?;
+        }
+        if !full {
+            break;
+        }
+        after = last;
+    }
+    Ok(filled)
+}
+
+/// The row with its right instants; `None` when it has them.
+fn corrected(ctx: &Context, row: Instants) -> Option<Instants> {
+    let start = Zone::stored(&row.timezone).stored_instant(row.date, row.time);
+    let minutes = row.duration_minutes.unwrap_or(ctx.settings.interview_duration_minutes);
+    let end = start.checked_add_signed(TimeDelta::minutes(minutes.into())).unwrap_or(start);
+    let version = zone::tzdb_version();
+    let is_right =
+        row.starts_at == Some(start) && row.ends_at == Some(end) && row.starts_at_tzdb.as_deref() == Some(version);
+    (!is_right).then_some(Instants { starts_at: Some(start), ends_at: Some(end), ..row })
+}
+
+/// How long the sweep that fills instants may leave a row without them.
+pub const INSTANTS_EVERY: Duration = Duration::from_secs(30);
+
+/// Removes idempotency keys and link tokens that have had their time.
+pub async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
+    Ok(store::remove_expired(&mut *ctx.db.acquire().await?, ctx.clock.now()).await?)
+}

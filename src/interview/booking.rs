@@ -1,0 +1,414 @@
+//! Scheduling across systems: our database, Google's calendar, the mails; none of them left without the others.
+//!
+//! An intent is recorded before the first effect and removed in the transaction that writes the interview and queues
+//! its mails. Whatever ends in between (a refusal, a crash, a slow Google) leaves an intent, and an intent that does
+//! not commit is undone by the calendar's sweep: its event is deleted.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use chrono::TimeDelta;
+use serde::Serialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{
+    emails,
+    model::{self, Endpoint, InterviewType, JobChoice, Person, Request},
+    store::{self, Interview, NewInterview},
+};
+use crate::{
+    auth::CurrentUser,
+    calendar::{self, CalendarError},
+    clock,
+    context::Context,
+    http::{Error, Result},
+    mail::{self, Kind, NewMail},
+};
+
+/// A request that has not ended after this long can no longer commit, and its key is free again.
+const KEY_HELD: TimeDelta = TimeDelta::seconds(60);
+const KEY_KEPT: TimeDelta = TimeDelta::hours(24);
+/// How long the answer waits for the SMTP server.
+const MAIL_PATIENCE: Duration = Duration::from_secs(10);
+/// When the queue takes over from the request's own task.
+const MAIL_FALLBACK: Duration = Duration::from_secs(30);
+
+/// A client's Idempotency-Key with what it was used for; only hashes are kept.
+pub struct IdempotencyKey {
+    hash: [u8; 32],
+    fingerprint: [u8; 32],
+}
+
+impl IdempotencyKey {
+    pub fn new(key: &[u8], endpoint: Endpoint, body: &Value) -> Self {
+        // serde_json's maps are sorted, so the order of the keys does not matter.
+        let fingerprint = Sha256::new().chain_update(endpoint.path()).chain_update(body.to_string()).finalize();
+        IdempotencyKey { hash: Sha256::digest(key).into(), fingerprint: fingerprint.into() }
+    }
+}
+
+/// A scheduled interview, as both create endpoints answer it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Scheduled {
+    success: bool,
+    interview_id: i64,
+    interview_type: InterviewType,
+    meeting_link: Option<String>,
+    meet_link: Option<String>,
+    event_id: Option<String>,
+    calendar_event_id: Option<String>,
+    portal_join_url: String,
+    meet_embed_url: String,
+    emails_sent: EmailsSent,
+    calendar_invite_sent: bool,
+    warnings: Vec<String>,
+    message: &'static str,
+    #[serde(skip)]
+    pub replayed: bool,
+}
+
+/// Whose mail the SMTP server has accepted.
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
+pub struct EmailsSent {
+    candidate: bool,
+    recruiter: bool,
+}
+
+/// Schedules an interview, or answers again what a request with the same key has made.
+///
+/// Follows the rules of contract §5.6 from the fourth on. It must run to its end even when nobody waits for it: spawn it.
+pub async fn schedule(
+    ctx: Context,
+    user: CurrentUser,
+    request: Request,
+    key: Option<IdempotencyKey>,
+) -> Result<Scheduled> {
+    let replay = match &key {
+        Some(key) => find_replay(&ctx, user.id, key).await?,
+        None => None,
+    };
+    let facts = store::facts(&ctx.db, user.id, &request).await?;
+    if !user.is_recruiter || facts.company_id.is_none() {
+        return Err(Error::forbidden("Only recruiters with a company can schedule interviews."));
+    }
+    if let Some(interview_id) = replay {
+        return replayed(&ctx, interview_id).await;
+    }
+    let parties = check(&user, &request, facts)?;
+    let is_meet = request.interview_type == InterviewType::GoogleMeet;
+    if is_meet {
+        calendar::require_grant(&ctx, user.id).await?;
+    }
+    let intent = match claim(&ctx, user.id, is_meet, key.as_ref()).await? {
+        Claim::Ours(intent) => intent,
+        Claim::Bound(interview_id) => return replayed(&ctx, interview_id).await,
+    };
+    let booking = Booking { ctx: &ctx, user: &user, request: &request, parties: &parties, intent: &intent };
+    match booking.carry_out(key.as_ref()).await {
+        Ok((interview_id, mails)) => booking.answer(interview_id, mails).await,
+        Err(error) => {
+            booking.abandon().await;
+            Err(error)
+        }
+    }
+}
+
+/// Rule 4: the interview that the key is bound to, if any.
+async fn find_replay(ctx: &Context, user_id: i64, key: &IdempotencyKey) -> Result<Option<i64>> {
+    let now = ctx.clock.now();
+    match store::key(&ctx.db, user_id, &key.hash).await? {
+        Some(held) if held.interview_id.is_some() && held.created_at < now - KEY_KEPT => Ok(None),
+        Some(held) if held.interview_id.is_none() && held.created_at < now - KEY_HELD => Ok(None),
+        Some(held) if held.fingerprint != key.fingerprint => Err(Error::refused(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "This Idempotency-Key was already used with a different request.",
+        )),
+        Some(held) => match held.interview_id {
+            Some(interview_id) => Ok(Some(interview_id)),
+            None => Err(Error::refused(
+                StatusCode::CONFLICT,
+                "A request with this Idempotency-Key is still being processed.",
+            )),
+        },
+        None => Ok(None),
+    }
+}
+
+/// Who and what the interview is about, once the rules have been checked.
+struct Parties {
+    candidate: Person,
+    recruiter: Person,
+    company_name: Option<String>,
+    job_id: Option<i64>,
+    job_title: String,
+}
+
+/// Rules 6 to 10.
+fn check(user: &CurrentUser, request: &Request, facts: store::Facts) -> Result<Parties> {
+    if request.candidate_id == user.id {
+        return Err(Error::bad_request("You cannot schedule an interview with yourself."));
+    }
+    if request.company_id.is_some_and(|asked| facts.company_id.map(i64::from) != Some(asked)) {
+        return Err(Error::missing("Company not found", "No Company matches the given query."));
+    }
+    let Some(candidate) = facts.candidate() else {
+        return Err(Error::missing("Candidate not found", "No User matches the given query."));
+    };
+    let job_title = match (&request.job, facts.job_title) {
+        (_, Some(title)) => title,
+        (JobChoice::Title(title), None) => title.clone(),
+        (JobChoice::Id(_), None) => return Err(Error::missing("Job not found", "No Job matches the given query.")),
+    };
+    if !facts.has_applied {
+        return Err(Error::bad_request("This candidate has not applied to this job."));
+    }
+    Ok(Parties { candidate, recruiter: user.person(), company_name: facts.company_name, job_id: facts.job_id, job_title })
+}
+
+/// What a request owns while it runs.
+struct Intent {
+    id: Uuid,
+    /// Chosen once and repeated on every retry, so a lost answer cannot make a second event; `None` without Google.
+    event_id: Option<String>,
+}
+
+enum Claim {
+    Ours(Intent),
+    /// Another request with this key has made this interview meanwhile.
+    Bound(i64),
+}
+
+/// Records the intent and claims the key, in one transaction.
+async fn claim(ctx: &Context, user_id: i64, is_meet: bool, key: Option<&IdempotencyKey>) -> Result<Claim> {
+    let id = clock::random_uuid();
+    // A UUID's 32 hexadecimal digits are letters that Google allows in an id (0-9, a-v).
+    let event_id = is_meet.then(|| clock::random_uuid().simple().to_string());
+    let now = ctx.clock.now();
+    let mut tx = ctx.db.begin().await?;
+    calendar::record_intent(&mut tx, id, user_id, event_id.as_deref(), now).await?;
+    if let Some(key) = key {
+        // The one who held the key before is dead: it must not commit any more.
+        let before = store::key(&mut *tx, user_id, &key.hash).await?.and_then(|held| held.intent_id);
+        let claimed = store::claim_key(
+            &mut *tx,
+            user_id,
+            &key.hash,
+            &key.fingerprint,
+            id,
+            now,
+            now - KEY_HELD,
+            now - KEY_KEPT,
+        );
+        if !claimed.await? {
+            tx.rollback().await?;
+            return match find_replay(ctx, user_id, key).await? {
+                Some(interview_id) => Ok(Claim::Bound(interview_id)),
+                None => Err(anyhow::anyhow!("the idempotency key was freed while it was claimed").into()),
+            };
+        }
+        if let Some(dead) = before {
+            calendar::give_up(&mut tx, dead, now).await?;
+        }
+    }
+    tx.commit().await?;
+    Ok(Claim::Ours(Intent { id, event_id }))
+}
+
+/// One scheduling request between its intent and its answer.
+struct Booking<'a> {
+    ctx: &'a Context,
+    user: &'a CurrentUser,
+    request: &'a Request,
+    parties: &'a Parties,
+    intent: &'a Intent,
+}
+
+impl Booking<'_> {
+    /// Rules 12 and 13: the event, then everything of ours in one transaction. Gives the interview's id and its mails.
+    async fn carry_out(&self, key: Option<&IdempotencyKey>) -> Result<(i64, Vec<Uuid>)> {
+        let event = match &self.intent.event_id {
+            Some(event_id) => Some(self.create_event(event_id).await?),
+            None => None,
+        };
+        let mut tx = self.ctx.db.begin().await?;
+        let interview_id = self.write(&mut tx, event.as_ref()).await?;
+        let mails = self.queue_mails(&mut tx, interview_id).await?;
+        if let Some(key) = key
+            && !store::bind_key(&mut *tx, self.user.id, &key.hash, self.intent.id, interview_id).await?
+        {
+            return Err(anyhow::anyhow!("the idempotency key was taken over before the request could commit").into());
+        }
+        // Last, because who takes a key over locks it and the intent in this order too.
+        if !calendar::take_intent(&mut tx, self.intent.id).await? {
+            return Err(anyhow::anyhow!("the intent was given up before it could commit").into());
+        }
+        tx.commit().await?;
+        Ok((interview_id, mails))
+    }
+
+    async fn create_event(&self, event_id: &str) -> Result<calendar::Created> {
+        let (request, parties) = (self.request, self.parties);
+        let event = calendar::Event {
+            id: event_id,
+            request_id: self.intent.id,
+            job_title: &parties.job_title,
+            candidate_name: &parties.candidate.name(),
+            recruiter_name: &parties.recruiter.name(),
+            note: request.note.as_deref(),
+            start: request.start.at,
+            end: request.end,
+            zone: request.zone.name(),
+            attendees: [&parties.candidate.email, &parties.recruiter.email],
+        };
+        let created = calendar::create_event(self.ctx, self.user.id, self.intent.id, &event).await;
+        match created {
+            Ok(created) => Ok(created),
+            Err(error) => Err(self.calendar_error(error).await),
+        }
+    }
+
+    async fn calendar_error(&self, error: CalendarError) -> Error {
+        calendar::error_answer(self.ctx, self.user.id, error).await
+    }
+
+    async fn write(&self, tx: &mut PgConnection, event: Option<&calendar::Created>) -> Result<i64> {
+        let parties = self.parties;
+        let now = self.ctx.clock.now();
+        let new = NewInterview {
+            recruiter_id: self.user.id,
+            request: self.request,
+            job_id: parties.job_id,
+            job_title: &parties.job_title,
+            meeting_link: event.map_or("", |event| &event.meeting_link),
+            google_event_id: event.map(|event| event.event_id.as_str()),
+            ical_uid: event.and_then(|event| event.ical_uid.as_deref()),
+            ical_organizer: event.and_then(|event| event.organizer.as_deref()).unwrap_or(&parties.recruiter.email),
+        };
+        let id = store::insert(tx, &new, now).await?;
+        let message = model::scheduled_notification(&parties.job_title, parties.company_name.as_deref());
+        store::insert_notification(tx, parties.candidate.id, &message, &format!("/interviews/{id}"), now).await?;
+        Ok(id)
+    }
+
+    /// One mail each; none where no SMTP server is configured.
+    async fn queue_mails(&self, tx: &mut PgConnection, interview_id: i64) -> Result<Vec<Uuid>> {
+        let mut mails = Vec::new();
+        if self.ctx.smtp.is_none() {
+            return Ok(mails);
+        }
+        for user_id in [self.parties.candidate.id, self.user.id] {
+            let mail = NewMail {
+                kind: Kind::Scheduled,
+                interview_id: Some(interview_id),
+                user_id,
+                recipient: None,
+                sequence: 0,
+            };
+            mails.push(mail::enqueue(tx, self.ctx.clock.now(), mail, MAIL_FALLBACK).await?);
+        }
+        Ok(mails)
+    }
+
+    /// Rule 14 and the answer. Nothing here can undo the interview any more.
+    async fn answer(&self, interview_id: i64, mails: Vec<Uuid>) -> Result<Scheduled> {
+        send_now(self.ctx, mails).await;
+        let interview = store::by_id(&self.ctx.db, interview_id).await?;
+        let interview = interview.ok_or_else(|| anyhow::anyhow!("the interview is gone right after it was made"))?;
+        answer(self.ctx, &interview, false).await
+    }
+
+    /// Makes sure that nothing of a failed request stays. What cannot be undone now is left to the sweep.
+    async fn abandon(&self) {
+        let given_up = async {
+            let mut db = self.ctx.db.acquire().await?;
+            // The intent is gone when the transaction did commit although its answer was lost: then all of it stays.
+            if calendar::give_up(&mut db, self.intent.id, self.ctx.clock.now()).await? {
+                store::free_key(&mut *db, self.user.id, self.intent.id).await?;
+            }
+            sqlx::Result::Ok(())
+        };
+        if let Err(fault) = given_up.await {
+            tracing::error!(error = %fault, "a failed booking could not be given up; the sweep will do it");
+            return;
+        }
+        let ctx = self.ctx.clone();
+        self.ctx.tasks.spawn(async move {
+            if let Err(fault) = calendar::undo_intents(&ctx).await {
+                tracing::error!(error = format!("{fault:#}"), "a failed booking could not be undone yet");
+            }
+        });
+    }
+}
+
+/// Sends mails just queued, all at once, and waits for the SMTP server for a while; the sending goes on beyond that.
+async fn send_now(ctx: &Context, mails: Vec<Uuid>) {
+    let sending: Vec<_> = mails
+        .into_iter()
+        .map(|id| {
+            let ctx = ctx.clone();
+            let tasks = ctx.tasks.clone();
+            tasks.spawn(async move {
+                if let Err(fault) = emails::deliver(&ctx, id).await {
+                    tracing::error!(mail = %id, error = format!("{fault:#}"), "a mail was left to the queue");
+                }
+            })
+        })
+        .collect();
+    let all = async {
+        for task in sending {
+            _ = task.await;
+        }
+    };
+    _ = tokio::time::timeout(MAIL_PATIENCE, all).await;
+}
+
+async fn replayed(ctx: &Context, interview_id: i64) -> Result<Scheduled> {
+    let interview = store::by_id(&ctx.db, interview_id).await?;
+    let interview = interview.ok_or_else(|| anyhow::anyhow!("an idempotency key is bound to no interview"))?;
+    answer(ctx, &interview, true).await
+}
+
+/// The answer as the interview's row tells it.
+async fn answer(ctx: &Context, interview: &Interview, replayed: bool) -> Result<Scheduled> {
+    let settings = &ctx.settings;
+    let (zone, window) = (interview.zone(), interview.window(settings));
+    let mut warnings = Vec::new();
+    if let Some(start) = zone.instant(interview.date, interview.time) {
+        warnings = model::time_warnings(&zone, interview.date, interview.time, &start, ctx.clock.now());
+    }
+    let recruiter_id = interview.recruiter_id.unwrap_or_default();
+    let span = (window.start, window.end);
+    let busy = store::busy(&ctx.db, interview.candidate_id, recruiter_id, span, interview.id, settings).await?;
+    warnings.extend(model::overlap_warnings(&interview.candidate(), busy.candidate, busy.recruiter));
+    let sent = mail::accepted(&ctx.db, interview.id, Kind::Scheduled).await?;
+    let emails_sent = EmailsSent {
+        candidate: sent.contains(&interview.candidate_id),
+        recruiter: interview.recruiter_id.is_some_and(|id| sent.contains(&id)),
+    };
+    let is_meet = interview.kind() == InterviewType::GoogleMeet;
+    let link = Some(interview.meeting_link.clone()).filter(|link| is_meet && !link.is_empty());
+    let event_id = interview.google_event_id.clone().filter(|_| is_meet);
+    Ok(Scheduled {
+        success: true,
+        interview_id: interview.id,
+        interview_type: interview.kind(),
+        meeting_link: link.clone(),
+        meet_link: link,
+        event_id: event_id.clone(),
+        calendar_event_id: event_id,
+        portal_join_url: format!("/interviews/{}/join", interview.id),
+        meet_embed_url: format!("/interviews/{}/join/", interview.id),
+        emails_sent,
+        calendar_invite_sent: interview.calendar_invite_sent || emails_sent.candidate || emails_sent.recruiter,
+        warnings,
+        message: match is_meet {
+            true => "Google Meet interview created successfully!",
+            false => "Interview created successfully",
+        },
+        replayed,
+    })
+}

@@ -1,0 +1,508 @@
+//! The pure rules of an interview: what a request may ask for, and what state an interview is in. No database, no network.
+
+use std::{borrow::Cow, time::Duration};
+
+use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::{
+    config::Settings,
+    http::{Error, Result},
+    zone::{self, Resolved, Zone},
+};
+
+/// How the two meet, as `company_interview.interview_type` has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InterviewType {
+    GoogleMeet,
+    Phone,
+    InPerson,
+    /// Also what Django writes for everything.
+    Custom,
+}
+
+impl InterviewType {
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "google_meet" => Self::GoogleMeet,
+            "phone" => Self::Phone,
+            "in_person" => Self::InPerson,
+            "custom" => Self::Custom,
+            _ => return None,
+        })
+    }
+
+    /// As stored: an unknown text counts as [`Self::Custom`].
+    pub fn stored(text: &str) -> Self {
+        Self::parse(text).unwrap_or(Self::Custom)
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::GoogleMeet => "google_meet",
+            Self::Phone => "phone",
+            Self::InPerson => "in_person",
+            Self::Custom => "custom",
+        }
+    }
+}
+
+/// A person as interviews show them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    pub id: i64,
+    pub first_name: String,
+    pub last_name: String,
+    pub email: String,
+}
+
+impl Person {
+    /// `First Last`, trimmed; the e-mail address of somebody without a name.
+    pub fn name(&self) -> String {
+        let name = format!("{} {}", self.first_name, self.last_name);
+        match name.trim() {
+            "" => self.email.clone(),
+            name => name.to_owned(),
+        }
+    }
+}
+
+/// The two create endpoints, which differ in little (contract §5.6, §5.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `POST /api/company/google/create-interview/`
+    Google,
+    /// `POST /api/company/create-interview/`
+    Company,
+}
+
+impl Endpoint {
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Google => "/api/company/google/create-interview/",
+            Self::Company => "/api/company/create-interview/",
+        }
+    }
+
+    fn default_type(self) -> InterviewType {
+        match self {
+            Self::Google => InterviewType::GoogleMeet,
+            Self::Company => InterviewType::Custom,
+        }
+    }
+}
+
+/// Which job the interview is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobChoice {
+    Id(i64),
+    /// 1–255 characters, trimmed.
+    Title(String),
+}
+
+/// What a recruiter asks for; every value is in its allowed form.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub candidate_id: i64,
+    pub job: JobChoice,
+    pub company_id: Option<i64>,
+    pub date: NaiveDate,
+    pub time: NaiveTime,
+    pub zone: Zone,
+    pub note: Option<String>,
+    pub interview_type: InterviewType,
+    pub duration_minutes: Option<i32>,
+    pub location: Option<String>,
+    pub start: Resolved,
+    pub end: DateTime<Utc>,
+}
+
+const NOTE_LIMIT: usize = 5000;
+const NAME_LIMIT: usize = 255;
+
+impl Request {
+    /// Rules 2 and 3 of contract §5.6: what is missing, then what is malformed, in the table's order.
+    pub fn parse(body: &Map<String, Value>, endpoint: Endpoint, default_duration: i32) -> Result<Request> {
+        let missing = |key: &str| is_falsy(body.get(key));
+        if endpoint == Endpoint::Company {
+            for key in ["date", "time"] {
+                if missing(key) {
+                    return Err(Error::bad_request(format!("The '{key}' field is required.")));
+                }
+            }
+        }
+        if ["candidate_id", "date", "time"].into_iter().any(missing) || (missing("job_id") && missing("job_title")) {
+            return Err(Error::bad_request("Missing required fields"));
+        }
+        let candidate_id = id(body.get("candidate_id")).ok_or(Error::bad_request("Invalid candidate_id."))?;
+        let job = match missing("job_id") {
+            false => JobChoice::Id(id(body.get("job_id")).ok_or(Error::bad_request("Invalid job_id."))?),
+            true => JobChoice::Title(job_title(body.get("job_title")).ok_or(Error::bad_request("Invalid job_title."))?),
+        };
+        let company_id = match body.get("company_id") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) if text.is_empty() => None,
+            some => match id(some).ok_or(Error::bad_request("Invalid company_id."))? {
+                0 => None,
+                id => Some(id),
+            },
+        };
+        let date = date(body.get("date"))?;
+        let time = time(body.get("time"))?;
+        let zone = zone(body.get("timezone"))?;
+        let note = note(body)?;
+        let interview_type = match body.get("interview_type") {
+            None | Some(Value::Null) => endpoint.default_type(),
+            Some(Value::String(text)) if text.is_empty() => endpoint.default_type(),
+            some => interview_type(some)?,
+        };
+        let duration_minutes = match body.get("duration_minutes") {
+            None | Some(Value::Null) => None,
+            some => Some(duration_minutes(some)?),
+        };
+        let location = location(body.get("location"))?;
+        let (start, end) = span(&zone, date, time, duration_minutes.unwrap_or(default_duration))?;
+        Ok(Request {
+            candidate_id,
+            job,
+            company_id,
+            date,
+            time,
+            zone,
+            note,
+            interview_type,
+            duration_minutes,
+            location,
+            start,
+            end,
+        })
+    }
+}
+
+/// Missing, null, `""`, `0` or `false`.
+fn is_falsy(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null) | Some(Value::Bool(false)) => true,
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Number(number)) => number.as_f64() == Some(0.0),
+        Some(_) => false,
+    }
+}
+
+/// An integer, a number without a fraction, or a string of digits; beyond 64 bit it is an id that no row has.
+fn id(value: Option<&Value>) -> Option<i64> {
+    match value? {
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(id), _) => Some(id),
+            (None, Some(float)) if float.fract() == 0.0 => Some(float as i64),
+            _ => None,
+        },
+        Value::String(digits) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some(digits.parse().unwrap_or(i64::MAX))
+        }
+        _ => None,
+    }
+}
+
+fn job_title(value: Option<&Value>) -> Option<String> {
+    let title = value?.as_str()?.trim();
+    (1..=NAME_LIMIT).contains(&title.chars().count()).then(|| title.to_owned())
+}
+
+fn date(value: Option<&Value>) -> Result<NaiveDate> {
+    value.and_then(Value::as_str).and_then(zone::parse_date).ok_or_else(invalid_date)
+}
+
+fn invalid_date() -> Error {
+    Error::bad_request("Invalid date. Use YYYY-MM-DD.")
+}
+
+fn time(value: Option<&Value>) -> Result<NaiveTime> {
+    value.and_then(Value::as_str).and_then(zone::parse_time).ok_or(Error::bad_request("Invalid time. Use HH:MM."))
+}
+
+fn zone(value: Option<&Value>) -> Result<Zone> {
+    let name = match value {
+        None | Some(Value::Null) => Some("UTC"),
+        Some(Value::String(text)) if text.is_empty() => Some("UTC"),
+        Some(value) => value.as_str(),
+    };
+    name.and_then(Zone::parse)
+        .ok_or(Error::bad_request("Invalid timezone. Use an IANA name such as America/New_York."))
+}
+
+/// The first of `note` and `notes` that is not blank.
+fn note(body: &Map<String, Value>) -> Result<Option<String>> {
+    let mut chosen = None;
+    for key in ["note", "notes"] {
+        match body.get(key) {
+            None | Some(Value::Null) => {}
+            Some(Value::String(text)) if text.trim().is_empty() => {}
+            Some(Value::String(text)) => chosen = chosen.or(Some(text.clone())),
+            Some(_) => return Err(Error::bad_request("Invalid note.")),
+        }
+    }
+    match chosen {
+        Some(text) if text.chars().count() > NOTE_LIMIT => {
+            Err(Error::bad_request("Note is too long (at most 5000 characters)."))
+        }
+        chosen => Ok(chosen),
+    }
+}
+
+fn interview_type(value: Option<&Value>) -> Result<InterviewType> {
+    value
+        .and_then(Value::as_str)
+        .and_then(InterviewType::parse)
+        .ok_or(Error::bad_request("Invalid interview_type."))
+}
+
+fn duration_minutes(value: Option<&Value>) -> Result<i32> {
+    id(value)
+        .filter(|minutes| (5..=480).contains(minutes))
+        .map(|minutes| minutes as i32)
+        .ok_or(Error::bad_request("Invalid duration_minutes. Use a whole number from 5 to 480."))
+}
+
+fn location(value: Option<&Value>) -> Result<Option<String>> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if text.trim().chars().count() <= NAME_LIMIT => {
+            Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
+        }
+        Some(_) => Err(Error::bad_request("Invalid location.")),
+    }
+}
+
+/// Start and end, both within the years 1–9999 in UTC.
+fn span(zone: &Zone, date: NaiveDate, time: NaiveTime, minutes: i32) -> Result<(Resolved, DateTime<Utc>)> {
+    let start = zone.instant(date, time).ok_or_else(invalid_date)?;
+    let end = start.at + TimeDelta::minutes(minutes.into());
+    match end < last_instant() {
+        true => Ok((start, end)),
+        false => Err(invalid_date()),
+    }
+}
+
+/// The first instant after the year 9999.
+fn last_instant() -> DateTime<Utc> {
+    const SECONDS: i64 = 253_402_300_800;
+    DateTime::from_timestamp(SECONDS, 0).unwrap_or_default()
+}
+
+/// When an interview happens and when its door is open (contract §6.2); both ends of the window belong to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    pub start: DateTime<Utc>,
+    pub end: DateTime<Utc>,
+    pub opens: DateTime<Utc>,
+    pub closes: DateTime<Utc>,
+    pub cancelled: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Upcoming,
+    InProgress,
+    Completed,
+    Cancelled,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MeetingStatus {
+    Upcoming,
+    Ready,
+    Ended,
+}
+
+impl Window {
+    pub fn new(start: DateTime<Utc>, minutes: i32, cancelled: bool, settings: &Settings) -> Self {
+        let add = |instant: DateTime<Utc>, by: Duration| {
+            instant.checked_add_signed(TimeDelta::from_std(by).unwrap_or_default()).unwrap_or(DateTime::<Utc>::MAX_UTC)
+        };
+        // A stored row may lie at the edge of time; its end stays a date that calendars can write.
+        let end = add(start, Duration::from_secs(u64::from(minutes.unsigned_abs()) * 60));
+        let end = end.min(last_instant() - TimeDelta::seconds(1));
+        let before = TimeDelta::from_std(settings.join_opens_before).unwrap_or_default();
+        let opens = start.checked_sub_signed(before).unwrap_or(DateTime::<Utc>::MIN_UTC);
+        Window { start, end, opens, closes: add(end, settings.join_closes_after_end), cancelled }
+    }
+
+    pub fn can_join(&self, now: DateTime<Utc>) -> bool {
+        !self.cancelled && self.opens <= now && now <= self.closes
+    }
+
+    pub fn meeting_status(&self, now: DateTime<Utc>) -> MeetingStatus {
+        match () {
+            () if self.cancelled || now > self.closes => MeetingStatus::Ended,
+            () if now < self.opens => MeetingStatus::Upcoming,
+            () => MeetingStatus::Ready,
+        }
+    }
+
+    pub fn status(&self, now: DateTime<Utc>) -> Status {
+        match () {
+            () if self.cancelled => Status::Cancelled,
+            () if now < self.start => Status::Upcoming,
+            () if now < self.end => Status::InProgress,
+            () => Status::Completed,
+        }
+    }
+
+    /// Whole minutes until the start, truncated toward zero; negative afterwards.
+    pub fn minutes_until_start(&self, now: DateTime<Utc>) -> i64 {
+        (self.start - now).num_minutes()
+    }
+}
+
+/// The sentences of contract §5.6.1 that follow from the time alone.
+pub fn time_warnings(zone: &Zone, date: NaiveDate, time: NaiveTime, start: &Resolved, now: DateTime<Utc>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if start.at < now {
+        warnings.push("The interview time is in the past.".to_owned());
+    }
+    warnings.extend(zone.shift_warning(date, time, start.shift));
+    warnings
+}
+
+/// The sentences of contract §5.6.1 about other interviews at the same time.
+pub fn overlap_warnings(candidate: &Person, candidate_busy: bool, recruiter_busy: bool) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if candidate_busy {
+        warnings.push(format!("{} already has an interview at this time.", candidate.name()));
+    }
+    if recruiter_busy {
+        warnings.push("You already have an interview at this time.".to_owned());
+    }
+    warnings
+}
+
+/// The candidate's notification about a new interview.
+pub fn scheduled_notification(job_title: &str, company_name: Option<&str>) -> String {
+    let company: Cow<str> = match company_name {
+        Some(name) if !name.is_empty() => format!(" at {name}").into(),
+        _ => "".into(),
+    };
+    format!("An interview has been scheduled for you for the job '{job_title}'{company}.")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(body: Value) -> Result<Request, String> {
+        let Value::Object(body) = body else { panic!("an object") };
+        Request::parse(&body, Endpoint::Google, 60).map_err(|error| match error {
+            Error::Refused { error, .. } => error.into_owned(),
+            other => panic!("{other:?}"),
+        })
+    }
+
+    fn with(key: &str, value: Value) -> Value {
+        let mut body = json!({"candidate_id": 201, "job_id": 21, "date": "2030-02-01", "time": "14:00",
+            "timezone": "America/New_York", "interview_type": "google_meet"});
+        body[key] = value;
+        body
+    }
+
+    #[test]
+    fn each_field_is_refused_in_its_own_words() {
+        let long_note = "x".repeat(5001);
+        let long_name = "x".repeat(256);
+        for (key, values, text) in [
+            ("candidate_id", vec![json!("abc"), json!(true), json!(1.5), json!([1]), json!({}), json!("-1"), json!("1 ")],
+                "Invalid candidate_id."),
+            ("job_id", vec![json!("abc"), json!(true), json!(1.5)], "Invalid job_id."),
+            ("company_id", vec![json!("abc"), json!(true), json!(false), json!([])], "Invalid company_id."),
+            ("date", vec![json!("2030-02-30"), json!(20300201), json!("01/02/2030"), json!(["2030-02-01"])],
+                "Invalid date. Use YYYY-MM-DD."),
+            ("time", vec![json!("25:00"), json!("24:00"), json!("14:00Z"), json!(" 14:00"), json!(14)],
+                "Invalid time. Use HH:MM."),
+            ("timezone", vec![json!("Mars/Phobos"), json!("america/new_york"), json!(5), json!("Etc/Unknown")],
+                "Invalid timezone. Use an IANA name such as America/New_York."),
+            ("note", vec![json!(5), json!({})], "Invalid note."),
+            ("notes", vec![json!(long_note)], "Note is too long (at most 5000 characters)."),
+            ("interview_type", vec![json!("zoom"), json!(5)], "Invalid interview_type."),
+            ("duration_minutes", vec![json!(4), json!(481), json!(5.5), json!(true), json!("x"), json!("")],
+                "Invalid duration_minutes. Use a whole number from 5 to 480."),
+            ("location", vec![json!(5), json!(long_name)], "Invalid location."),
+        ] {
+            for value in values {
+                assert_eq!(parse(with(key, value.clone())).unwrap_err(), text, "{key}: {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_spa_and_other_clients_send_is_accepted() {
+        let request = parse(with("candidate_id", json!("201"))).unwrap();
+        assert_eq!((request.candidate_id, request.job), (201, JobChoice::Id(21)));
+        assert_eq!(parse(with("candidate_id", json!(2.0))).unwrap().candidate_id, 2);
+        assert_eq!(parse(with("location", json!("  +44 20 "))).unwrap().location.as_deref(), Some("+44 20"));
+        assert_eq!(parse(with("timezone", Value::Null)).unwrap().zone.name(), "UTC");
+        assert_eq!(parse(with("interview_type", json!(""))).unwrap().interview_type, InterviewType::GoogleMeet);
+        assert_eq!(parse(with("note", json!(" \n"))).unwrap().note, None);
+        let mut both = with("note", json!(" "));
+        both["notes"] = json!("hi");
+        assert_eq!(parse(both).unwrap().note.as_deref(), Some("hi"));
+        let mut titled = with("job_id", json!(""));
+        titled["job_title"] = json!(" Cook ");
+        assert_eq!(parse(titled).unwrap().job, JobChoice::Title("Cook".into()));
+    }
+
+    #[test]
+    fn falsy_required_fields_count_as_missing() {
+        for key in ["candidate_id", "date", "time", "job_id"] {
+            for value in [Value::Null, json!(""), json!(0), json!(false)] {
+                assert_eq!(parse(with(key, value)).unwrap_err(), "Missing required fields", "{key}");
+            }
+        }
+        assert_eq!(parse(with("date", json!("0001-01-01"))).map(|_| ()), Ok(()));
+        let mut early = with("date", json!("0001-01-01"));
+        early["timezone"] = json!("Asia/Tokyo");
+        early["time"] = json!("01:00");
+        assert_eq!(parse(early).unwrap_err(), "Invalid date. Use YYYY-MM-DD.");
+        let mut late = with("date", json!("9999-12-31"));
+        late["timezone"] = json!("UTC");
+        late["time"] = json!("23:30");
+        assert_eq!(parse(late).unwrap_err(), "Invalid date. Use YYYY-MM-DD.");
+    }
+
+    #[test]
+    fn states_follow_the_table_of_the_contract() {
+        let start = DateTime::from_timestamp(1_900_000_000, 0).unwrap();
+        let settings = Settings::from_layers(|name| match name {
+            "DATABASE_URL" => Some("postgres://localhost/x".into()),
+            "SECRET_KEY" => Some("k".into()),
+            _ => None,
+        })
+        .unwrap();
+        let window = Window::new(start, 60, false, &settings);
+        use {MeetingStatus as M, Status as S};
+        for (seconds, can_join, meeting, status, until) in [
+            (-16 * 60, false, M::Upcoming, S::Upcoming, 16),
+            (-15 * 60, true, M::Ready, S::Upcoming, 15),
+            (-1, true, M::Ready, S::Upcoming, 0),
+            (0, true, M::Ready, S::InProgress, 0),
+            (59 * 60, true, M::Ready, S::InProgress, -59),
+            (60 * 60, true, M::Ready, S::Completed, -60),
+            (120 * 60, true, M::Ready, S::Completed, -120),
+            (121 * 60, false, M::Ended, S::Completed, -121),
+        ] {
+            let now = start + TimeDelta::seconds(seconds);
+            let seen =
+                (window.can_join(now), window.meeting_status(now), window.status(now), window.minutes_until_start(now));
+            assert_eq!(seen, (can_join, meeting, status, until), "at {seconds} s");
+        }
+        let cancelled = Window::new(start, 60, true, &settings);
+        assert!(!cancelled.can_join(start));
+        assert_eq!((cancelled.meeting_status(start), cancelled.status(start)), (M::Ended, S::Cancelled));
+    }
+}

@@ -1,0 +1,566 @@
+//! The SQL of interviews.
+
+use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
+use serde::Deserialize;
+use sqlx::{PgConnection, PgExecutor, types::Json};
+use uuid::Uuid;
+
+use super::model::{InterviewType, JobChoice, Person, Request, Window};
+use crate::{
+    clock::random_bytes,
+    config::Settings,
+    secret::TokenHash,
+    zone::{self, Zone},
+};
+
+/// An interview with the people, the job and the company that belong to it.
+#[derive(Clone, Debug)]
+pub struct Interview {
+    pub id: i64,
+    pub date: NaiveDate,
+    pub time: NaiveTime,
+    /// As stored: maybe no zone at all.
+    pub timezone: String,
+    /// As stored.
+    pub interview_type: String,
+    /// `''` when there is none.
+    pub meeting_link: String,
+    pub note: Option<String>,
+    pub location: Option<String>,
+    pub duration_minutes: Option<i32>,
+    pub cancelled_at: Option<DateTime<Utc>>,
+    pub cancellation_reason: Option<String>,
+    pub portal_join_count: i32,
+    pub meeting_started_at: Option<DateTime<Utc>>,
+    pub meeting_ended_at: Option<DateTime<Utc>>,
+    pub google_event_id: Option<String>,
+    pub ical_uid: Option<String>,
+    pub ical_sequence: i32,
+    pub ical_organizer: Option<String>,
+    pub calendar_invite_sent: bool,
+    pub created_at: DateTime<Utc>,
+    pub candidate_id: i64,
+    pub candidate_first_name: String,
+    pub candidate_last_name: String,
+    pub candidate_email: String,
+    pub recruiter_id: Option<i64>,
+    pub recruiter_first_name: Option<String>,
+    pub recruiter_last_name: Option<String>,
+    pub recruiter_email: Option<String>,
+    pub job_title: String,
+    pub company_name: String,
+    /// Who was there, in the order of joining; only [`by_id`] reads it.
+    pub attendance: Option<Json<Vec<Presence>>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Presence {
+    pub user_role: String,
+    pub joined_at: DateTime<Utc>,
+    pub left_at: Option<DateTime<Utc>>,
+}
+
+impl Interview {
+    pub fn candidate(&self) -> Person {
+        Person {
+            id: self.candidate_id,
+            first_name: self.candidate_first_name.clone(),
+            last_name: self.candidate_last_name.clone(),
+            email: self.candidate_email.clone(),
+        }
+    }
+
+    /// `None` for rows that Django made.
+    pub fn recruiter(&self) -> Option<Person> {
+        Some(Person {
+            id: self.recruiter_id?,
+            first_name: self.recruiter_first_name.clone()?,
+            last_name: self.recruiter_last_name.clone()?,
+            email: self.recruiter_email.clone()?,
+        })
+    }
+
+    pub fn is_participant(&self, user_id: i64) -> bool {
+        self.candidate_id == user_id || self.recruiter_id == Some(user_id)
+    }
+
+    /// The interview's zone; UTC for what is no zone.
+    pub fn zone(&self) -> Zone {
+        Zone::stored(&self.timezone)
+    }
+
+    pub fn minutes(&self, settings: &Settings) -> i32 {
+        self.duration_minutes.unwrap_or(settings.interview_duration_minutes)
+    }
+
+    pub fn window(&self, settings: &Settings) -> Window {
+        let start = self.zone().stored_instant(self.date, self.time);
+        Window::new(start, self.minutes(settings), self.cancelled_at.is_some(), settings)
+    }
+
+    pub fn kind(&self) -> InterviewType {
+        InterviewType::stored(&self.interview_type)
+    }
+
+    /// The link to the meeting, as long as there is one to join.
+    pub fn link(&self) -> Option<&str> {
+        let has_link = matches!(self.kind(), InterviewType::GoogleMeet | InterviewType::Custom);
+        (has_link && self.cancelled_at.is_none() && !self.meeting_link.is_empty()).then_some(&*self.meeting_link)
+    }
+}
+
+/// Selects [`Interview`]s: attendance (an SQL expression), then what follows the joins, then its arguments.
+macro_rules! interviews {
+    ($attendance:literal, $rest:literal $(, $argument:expr)*) => {
+        sqlx::query_as!(
+            Interview,
+            r#"
+            SELECT i.id, i.date, i.time, i.timezone, i.interview_type, i.meeting_link, i.note, i.location,
+                   i.duration_minutes, i.cancelled_at, i.cancellation_reason, i.portal_join_count,
+                   i.meeting_started_at, i.meeting_ended_at, i.google_event_id, i.ical_uid, i.ical_sequence,
+                   i.ical_organizer, i.calendar_invite_sent, i.created_at,
+                   i.candidate_id, c.first_name AS candidate_first_name, c.last_name AS candidate_last_name,
+                   c.email AS candidate_email,
+                   i.recruiter_id, r.first_name AS "recruiter_first_name?", r.last_name AS "recruiter_last_name?",
+                   r.email AS "recruiter_email?",
+                   COALESCE(NULLIF(i.job_title, ''), j.title, 'Interview') AS "job_title!",
+                   COALESCE(jc.name, rc.name, '') AS "company_name!",
+            "# + $attendance + r#" AS "attendance: Json<Vec<Presence>>"
+            FROM company_interview i
+            JOIN users_user c ON c.id = i.candidate_id
+            LEFT JOIN users_user r ON r.id = i.recruiter_id
+            LEFT JOIN job_job j ON j.id = i.job_id
+            LEFT JOIN company_company jc ON jc.id = j.company_id
+            LEFT JOIN company_company rc ON rc.user_id = i.recruiter_id
+            "# + $rest
+            $(, $argument)*
+        )
+    };
+}
+
+/// The interviews somebody takes part in, latest first.
+pub async fn of_user(
+    db: impl PgExecutor<'_>,
+    user_id: i64,
+    as_candidate: bool,
+    as_recruiter: bool,
+) -> sqlx::Result<Vec<Interview>> {
+    interviews!(
+        "NULL::jsonb",
+        "WHERE (i.candidate_id = $1 AND $2) OR (i.recruiter_id = $1 AND $3) ORDER BY i.date DESC, i.time DESC, i.id DESC",
+        user_id,
+        as_candidate,
+        as_recruiter
+    )
+    .fetch_all(db)
+    .await
+}
+
+pub async fn by_id(db: impl PgExecutor<'_>, id: i64) -> sqlx::Result<Option<Interview>> {
+    interviews!(
+        "(SELECT jsonb_agg(jsonb_build_object('user_role', p.user_role, 'joined_at', p.joined_at, 'left_at', p.left_at)
+                           ORDER BY p.joined_at, p.id)
+          FROM ivs_presence p WHERE p.interview_id = i.id)",
+        "WHERE i.id = $1",
+        id
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// The interview that a mailed link opens, and whom it was made for; `None` unless the link is valid now.
+pub async fn by_portal_token(
+    db: &mut PgConnection,
+    id: i64,
+    token: &TokenHash,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<(Interview, i64)>> {
+    let owner = sqlx::query_scalar!(
+        "SELECT t.user_id FROM ivs_portal_token t JOIN users_user u ON u.id = t.user_id
+         WHERE t.token_hash = $1 AND t.interview_id = $2 AND t.expires_at > $3 AND u.is_active AND NOT u.is_deleted",
+        token.as_bytes(),
+        id,
+        now
+    )
+    .fetch_optional(&mut *db)
+    .await?;
+    let Some(owner) = owner else { return Ok(None) };
+    // Whoever no longer takes part (Django may have changed the row) is not let in by an old mail.
+    Ok(by_id(db, id).await?.filter(|interview| interview.is_participant(owner)).map(|interview| (interview, owner)))
+}
+
+/// Keeps the hash of a fresh link token.
+pub async fn insert_portal_token(
+    db: impl PgExecutor<'_>,
+    token: &TokenHash,
+    interview_id: i64,
+    user_id: i64,
+    expires_at: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "INSERT INTO ivs_portal_token (token_hash, interview_id, user_id, expires_at) VALUES ($1, $2, $3, $4)",
+        token.as_bytes(),
+        interview_id,
+        user_id,
+        expires_at
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// What the rules of contract §5.6 ask the database about a request.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub company_id: Option<i32>,
+    pub company_name: Option<String>,
+    pub candidate_id: Option<i64>,
+    pub candidate_first_name: Option<String>,
+    pub candidate_last_name: Option<String>,
+    pub candidate_email: Option<String>,
+    pub job_id: Option<i64>,
+    pub job_title: Option<String>,
+    pub has_applied: bool,
+}
+
+impl Facts {
+    /// `None` when there is no such person, or only an inactive or deleted one.
+    pub fn candidate(&self) -> Option<Person> {
+        Some(Person {
+            id: self.candidate_id?,
+            first_name: self.candidate_first_name.clone()?,
+            last_name: self.candidate_last_name.clone()?,
+            email: self.candidate_email.clone()?,
+        })
+    }
+}
+
+pub async fn facts(db: impl PgExecutor<'_>, user_id: i64, request: &Request) -> sqlx::Result<Facts> {
+    let (job_id, title) = match &request.job {
+        JobChoice::Id(id) => (Some(*id), None),
+        JobChoice::Title(title) => (None, Some(title)),
+    };
+    sqlx::query_as!(
+        Facts,
+        r#"
+        SELECT company.id AS "company_id?", company.name AS company_name,
+               candidate.id AS "candidate_id?", candidate.first_name AS "candidate_first_name?",
+               candidate.last_name AS "candidate_last_name?", candidate.email AS "candidate_email?",
+               job.id AS "job_id?", job.title AS "job_title?",
+               CASE WHEN $3::bigint IS NOT NULL THEN COALESCE(job.is_candidates, false)
+                    ELSE EXISTS (SELECT FROM job_application a JOIN job_job aj ON aj.id = a.job_id
+                                 WHERE a.user_id = $2 AND aj.company_id = company.id)
+                      OR EXISTS (SELECT FROM job_shortlist s JOIN job_job sj ON sj.id = s.job_id
+                                 WHERE s.candidate_id = $2 AND sj.company_id = company.id)
+               END AS "has_applied!"
+        FROM (SELECT) AS caller
+        LEFT JOIN company_company company ON company.user_id = $1
+        LEFT JOIN users_user candidate ON candidate.id = $2 AND candidate.is_active AND NOT candidate.is_deleted
+        LEFT JOIN LATERAL (
+            SELECT j.id, j.title,
+                   EXISTS (SELECT FROM job_application a WHERE a.user_id = $2 AND a.job_id = j.id)
+                OR EXISTS (SELECT FROM job_shortlist s WHERE s.candidate_id = $2 AND s.job_id = j.id) AS is_candidates
+            FROM job_job j
+            WHERE j.company_id = company.id AND (j.id = $3 OR ($3 IS NULL AND lower(btrim(j.title)) = lower($4)))
+            ORDER BY is_candidates DESC, j.id DESC
+            LIMIT 1
+        ) job ON true
+        "#,
+        user_id,
+        request.candidate_id,
+        job_id,
+        title
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// Everything a new interview row holds.
+pub struct NewInterview<'a> {
+    pub recruiter_id: i64,
+    pub request: &'a Request,
+    pub job_id: Option<i64>,
+    pub job_title: &'a str,
+    pub meeting_link: &'a str,
+    pub google_event_id: Option<&'a str>,
+    /// `None`: `interview-{id}@umemployed.com`.
+    pub ical_uid: Option<&'a str>,
+    pub ical_organizer: &'a str,
+}
+
+/// Writes the row and gives its id.
+pub async fn insert(db: &mut PgConnection, new: &NewInterview<'_>, now: DateTime<Utc>) -> sqlx::Result<i64> {
+    let request = new.request;
+    // Two rooms of one name are so rare that a second try settles it; the bound only keeps a fault from looping.
+    for _ in 0..8 {
+        let id = sqlx::query_scalar!(
+            "WITH next AS (SELECT nextval(pg_get_serial_sequence('company_interview', 'id')) AS id)
+             INSERT INTO company_interview (id, date, time, timezone, interview_type, meeting_link, room_id, note,
+                 created_at, updated_at, candidate_id, recruiter_id, google_event_id, job_id, job_title,
+                 duration_minutes, location, ical_uid, ical_organizer, starts_at, ends_at, starts_at_tzdb)
+             SELECT id, $1, $2, $3, $4, $5, $6, $7, $8, $8, $9, $10, $11, $12, $13, $14, $15,
+                    COALESCE($16, 'interview-' || id || '@umemployed.com'), $17, $18, $19, $20
+             FROM next
+             ON CONFLICT (room_id) DO NOTHING
+             RETURNING id",
+            request.date,
+            request.time,
+            request.zone.name(),
+            request.interview_type.as_str(),
+            new.meeting_link,
+            room_id(),
+            request.note,
+            now,
+            request.candidate_id,
+            new.recruiter_id,
+            new.google_event_id,
+            new.job_id,
+            new.job_title,
+            request.duration_minutes,
+            request.location,
+            new.ical_uid,
+            new.ical_organizer,
+            request.start.at,
+            request.end,
+            zone::tzdb_version()
+        )
+        .fetch_optional(&mut *db)
+        .await?;
+        if let Some(id) = id {
+            return Ok(id);
+        }
+    }
+    Err(sqlx::Error::Protocol("no free room id".into()))
+}
+
+/// Eight characters of `[A-Z0-9]`, each equally likely.
+fn room_id() -> String {
+    const ALPHABET: &[u8; 36] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+    let mut room = String::with_capacity(8);
+    while room.len() < 8 {
+        // 252 = 7 × 36: the bytes above it would favour the first letters.
+        let fair = random_bytes::<16>().into_iter().filter(|byte| *byte < 252);
+        room.extend(fair.take(8 - room.len()).map(|byte| char::from(ALPHABET[usize::from(byte % 36)])));
+    }
+    room
+}
+
+pub async fn insert_notification(
+    db: impl PgExecutor<'_>,
+    user_id: i64,
+    message: &str,
+    action_url: &str,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"INSERT INTO notifications_notification (user_id, notification_type, message, action_url, "timestamp", is_read)
+           VALUES ($1, 'interview_scheduled', $2, $3, $4, false)"#,
+        user_id,
+        message,
+        action_url,
+        now
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Who of the two has another uncancelled interview that overlaps [start, end).
+pub struct Busy {
+    pub candidate: bool,
+    pub recruiter: bool,
+}
+
+pub async fn busy(
+    db: impl PgExecutor<'_>,
+    candidate_id: i64,
+    recruiter_id: i64,
+    (start, end): (DateTime<Utc>, DateTime<Utc>),
+    except: i64,
+    settings: &Settings,
+) -> sqlx::Result<Busy> {
+    // Rows that Django inserted a moment ago have no instants yet: they are taken by date, and computed here. A day and
+    // a half covers every zone's offset and the longest interview; the dates stay inside what `chrono` can hold.
+    let nearby = TimeDelta::hours(36);
+    let from = start.checked_sub_signed(nearby).unwrap_or(start).date_naive();
+    let to = end.checked_add_signed(nearby).unwrap_or(end).date_naive();
+    let others = sqlx::query!(
+        r#"
+        SELECT candidate_id, recruiter_id, date, time, timezone, duration_minutes
+        FROM company_interview
+        WHERE (candidate_id IN ($1, $2) OR recruiter_id IN ($1, $2)) AND id <> $3 AND cancelled_at IS NULL
+          AND ((starts_at < $5 AND ends_at > $4) OR (starts_at IS NULL AND date BETWEEN $6 AND $7))
+        "#,
+        candidate_id,
+        recruiter_id,
+        except,
+        start,
+        end,
+        from,
+        to
+    )
+    .fetch_all(db)
+    .await?;
+    let mut busy = Busy { candidate: false, recruiter: false };
+    for other in others {
+        let minutes = other.duration_minutes.unwrap_or(settings.interview_duration_minutes);
+        let other_start = Zone::stored(&other.timezone).stored_instant(other.date, other.time);
+        if other_start < end && other_start + TimeDelta::minutes(minutes.into()) > start {
+            let has = |user: i64| other.candidate_id == user || other.recruiter_id == Some(user);
+            busy.candidate |= has(candidate_id);
+            busy.recruiter |= has(recruiter_id);
+        }
+    }
+    Ok(busy)
+}
+
+/// What an Idempotency-Key stands for at the moment.
+pub struct Key {
+    pub fingerprint: Vec<u8>,
+    pub interview_id: Option<i64>,
+    pub intent_id: Option<Uuid>,
+    pub created_at: DateTime<Utc>,
+}
+
+pub async fn key(db: impl PgExecutor<'_>, user_id: i64, key_hash: &[u8]) -> sqlx::Result<Option<Key>> {
+    sqlx::query_as!(
+        Key,
+        "SELECT fingerprint, interview_id, intent_id, created_at FROM ivs_idempotency_key
+         WHERE user_id = $1 AND key_hash = $2",
+        user_id,
+        key_hash
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// Claims a key for an intent. A claim older than `dead_before` that came to nothing is taken over; `false`: somebody
+/// else holds the key.
+pub async fn claim_key(
+    db: impl PgExecutor<'_>,
+    user_id: i64,
+    key_hash: &[u8],
+    fingerprint: &[u8],
+    intent_id: Uuid,
+    now: DateTime<Utc>,
+    dead_before: DateTime<Utc>,
+    expired_before: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let claimed = sqlx::query!(
+        "INSERT INTO ivs_idempotency_key AS held (user_id, key_hash, fingerprint, intent_id, created_at)
+         VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (user_id, key_hash) DO UPDATE
+         SET fingerprint = $3, intent_id = $4, interview_id = NULL, created_at = $5
+         WHERE held.created_at < CASE WHEN held.interview_id IS NULL THEN $6 ELSE $7 END",
+        user_id,
+        key_hash,
+        fingerprint,
+        intent_id,
+        now,
+        dead_before,
+        expired_before
+    )
+    .execute(db)
+    .await?;
+    Ok(claimed.rows_affected() == 1)
+}
+
+/// Binds a claimed key to what came of it; `false` when the claim was lost meanwhile.
+pub async fn bind_key(
+    db: impl PgExecutor<'_>,
+    user_id: i64,
+    key_hash: &[u8],
+    intent_id: Uuid,
+    interview_id: i64,
+) -> sqlx::Result<bool> {
+    let bound = sqlx::query!(
+        "UPDATE ivs_idempotency_key SET interview_id = $4, intent_id = NULL
+         WHERE user_id = $1 AND key_hash = $2 AND intent_id = $3",
+        user_id,
+        key_hash,
+        intent_id,
+        interview_id
+    )
+    .execute(db)
+    .await?;
+    Ok(bound.rows_affected() == 1)
+}
+
+/// Frees the key of a request that came to nothing.
+pub async fn free_key(db: impl PgExecutor<'_>, user_id: i64, intent_id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!("DELETE FROM ivs_idempotency_key WHERE user_id = $1 AND intent_id = $2", user_id, intent_id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// A row whose cached instants may be wrong.
+pub struct Instants {
+    pub id: i64,
+    pub date: NaiveDate,
+    pub time: NaiveTime,
+    pub timezone: String,
+    pub duration_minutes: Option<i32>,
+    pub starts_at: Option<DateTime<Utc>>,
+    pub ends_at: Option<DateTime<Utc>>,
+    pub starts_at_tzdb: Option<String>,
+}
+
+/// The next rows, by id, whose instants are missing, or that are not long past, by date or by instant.
+pub async fn instants_to_check(
+    db: impl PgExecutor<'_>,
+    after: i64,
+    limit: i64,
+    past: DateTime<Utc>,
+) -> sqlx::Result<Vec<Instants>> {
+    sqlx::query_as!(
+        Instants,
+        "SELECT id, date, time, timezone, duration_minutes, starts_at, ends_at, starts_at_tzdb FROM company_interview
+         WHERE id > $1 AND (starts_at IS NULL OR starts_at >= $3 OR date >= $4)
+         ORDER BY id LIMIT $2",
+        after,
+        limit,
+        past,
+        past.date_naive()
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Writes the instants of rows that still say what they were computed from.
+pub async fn write_instants(db: impl PgExecutor<'_>, rows: &[Instants]) -> sqlx::Result<u64> {
+    let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    let dates: Vec<NaiveDate> = rows.iter().map(|row| row.date).collect();
+    let times: Vec<NaiveTime> = rows.iter().map(|row| row.time).collect();
+    let zones: Vec<String> = rows.iter().map(|row| row.timezone.clone()).collect();
+    let durations: Vec<Option<i32>> = rows.iter().map(|row| row.duration_minutes).collect();
+    let starts: Vec<Option<DateTime<Utc>>> = rows.iter().map(|row| row.starts_at).collect();
+    let ends: Vec<Option<DateTime<Utc>>> = rows.iter().map(|row| row.ends_at).collect();
+    let written = sqlx::query!(
+        "UPDATE company_interview i SET starts_at = new.starts_at, ends_at = new.ends_at, starts_at_tzdb = $7
+         FROM unnest($1::bigint[], $2::date[], $3::time[], $4::text[], $5::timestamptz[], $6::timestamptz[], $8::int[])
+              AS new (id, date, time, timezone, starts_at, ends_at, duration_minutes)
+         WHERE i.id = new.id AND i.date = new.date AND i.time = new.time AND i.timezone = new.timezone
+           AND i.duration_minutes IS NOT DISTINCT FROM new.duration_minutes",
+        &ids,
+        &dates,
+        &times,
+        &zones,
+        &starts as &[Option<DateTime<Utc>>],
+        &ends as &[Option<DateTime<Utc>>],
+        zone::tzdb_version(),
+        &durations as &[Option<i32>]
+    )
+    .execute(db)
+    .await?;
+    Ok(written.rows_affected())
+}
+
+/// Removes what has had its time: keys after a day, links that are no longer valid.
+pub async fn remove_expired(db: &mut PgConnection, now: DateTime<Utc>) -> sqlx::Result<()> {
+    sqlx::query!("DELETE FROM ivs_idempotency_key WHERE created_at < $1", now - TimeDelta::hours(24))
+        .execute(&mut *db)
+        .await?;
+    sqlx::query!("DELETE FROM ivs_portal_token WHERE expires_at <= $1", now).execute(db).await?;
+    Ok(())
+}

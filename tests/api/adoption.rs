@@ -1,0 +1,323 @@
+//! Creating the schema, and adopting a database that Django made.
+
+use std::time::{Duration, Instant};
+
+use interviews::db;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
+
+use crate::support::database::{TestDatabase, empty, fresh};
+
+const DJANGO_TABLES: &str = include_str!("../../migrations/django_tables.sql");
+const FIXTURE: &str = include_str!("support/fixture.sql");
+
+/// What Django's own code writes when it makes an interview: its columns, and no other.
+const DJANGO_INSERT: &str = "INSERT INTO company_interview (candidate_id, recruiter_id, interview_type, date, time,
+     timezone, meeting_link, room_id, google_event_id, note, created_at, updated_at)
+     VALUES (201, NULL, 'custom', '2031-01-01', '10:00', 'UTC', '', 'ZZZZ9999', NULL, NULL, now(), now())";
+
+/// A database as Django leaves it, with rows, and with what `change` does to it.
+async fn django(change: &str) -> TestDatabase {
+    let database = empty().await;
+    for sql in [DJANGO_TABLES, FIXTURE, "CREATE TABLE django_migrations (id bigint, name text)", change] {
+        run(&database.pool, sql).await;
+    }
+    database
+}
+
+async fn run(pool: &PgPool, sql: &str) {
+    pool.execute(sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))).await.unwrap();
+}
+
+async fn strings(pool: &PgPool, sql: &'static str) -> Vec<String> {
+    sqlx::query_scalar(sql).fetch_all(pool).await.unwrap()
+}
+
+async fn count(pool: &PgPool, sql: &'static str) -> i64 {
+    sqlx::query_scalar(sql).fetch_one(pool).await.unwrap()
+}
+
+/// Everything the catalogs know of our schemas, a line each; two dumps are equal if nothing was changed.
+async fn catalog(pool: &PgPool) -> Vec<String> {
+    strings(
+        pool,
+        "SELECT concat_ws(' ', 'column', table_schema, table_name, column_name, data_type,
+                    character_maximum_length, is_nullable, column_default)
+         FROM information_schema.columns WHERE table_schema IN ('public', 'ivs_jobs')
+         UNION ALL
+         SELECT concat_ws(' ', 'constraint', oid, conrelid::regclass, conname, pg_get_constraintdef(oid))
+         FROM pg_constraint WHERE connamespace IN ('public'::regnamespace, to_regnamespace('ivs_jobs'))
+         UNION ALL
+         SELECT concat_ws(' ', 'index', indexrelid, indisvalid, pg_get_indexdef(indexrelid))
+         FROM pg_index JOIN pg_class ON pg_class.oid = indrelid
+         WHERE relnamespace IN ('public'::regnamespace, to_regnamespace('ivs_jobs'))
+         UNION ALL
+         SELECT concat_ws(' ', 'trigger', tgrelid::regclass, tgname) FROM pg_trigger WHERE NOT tgisinternal
+         UNION ALL
+         SELECT concat_ws(' ', 'function', oid, proname) FROM pg_proc
+         WHERE pronamespace IN ('public'::regnamespace, to_regnamespace('ivs_jobs'))
+         ORDER BY 1",
+    )
+    .await
+}
+
+/// Every row of the two migration tables, with its time.
+async fn history(pool: &PgPool) -> Vec<String> {
+    strings(
+        pool,
+        "SELECT m::text FROM ivs_migrations AS m UNION ALL SELECT m::text FROM ivs_jobs.migrations AS m ORDER BY 1",
+    )
+    .await
+}
+
+fn text(outcome: anyhow::Result<()>) -> String {
+    format!("{:#}", outcome.expect_err("migrating should fail"))
+}
+
+#[tokio::test]
+async fn an_empty_database_gets_djangos_tables_and_ours() {
+    let database = empty().await;
+    assert!(!db::is_migrated(&database.pool).await);
+    db::migrate(&database.pool).await.unwrap();
+    assert!(db::is_migrated(&database.pool).await);
+    run(&database.pool, FIXTURE).await;
+    assert_eq!(count(&database.pool, "SELECT count(*) FROM company_interview").await, 3);
+}
+
+#[tokio::test]
+async fn a_test_database_is_a_migrated_one_without_rows() {
+    let database = fresh().await;
+    assert!(db::is_migrated(&database.pool).await);
+    assert_eq!(count(&database.pool, "SELECT count(*) FROM users_user").await, 0);
+}
+
+#[tokio::test]
+async fn an_adopted_database_has_the_same_schema_as_a_created_one() {
+    let (adopted, created) = (django("DROP TABLE django_migrations").await, fresh().await);
+    db::migrate(&adopted.pool).await.unwrap();
+    let without_numbers = |lines: Vec<String>| -> Vec<String> {
+        let word = |word: &&str| word.parse::<u32>().is_err();
+        lines.iter().map(|line| line.split(' ').filter(word).collect::<Vec<_>>().join(" ")).collect()
+    };
+    let (mut adopted, mut created) =
+        (without_numbers(catalog(&adopted.pool).await), without_numbers(catalog(&created.pool).await));
+    adopted.sort();
+    created.sort();
+    assert_eq!(adopted, created);
+}
+
+#[tokio::test]
+async fn after_adoption_the_rows_are_there_and_django_still_inserts() {
+    let database = django("").await;
+    db::migrate(&database.pool).await.unwrap();
+    run(&database.pool, DJANGO_INSERT).await;
+    let rows = strings(
+        &database.pool,
+        "SELECT concat_ws(' ', id, calendar_invite_sent, portal_join_count, reminder_24h_sent, reminder_1h_sent,
+             ical_sequence, coalesce(job_title, starts_at::text, '-')) FROM company_interview ORDER BY id",
+    )
+    .await;
+    assert_eq!(rows, ["501 f 0 f f 0 -", "502 f 0 f f 0 -", "503 f 0 f f 0 -", "1001 f 0 f f 0 -"]);
+}
+
+#[tokio::test]
+async fn migrating_again_changes_nothing() {
+    let database = django("").await;
+    db::migrate(&database.pool).await.unwrap();
+    let before = (catalog(&database.pool).await, history(&database.pool).await);
+    db::migrate(&database.pool).await.unwrap();
+    assert_eq!((catalog(&database.pool).await, history(&database.pool).await), before);
+}
+
+#[tokio::test]
+async fn adoption_only_adds() {
+    let database = django("").await;
+    let before = catalog(&database.pool).await;
+    db::migrate(&database.pool).await.unwrap();
+    let after = catalog(&database.pool).await;
+    assert_eq!(before.iter().filter(|line| !after.contains(line)).collect::<Vec<_>>(), Vec::<&String>::new());
+
+    let on_djangos = strings(
+        &database.pool,
+        "SELECT concat_ws(' ', 'trigger', tgrelid::regclass, tgname) FROM pg_trigger
+         WHERE NOT tgisinternal AND tgrelid::regclass::text !~ '^ivs_'
+         UNION ALL
+         SELECT concat_ws(' ', 'rule', tablename, rulename) FROM pg_rules WHERE schemaname = 'public'
+         UNION ALL
+         SELECT concat_ws(' ', 'foreign key', conname) FROM pg_constraint
+         WHERE contype = 'f' AND conrelid::regclass::text !~ '^ivs_' AND confdeltype = 'a' AND conname ~ 'job_id_51'
+         UNION ALL
+         SELECT concat_ws(' ', 'foreign key of ours', conname) FROM pg_constraint
+         WHERE contype = 'f' AND conrelid::regclass::text ~ '^ivs_[^j]' AND confdeltype <> 'c'",
+    )
+    .await;
+    assert_eq!(on_djangos, Vec::<String>::new());
+
+    let added: Vec<&str> = after.iter().filter(|line| !before.contains(line)).map(String::as_str).collect();
+    let strict = added.iter().filter(|line| {
+        let django = ["company_", "job_", "notifications_", "resume_", "users_"];
+        let ours = line.contains(" ivs_jobs.") || line.contains(" ON public.ivs_");
+        line.starts_with("index") && line.contains("UNIQUE") && !ours
+            || line.starts_with("constraint")
+                && (line.contains("CHECK") || line.contains("UNIQUE"))
+                && django.iter().any(|table| line.split(' ').nth(2).is_some_and(|name| name.starts_with(table)))
+    });
+    assert_eq!(strict.collect::<Vec<_>>(), Vec::<&&str>::new());
+}
+
+#[tokio::test]
+async fn the_job_column_has_the_index_and_the_foreign_key_that_django_would_name_so() {
+    let database = django("").await;
+    db::migrate(&database.pool).await.unwrap();
+    let found = strings(
+        &database.pool,
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint
+         WHERE conname = 'company_interview_job_id_51519e0d_fk_job_job_id' AND convalidated
+         UNION ALL
+         SELECT indexdef FROM pg_indexes WHERE indexname = 'company_interview_job_id_51519e0d' ORDER BY 1",
+    )
+    .await;
+    assert_eq!(
+        found,
+        [
+            "CREATE INDEX company_interview_job_id_51519e0d ON public.company_interview USING btree (job_id)",
+            "FOREIGN KEY (job_id) REFERENCES job_job(id) ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn columns_that_a_later_django_added_stay_and_may_be_left_out() {
+    let database = django(
+        "ALTER TABLE company_interview ADD COLUMN portal_join_count integer NOT NULL DEFAULT 7,
+             ADD COLUMN calendar_invite_sent boolean NOT NULL DEFAULT true,
+             ADD COLUMN duration_minutes integer NOT NULL DEFAULT 45,
+             ADD COLUMN reminder_1h_sent boolean NOT NULL DEFAULT true;
+         ALTER TABLE company_interview ALTER COLUMN portal_join_count DROP DEFAULT,
+             ALTER COLUMN calendar_invite_sent DROP DEFAULT, ALTER COLUMN duration_minutes DROP DEFAULT",
+    )
+    .await;
+    db::migrate(&database.pool).await.unwrap();
+    run(&database.pool, DJANGO_INSERT).await;
+    let rows = strings(
+        &database.pool,
+        "SELECT concat_ws(' ', id, portal_join_count, calendar_invite_sent, reminder_1h_sent, duration_minutes)
+         FROM company_interview WHERE id IN (501, 1001) ORDER BY id",
+    )
+    .await;
+    assert_eq!(rows, ["501 7 t t 45", "1001 0 f t"]);
+}
+
+#[tokio::test]
+async fn a_foreign_key_that_is_already_on_the_job_column_stays_the_only_one() {
+    let database = django(
+        "ALTER TABLE company_interview ADD COLUMN job_id bigint NULL;
+         ALTER TABLE company_interview ADD CONSTRAINT some_other_name
+             FOREIGN KEY (job_id) REFERENCES job_job (id) DEFERRABLE INITIALLY DEFERRED",
+    )
+    .await;
+    db::migrate(&database.pool).await.unwrap();
+    let keys = strings(
+        &database.pool,
+        "SELECT conname::text FROM pg_constraint JOIN pg_attribute ON attrelid = conrelid AND conkey = ARRAY[attnum]
+         WHERE contype = 'f' AND conrelid = 'company_interview'::regclass AND attname = 'job_id'",
+    )
+    .await;
+    assert_eq!(keys, ["some_other_name"]);
+}
+
+#[tokio::test]
+async fn what_is_missing_is_named_before_anything_is_changed() {
+    let database = django(
+        "DROP TABLE company_oauthstate;
+         ALTER TABLE job_job DROP COLUMN is_available;
+         ALTER TABLE company_interview ADD COLUMN duration_minutes interval;
+         ALTER TABLE users_user ALTER COLUMN is_deleted TYPE text",
+    )
+    .await;
+    let before = catalog(&database.pool).await;
+    assert_eq!(
+        text(db::migrate(&database.pool).await),
+        "the database could not be migrated: this database is not one the server can run on: the table \
+         company_oauthstate is missing; the column users_user.is_deleted is of type text, not bool; the column \
+         job_job.is_available is missing; the column company_interview.duration_minutes is of type interval, not \
+         int4; nothing was changed"
+    );
+    assert_eq!(catalog(&database.pool).await, before);
+    assert!(!db::is_migrated(&database.pool).await);
+}
+
+#[tokio::test]
+async fn djangos_own_migration_table_is_never_touched() {
+    let database = django("INSERT INTO django_migrations VALUES (1, 'company.0001_initial')").await;
+    let row = "SELECT concat_ws(' ', xmin, ctid, m) FROM django_migrations AS m";
+    let before = strings(&database.pool, row).await;
+    db::migrate(&database.pool).await.unwrap();
+    assert_eq!(strings(&database.pool, row).await, before);
+}
+
+#[tokio::test]
+async fn four_servers_that_start_at_once_migrate_an_empty_database_once() {
+    let database = empty().await;
+    let starts = [(); 4].map(|()| {
+        let url = database.url.clone();
+        tokio::spawn(async move { db::migrate(&db::connect(&url, 2).await?).await })
+    });
+    for start in starts {
+        start.await.unwrap().unwrap();
+    }
+    assert_eq!(catalog(&database.pool).await.len(), catalog(&fresh().await.pool).await.len());
+    assert_eq!(count(&database.pool, "SELECT count(*) FROM ivs_migrations").await, 6);
+}
+
+#[tokio::test]
+async fn a_table_that_somebody_keeps_locked_fails_the_migration_in_time_and_the_next_one_succeeds() {
+    let database = django("").await;
+    let mut other = PgConnection::connect(&database.url).await.unwrap();
+    other.execute("BEGIN; LOCK TABLE notifications_notification IN ACCESS SHARE MODE").await.unwrap();
+    let began = Instant::now();
+    let error = text(db::migrate(&database.pool).await);
+    assert!(error.contains("another transaction kept a table locked for more than 5 s"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(9), "took {:?}", began.elapsed());
+    other.execute("ROLLBACK").await.unwrap();
+    db::migrate(&database.pool).await.unwrap();
+    assert!(db::is_migrated(&database.pool).await);
+}
+
+#[tokio::test]
+async fn an_index_whose_build_was_interrupted_is_built_again() {
+    let database = django("").await;
+    // A transaction that has seen the table keeps the build waiting, until the lock times out.
+    let mut other = PgConnection::connect(&database.url).await.unwrap();
+    let half_built = async |sql: &'static str| {
+        let mut builder = PgConnection::connect(&database.url).await.unwrap();
+        builder.execute("SET lock_timeout = '50ms'").await.unwrap();
+        builder.execute(sql).await.unwrap_err();
+    };
+    other.execute("BEGIN; LOCK TABLE job_shortlist IN ROW EXCLUSIVE MODE").await.unwrap();
+    half_built("CREATE INDEX CONCURRENTLY ivs_shortlist_candidate_job ON job_shortlist (candidate_id, job_id)").await;
+    other.execute("ROLLBACK").await.unwrap();
+
+    let invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid";
+    assert_eq!(count(&database.pool, invalid).await, 1);
+    db::migrate(&database.pool).await.unwrap();
+    assert_eq!(count(&database.pool, invalid).await, 0);
+    assert_eq!(catalog(&database.pool).await.len(), catalog(&fresh().await.pool).await.len() + 2);
+}
+
+#[tokio::test]
+async fn what_refers_to_a_row_that_django_deletes_goes_with_it() {
+    let database = django("").await;
+    db::migrate(&database.pool).await.unwrap();
+    run(
+        &database.pool,
+        "UPDATE company_interview SET job_id = 22 WHERE id = 502;
+         INSERT INTO ivs_portal_token VALUES ('\\x01', 501, 201, now()), ('\\x02', 502, 201, now());
+         INSERT INTO ivs_presence (interview_id, user_id, user_role, joined_at) VALUES (501, 201, 'candidate', now());
+         DELETE FROM job_application; DELETE FROM job_shortlist; DELETE FROM job_job;
+         DELETE FROM company_interview WHERE id = 501",
+    )
+    .await;
+    assert_eq!(count(&database.pool, "SELECT count(*) FROM ivs_portal_token").await, 1);
+    assert_eq!(count(&database.pool, "SELECT count(*) FROM ivs_presence").await, 0);
+    assert_eq!(count(&database.pool, "SELECT count(*) FROM company_interview WHERE job_id IS NULL").await, 2);
+}

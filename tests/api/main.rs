@@ -1,0 +1,3 @@
+mod adoption;
+mod cluster;
+mod support;

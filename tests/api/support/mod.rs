@@ -1,0 +1,308 @@
+//! The product under test: the production assembly on a database of its own, with a clock that is moved by hand, the
+//! Google simulator and a mailbox over real TCP; and the people who use it.
+
+pub mod database;
+
+use std::{collections::HashMap, net::Ipv4Addr, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use interviews::{
+    app,
+    clock::Clock,
+    config::Settings,
+    context::Context,
+    dev::{
+        google::{self, Simulator},
+        mailbox::{Mailbox, Received},
+    },
+    jobs,
+};
+use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap, redirect::Policy};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tokio::net::TcpListener;
+
+use database::TestDatabase;
+
+pub const PASSWORD: &str = "Passw0rd!x";
+pub const SECRET_KEY: &str = "the tests' key, shared with Django";
+pub const NOW: &str = "2026-11-20T12:00:00Z";
+
+/// The ids of the fixture's people.
+pub const RITA: i64 = 101;
+pub const OTTO: i64 = 102;
+pub const NORA: i64 = 103;
+pub const CARL: i64 = 201;
+pub const DANA: i64 = 202;
+pub const INES: i64 = 203;
+
+/// The server with all that it talks to. Dropping it fails a test that leaves jobs due or failed.
+pub struct TestApp {
+    pub url: String,
+    pub ctx: Context,
+    pub google: Simulator,
+    pub mailbox: Mailbox,
+    http: reqwest::Client,
+    served: tokio::task::JoinHandle<std::io::Result<()>>,
+    // Last: what is above uses it.
+    pub database: TestDatabase,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not JSON: {} {}", self.status, self.text))
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    /// Status and body at once, so that a failing test shows both.
+    #[track_caller]
+    pub fn assert(&self, status: u16, body: Value) {
+        assert_eq!((self.status.as_u16(), self.json()), (status, body));
+    }
+}
+
+impl TestApp {
+    /// With the fixture of the contract's examples.
+    pub async fn start() -> TestApp {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with these settings instead of the usual ones; an empty value unsets.
+    pub async fn start_with(settings: &[(&str, &str)]) -> TestApp {
+        let database = database::fresh().await;
+        sqlx::raw_sql(include_str!("fixture.sql")).execute(&database.pool).await.unwrap();
+        let clock = Clock::manual(NOW.parse().unwrap());
+        let here = (Ipv4Addr::LOCALHOST, 0).into();
+        let options = google::Options {
+            clock: clock.clone(),
+            client_id: "client".into(),
+            client_secret: "client-secret-of-the-tests".into(),
+            state_file: None,
+            accounts: ["rita@gmail.test", "otto@gmail.test"].map(String::from).to_vec(),
+        };
+        let google = Simulator::start(here, options).await.unwrap();
+        let mailbox = Mailbox::start(here, here, None).await.unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let mut values: HashMap<&str, String> = HashMap::from([
+            ("DATABASE_URL", database.url.clone()),
+            ("SECRET_KEY", SECRET_KEY.into()),
+            ("PUBLIC_URL", url.clone()),
+            ("GOOGLE_CLIENT_ID", "client".into()),
+            ("GOOGLE_CLIENT_SECRET", "client-secret-of-the-tests".into()),
+            ("TOKEN_ENCRYPTION_KEY", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".into()),
+            ("GOOGLE_AUTH_URI", format!("{}/o/oauth2/auth", google.url())),
+            ("GOOGLE_TOKEN_URI", format!("{}/token", google.url())),
+            ("GOOGLE_REVOKE_URI", format!("{}/revoke", google.url())),
+            ("GOOGLE_CALENDAR_API_BASE", google.url().into()),
+            ("GOOGLE_BUDGET_SECONDS", "5".into()),
+            ("EMAIL_HOST", "127.0.0.1".into()),
+            ("EMAIL_PORT", mailbox.smtp_address().port().to_string()),
+            ("EMAIL_USE_TLS", "false".into()),
+        ]);
+        values.extend(settings.iter().map(|(name, value)| (*name, value.to_string())));
+        let settings =
+            Settings::from_layers(|name| values.get(name).filter(|value| !value.is_empty()).cloned()).unwrap();
+        let ctx = app::context(settings, clock, database.pool.clone()).unwrap();
+        let served = tokio::spawn(axum::serve(listener, app::router(ctx.clone())).into_future());
+        let http = reqwest::Client::builder().redirect(Policy::none()).build().unwrap();
+        TestApp { url, ctx, google, mailbox, http, served, database }
+    }
+
+    pub fn db(&self) -> &PgPool {
+        &self.ctx.db
+    }
+
+    pub fn now(&self) -> DateTime<Utc> {
+        self.ctx.clock.now()
+    }
+
+    pub fn advance(&self, by: Duration) {
+        self.ctx.clock.advance(by);
+    }
+
+    pub fn set_now(&self, now: &str) {
+        self.ctx.clock.set(now.parse().unwrap());
+    }
+
+    /// Runs jobs until none is due.
+    pub async fn run_jobs(&self) {
+        while jobs::run_due(&self.ctx, app::run_job).await.unwrap() > 0 {}
+    }
+
+    pub async fn sweep(&self) {
+        app::sweep(&self.ctx).await.unwrap();
+    }
+
+    /// A request from outside; `path` may be a whole URL.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let url = if path.starts_with("http") { path.to_owned() } else { format!("{}{path}", self.url) };
+        self.http.request(method, url)
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        send(self.request(Method::GET, path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        send(self.request(Method::POST, path).json(&body)).await
+    }
+
+    /// Somebody of the fixture, with an access token as Django makes them.
+    pub fn user(&self, id: i64) -> User<'_> {
+        User { app: self, id, token: access_token(self.now(), id) }
+    }
+
+    /// How many rows a table has.
+    pub async fn count(&self, table: &'static str) -> i64 {
+        sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"))).fetch_one(self.db()).await.unwrap()
+    }
+
+    /// The mails so far, waiting for `count` of them.
+    pub async fn mails(&self, count: usize) -> Vec<Received> {
+        until(|| Some(self.mailbox.mails()).filter(|mails| mails.len() >= count)).await
+    }
+
+    /// Rita, with her calendar connected.
+    pub async fn connected(&self, id: i64) -> User<'_> {
+        let user = self.user(id);
+        let account = if id == RITA { "rita@gmail.test" } else { "otto@gmail.test" };
+        let answer = user.connect(account).await;
+        assert!(answer.header("location").unwrap().contains("google_oauth=success"), "{answer:?}");
+        self.run_jobs().await;
+        self.mailbox.clear();
+        user
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        self.served.abort();
+        if std::thread::panicking() {
+            return;
+        }
+        let (pool_url, now) = (self.database.url.clone(), self.now());
+        let left = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let mut conn = <sqlx::PgConnection as sqlx::Connection>::connect(&pool_url).await.unwrap();
+                let left: Vec<Value> =
+                    sqlx::query_scalar("SELECT payload::jsonb FROM ivs_jobs._private_jobs WHERE run_at <= $1 OR attempts > 0")
+                        .bind(now)
+                        .fetch_all(&mut conn)
+                        .await
+                        .unwrap();
+                left
+            })
+        })
+        .join()
+        .unwrap();
+        assert!(left.is_empty(), "the test leaves jobs that are due or failed: {left:?}");
+    }
+}
+
+/// Somebody who calls the API.
+pub struct User<'a> {
+    pub app: &'a TestApp,
+    pub id: i64,
+    pub token: String,
+}
+
+impl User<'_> {
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.app.request(method, path).bearer_auth(&self.token)
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        send(self.request(Method::GET, path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        send(self.request(Method::POST, path).json(&body)).await
+    }
+
+    /// `POST /api/company/google/create-interview/`
+    pub async fn schedule(&self, body: Value) -> Answer {
+        self.post("/api/company/google/create-interview/", body).await
+    }
+
+    /// `POST /api/company/create-interview/`
+    pub async fn schedule_otherwise(&self, body: Value) -> Answer {
+        self.post("/api/company/create-interview/", body).await
+    }
+
+    pub async fn authorization_url(&self) -> String {
+        let answer = self.get("/api/company/google/auth-url/").await;
+        answer.json()["authorization_url"].as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
+    }
+
+    /// The whole dance: ask, click "Allow" at Google, come back. Gives the callback's answer.
+    pub async fn connect(&self, account: &str) -> Answer {
+        let back = self.app.google.allow_as(&self.authorization_url().await, account).unwrap();
+        self.app.get(&back).await
+    }
+}
+
+pub async fn send(request: RequestBuilder) -> Answer {
+    let response = request.send().await.unwrap();
+    let (status, headers) = (response.status(), response.headers().clone());
+    Answer { status, headers, text: response.text().await.unwrap() }
+}
+
+/// An access token as SimpleJWT makes them, signed here by hand.
+pub fn access_token(now: DateTime<Utc>, user_id: i64) -> String {
+    let exp = (now + TimeDelta::days(30)).timestamp();
+    token(&json!({"token_type": "access", "exp": exp, "iat": now.timestamp(), "jti": "0".repeat(32), "user_id": user_id}))
+}
+
+/// A JWT with these claims.
+pub fn token(claims: &Value) -> String {
+    let key = jsonwebtoken::EncodingKey::from_secret(SECRET_KEY.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).unwrap()
+}
+
+/// The body `B` of the contract's examples with some fields replaced; null removes one.
+pub fn body(changes: Value) -> Value {
+    let mut body = json!({"candidate_id": CARL, "job_id": 21, "company_id": 11, "date": "2030-02-01", "time": "14:00",
+        "timezone": "America/New_York", "notes": "hi", "interview_type": "google_meet"});
+    for (key, value) in changes.as_object().unwrap() {
+        match value {
+            Value::Null => _ = body.as_object_mut().unwrap().remove(key),
+            value => body[key] = value.clone(),
+        }
+    }
+    body
+}
+
+/// The body of example 22: by phone, for Otto's job.
+pub fn phone_body(changes: Value) -> Value {
+    let mut body = json!({"candidate_id": CARL, "job_id": "22", "company_id": 12, "date": "2030-01-16", "time": "10:00",
+        "timezone": "Asia/Tokyo", "notes": "x", "interview_type": "phone"});
+    for (key, value) in changes.as_object().unwrap() {
+        body[key] = value.clone();
+    }
+    body
+}
+
+/// Polls until there is something, for at most ten seconds.
+pub async fn until<T>(mut ready: impl FnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(found) = ready() {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "waited in vain");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,221 @@
+//! Our calendar objects as two parsers that are not ours read them (PyPI's icalendar and vobject, by
+//! `ics_parsers/check.py`). Where Python does not have them the test says so and passes, except in CI.
+
+use std::{fs, path::Path, process::Command};
+
+use interviews::{
+    icalendar::{Invitation, Method, Person},
+    zone::{Zone, parse_date, parse_time},
+};
+use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
+use serde_json::{Value, json};
+
+/// A calendar object and what a reader should understand.
+struct Sample {
+    ics: String,
+    meant: Value,
+}
+
+/// A text as given, and as it should be understood.
+#[derive(Clone, Debug)]
+struct Text {
+    given: String,
+    meant: String,
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Text { given: text.to_owned(), meant: text.to_owned() }
+    }
+}
+
+/// A wall time such as `2030-01-15 14:00 America/New_York`, the instant it must become, and some texts.
+struct Case {
+    wall: &'static str,
+    start: &'static str,
+    end: &'static str,
+    method: Method,
+    title: Text,
+    candidate: Text,
+    recruiter: Option<Text>,
+    note: Option<Text>,
+    location: Option<Text>,
+}
+
+fn plain() -> Case {
+    Case {
+        wall: "2030-01-15 14:00 America/New_York",
+        start: "2030-01-15T19:00:00Z",
+        end: "2030-01-15T20:00:00Z",
+        method: Method::Request,
+        title: "Software Engineer".into(),
+        candidate: "Carl Candy".into(),
+        recruiter: Some("Rita Recruit".into()),
+        note: None,
+        location: None,
+    }
+}
+
+impl Case {
+    fn sample(&self, number: i32) -> Sample {
+        let [date, time, zone] = self.wall.split(' ').collect::<Vec<_>>().try_into().expect("date, time, zone");
+        let (date, time) = (parse_date(date).expect("a date"), parse_time(time).expect("a time"));
+        let start = Zone::parse(zone).expect("a zone").instant(date, time).expect("in range").at;
+        let link = self.location.is_none().then_some("https://meet.google.com/abc-defg-hij");
+        let invitation = Invitation {
+            brand: "UmEmployed",
+            method: self.method,
+            uid: "interview-456@umemployed.com",
+            sequence: number,
+            dtstamp: start,
+            start,
+            end: start + chrono::TimeDelta::hours(1),
+            job_title: &self.title.given,
+            candidate: Person { name: &self.candidate.given, email: "carl@x.test" },
+            recruiter: self.recruiter.as_ref().map(|name| Person { name: &name.given, email: "rita+jobs@x.test" }),
+            organizer_email: self.recruiter.as_ref().map(|_| "cal@group.x.test"),
+            meeting_link: link,
+            location: self.location.as_ref().map(|text| text.given.as_str()),
+            kind_label: Some("In person"),
+            note: self.note.as_ref().map(|text| text.given.as_str()),
+            portal_link: "https://portal.x.test/interviews/456/join/",
+        };
+
+        let (title, candidate) = (&self.title.meant, &self.candidate.meant);
+        let recruiter = self.recruiter.as_ref().map_or("Unknown", |name| &name.meant);
+        let note = self.note.as_ref().map_or("No additional notes", |note| &note.meant);
+        let meet = link.map(|link| format!("Google Meet: {link}\n")).unwrap_or_default();
+        // Parameters have no way to write these characters that every calendar understands.
+        let cn = |name: &str| name.replace(['"', '^', '\\'], "");
+        let mut attendees = vec![json!([cn(candidate), "mailto:carl@x.test"])];
+        attendees.extend(self.recruiter.as_ref().map(|_| json!([cn(recruiter), "mailto:rita+jobs@x.test"])));
+        Sample {
+            ics: invitation.render(),
+            meant: json!({
+                "method": self.method.name(),
+                "uid": "interview-456@umemployed.com",
+                "sequence": number,
+                "start": self.start,
+                "end": self.end,
+                "summary": format!("Interview: {title}"),
+                "description": format!(
+                    "Position: {title}\nCandidate: {candidate}\nRecruiter: {recruiter}\n{meet}Note: {note}\n\
+                     Portal: https://portal.x.test/interviews/456/join/"
+                ),
+                "location": link.or(self.location.as_ref().map(|text| text.meant.as_str())),
+                "status": if self.method == Method::Cancel { "CANCELLED" } else { "CONFIRMED" },
+                "organizer": self.recruiter.as_ref().map(|_| json!([cn(recruiter), "mailto:cal@group.x.test"])),
+                "attendees": attendees,
+            }),
+        }
+    }
+}
+
+/// Wall times in summer, winter, a gap, an overlap, and zones whose rules changed in 2026.
+fn walls() -> Vec<Case> {
+    [
+        ("2030-01-15 14:00 America/New_York", "2030-01-15T19:00:00Z", "2030-01-15T20:00:00Z"),
+        ("2030-07-15 14:00 America/New_York", "2030-07-15T18:00:00Z", "2030-07-15T19:00:00Z"),
+        ("2030-01-16 09:30 Asia/Tokyo", "2030-01-16T00:30:00Z", "2030-01-16T01:30:00Z"),
+        ("2030-01-16 09:30 Asia/Kolkata", "2030-01-16T04:00:00Z", "2030-01-16T05:00:00Z"),
+        ("2027-03-14 02:30 America/New_York", "2027-03-14T07:30:00Z", "2027-03-14T08:30:00Z"),
+        ("2027-11-07 01:30 America/New_York", "2027-11-07T05:30:00Z", "2027-11-07T06:30:00Z"),
+        ("2026-12-01 09:00 America/Vancouver", "2026-12-01T16:00:00Z", "2026-12-01T17:00:00Z"),
+        ("2026-12-01 09:00 America/Edmonton", "2026-12-01T15:00:00Z", "2026-12-01T16:00:00Z"),
+        ("2026-12-01 09:00 Africa/Casablanca", "2026-12-01T09:00:00Z", "2026-12-01T10:00:00Z"),
+    ]
+    .map(|(wall, start, end)| Case { wall, start, end, ..plain() })
+    .into()
+}
+
+fn kinds() -> Vec<Case> {
+    vec![
+        Case { method: Method::Cancel, ..plain() },
+        Case { method: Method::Publish, ..plain() },
+        Case { method: Method::Publish, recruiter: None, ..plain() },
+        Case { location: Some("12, Main Street; 2nd floor".into()), ..plain() },
+        Case { note: Some("Bring: a CV, a pen;\nand time".into()), ..plain() },
+        Case { title: "漢字 🎉 ".repeat(30).trim().into(), candidate: "Zoë Ångström-Ñandú".into(), ..plain() },
+    ]
+}
+
+/// Texts that try to leave their line: fragments whose understood form is known, joined by words.
+fn hostile(newline: &'static str) -> impl Strategy<Value = Text> {
+    let breaks = [
+        ("\r\nATTACH:https://e.test", "ATTACH:https://e.test"),
+        ("\nEND:VEVENT", "END:VEVENT"),
+        ("\rBEGIN:VALARM", "BEGIN:VALARM"),
+        ("\u{2028}X-EVIL:1", "X-EVIL:1"),
+        ("\u{85}X-EVIL:2", "X-EVIL:2"),
+        ("\u{b}X-EVIL:3", "X-EVIL:3"),
+    ];
+    let dropped = [("\0", ""), ("\u{1c}", ""), ("\u{7f}", ""), ("\t", " ")];
+    let kept = [
+        ";CN=x:mailto:evil@x.test",
+        "a, b; c: d = e",
+        "\"quoted\"",
+        "'",
+        "\\",
+        "\\n",
+        "\\,",
+        "^n^'^^",
+        "%0D%0A",
+        "<b>&amp;",
+        "\u{202e}",
+        "é漢🎉",
+        "two  spaces",
+    ];
+    let fragments: Vec<(&str, String)> = breaks
+        .map(|(given, rest)| (given, format!("{newline}{rest}")))
+        .into_iter()
+        .chain(dropped.map(|(given, meant)| (given, meant.to_owned())))
+        .chain(kept.map(|text| (text, text.to_owned())))
+        .collect();
+    let words = prop::sample::select(vec!["Software", "x", "Engineering and a long word after it", "漢"]);
+    prop::collection::vec((words, prop::sample::select(fragments)), 1..8).prop_map(|parts| Text {
+        given: parts.iter().map(|(word, (given, _))| format!("{word}{given}")).collect::<String>() + "end",
+        meant: parts.iter().map(|(word, (_, meant))| format!("{word}{meant}")).collect::<String>() + "end",
+    })
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "CI is not a setting of the server")]
+fn two_other_parsers_read_what_we_meant() {
+    let present = Command::new("python3").args(["-c", "import icalendar, vobject"]).output();
+    if !present.is_ok_and(|output| output.status.success()) {
+        assert!(std::env::var_os("CI").is_none(), "CI must install PyPI's icalendar and vobject");
+        println!("NOT RUN: python3 with the packages icalendar and vobject is not here");
+        return;
+    }
+
+    // Seeded: the same texts in every run.
+    let mut runner = TestRunner::deterministic();
+    let mut draw = |newline| hostile(newline).new_tree(&mut runner).expect("a text").current();
+    let hostile = (0..40).map(|_| Case {
+        title: draw(" "),
+        candidate: draw(" "),
+        recruiter: Some(draw(" ")),
+        note: Some(draw("\n")),
+        location: Some(draw(" ")),
+        ..plain()
+    });
+
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("ics-parsers-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a folder");
+    let mut expected = serde_json::Map::new();
+    let mut check = Command::new("python3");
+    check.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ics_parsers/check.py")).arg(folder.join("expected.json"));
+    for (number, case) in walls().into_iter().chain(kinds()).chain(hostile).enumerate() {
+        let (name, sample) = (format!("{number}.ics"), case.sample(number as i32));
+        fs::write(folder.join(&name), sample.ics).expect("a file");
+        check.arg(folder.join(&name));
+        expected.insert(name, sample.meant);
+    }
+    fs::write(folder.join("expected.json"), Value::from(expected).to_string()).expect("a file");
+
+    let output = check.output().expect("python3 runs");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}{err}\nthe files are in {}", folder.display());
+    println!("{out}");
+    fs::remove_dir_all(&folder).expect("the folder goes");
+}
