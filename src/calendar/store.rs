@@ -1,0 +1,506 @@
+//! The calendar's rows: grants (sealed), OAuth states (hashed), refresh leases and scheduling intents.
+//!
+//! Hides the SQL and the sealing. Promises: a token is in no column in clear once it was written here; a row is
+//! replaced or removed only while it is still the one that was read; nothing here talks to Google.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+use sqlx::{PgConnection, PgExecutor};
+use uuid::Uuid;
+
+use crate::secret::{Place, PlainToken, Sealer};
+
+/// How long a state is valid.
+pub const STATE_LIFETIME: TimeDelta = TimeDelta::minutes(10);
+
+/// How long a refresher keeps others from refreshing.
+pub const LEASE: TimeDelta = TimeDelta::seconds(15);
+
+/// After this long a request counts as dead: its intent is undone and it can no longer commit.
+pub const INTENT_LIFETIME: TimeDelta = TimeDelta::seconds(45);
+
+/// How long whoever took an intent has for one attempt at undoing it.
+const UNDO_CLAIM: TimeDelta = TimeDelta::seconds(30);
+
+/// How long undoing is tried.
+const UNDO_FOR: TimeDelta = TimeDelta::days(90);
+
+/// An access token is not used in its last minute.
+const SPARE: TimeDelta = TimeDelta::seconds(60);
+
+/// What a person granted us at Google. Has no `Debug`: it holds tokens.
+#[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(PartialEq))]
+pub struct Grant {
+    pub access_token: String,
+    pub refresh_token: Option<String>,
+    /// Unknown: used until Google says 401.
+    pub expires_at: Option<DateTime<Utc>>,
+    pub scopes: Vec<String>,
+    /// The Google account's address.
+    pub email: Option<String>,
+}
+
+/// A grant as Django stores it. Its client and token URI are not looked at: ours come from the settings.
+#[derive(Deserialize)]
+struct DjangoGrant {
+    token: Option<String>,
+    refresh_token: Option<String>,
+    scopes: Option<Vec<String>>,
+}
+
+impl Grant {
+    /// The access token, if it can be sent and lasts another minute.
+    pub fn fresh_token(&self, now: DateTime<Utc>) -> Option<&str> {
+        let lasts = self.expires_at.is_none_or(|end| end - now >= SPARE);
+        (lasts && is_sendable(&self.access_token)).then_some(&self.access_token)
+    }
+
+    /// Whether a call might succeed, as far as is known without asking Google.
+    pub fn is_usable(&self, now: DateTime<Utc>) -> bool {
+        let lasts = self.expires_at.is_none_or(|end| end > now);
+        self.refresh_token.is_some() || lasts && is_sendable(&self.access_token)
+    }
+
+    /// Reads a row in our sealed form or in Django's; none if it is neither or holds no token.
+    fn read(text: &str, user_id: i64, sealer: Option<&Sealer>) -> Option<Grant> {
+        if let Some(plain) = sealer.and_then(|sealer| sealer.open(&grant_place(user_id), text)) {
+            return serde_json::from_slice(plain.expose_secret()).ok();
+        }
+        let django: DjangoGrant = serde_json::from_str(text).ok()?;
+        let some = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let (token, refresh_token) = (some(django.token), some(django.refresh_token));
+        (token.is_some() || refresh_token.is_some()).then(|| Grant {
+            access_token: token.unwrap_or_default(),
+            refresh_token,
+            expires_at: None,
+            scopes: django.scopes.unwrap_or_default(),
+            email: None,
+        })
+    }
+
+    /// The text of the column.
+    pub fn seal(&self, user_id: i64, sealer: &Sealer) -> String {
+        let plain = serde_json::to_vec(self).expect("strings and dates are JSON");
+        sealer.seal(&grant_place(user_id), &plain)
+    }
+}
+
+/// Whether a token fits into an `Authorization` header.
+pub fn is_sendable(token: &str) -> bool {
+    !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn grant_place(user_id: i64) -> Place {
+    Place { table: "company_googlecredentials", row: user_id, column: "credentials_json" }
+}
+
+fn verifier_place(user_id: i64) -> Place {
+    Place { table: "company_oauthstate", row: user_id, column: "code_verifier" }
+}
+
+/// A grant and the text it was read from: what "unchanged" is measured by.
+pub struct Stored {
+    pub grant: Grant,
+    pub text: String,
+}
+
+/// The user's grant; none when there is no row or it cannot be read.
+pub async fn grant(db: impl PgExecutor<'_>, user_id: i64, sealer: Option<&Sealer>) -> sqlx::Result<Option<Stored>> {
+    let text: Option<String> =
+        sqlx::query_scalar("SELECT credentials_json FROM company_googlecredentials WHERE user_id = $1")
+            .bind(user_id)
+            .fetch_optional(db)
+            .await?;
+    Ok(text.and_then(|text| Some(Stored { grant: Grant::read(&text, user_id, sealer)?, text })))
+}
+
+/// Writes a new grant over the user's old one. Without a refresh token of its own it keeps the stored one.
+///
+/// The caller's transaction must hold the user's row ([`lock_user`]), so that of two at once the later sees the earlier.
+pub async fn put_grant(
+    tx: &mut PgConnection,
+    user_id: i64,
+    mut grant: Grant,
+    sealer: &Sealer,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    if grant.refresh_token.is_none() {
+        // Locked against a refresh that would put a newer token there meanwhile.
+        let stored: Option<String> =
+            sqlx::query_scalar("SELECT credentials_json FROM company_googlecredentials WHERE user_id = $1 FOR UPDATE")
+                .bind(user_id)
+                .fetch_optional(&mut *tx)
+                .await?;
+        grant.refresh_token =
+            stored.and_then(|text| Grant::read(&text, user_id, Some(sealer))).and_then(|stored| stored.refresh_token);
+    }
+    sqlx::query(
+        "INSERT INTO company_googlecredentials (user_id, credentials_json, created_at, updated_at)
+         VALUES ($1, $2, $3, $3)
+         ON CONFLICT (user_id) DO UPDATE SET credentials_json = excluded.credentials_json, updated_at = excluded.updated_at",
+    )
+    .bind(user_id)
+    .bind(grant.seal(user_id, sealer))
+    .bind(now)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Replaces the row whose text is `old`; false if there is no such row any more.
+pub async fn replace_grant(
+    db: impl PgExecutor<'_>,
+    user_id: i64,
+    old: &str,
+    new: &str,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let done = sqlx::query(
+        "UPDATE company_googlecredentials SET credentials_json = $3, updated_at = $4
+         WHERE user_id = $1 AND credentials_json = $2",
+    )
+    .bind(user_id)
+    .bind(old)
+    .bind(new)
+    .bind(now)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Removes the row whose text is `old`; false if there is no such row any more.
+pub async fn remove_dead_grant(db: impl PgExecutor<'_>, user_id: i64, old: &str) -> sqlx::Result<bool> {
+    let done = sqlx::query("DELETE FROM company_googlecredentials WHERE user_id = $1 AND credentials_json = $2")
+        .bind(user_id)
+        .bind(old)
+        .execute(db)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Removes the user's row, readable or not. None: there was none; `Some(None)`: it could not be read.
+pub async fn remove_grant(
+    db: impl PgExecutor<'_>,
+    user_id: i64,
+    sealer: Option<&Sealer>,
+) -> sqlx::Result<Option<Option<Grant>>> {
+    let text: Option<String> =
+        sqlx::query_scalar("DELETE FROM company_googlecredentials WHERE user_id = $1 RETURNING credentials_json")
+            .bind(user_id)
+            .fetch_optional(db)
+            .await?;
+    Ok(text.map(|text| Grant::read(&text, user_id, sealer)))
+}
+
+/// Makes `holder` the user's only refresher until the lease ends; false while somebody else is.
+pub async fn lease(db: impl PgExecutor<'_>, user_id: i64, holder: Uuid, now: DateTime<Utc>) -> sqlx::Result<bool> {
+    let done = sqlx::query(
+        "INSERT INTO ivs_grant_lease AS lease (user_id, holder, expires_at) VALUES ($1, $2, $3)
+         ON CONFLICT (user_id) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
+         WHERE lease.expires_at <= $4",
+    )
+    .bind(user_id)
+    .bind(holder)
+    .bind(now + LEASE)
+    .bind(now)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Ends the lease, if it is still `holder`'s.
+pub async fn release(db: impl PgExecutor<'_>, user_id: i64, holder: Uuid) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM ivs_grant_lease WHERE user_id = $1 AND holder = $2")
+        .bind(user_id)
+        .bind(holder)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// An authorization that a user began.
+pub struct Begun {
+    pub user_id: i64,
+    pub created_at: DateTime<Utc>,
+    /// None when it cannot be opened.
+    pub code_verifier: Option<String>,
+    pub user_is_active: bool,
+}
+
+/// Remembers an authorization under its state's hash, and forgets the user's states that are too old to be used.
+pub async fn put_state(
+    db: impl PgExecutor<'_>,
+    user_id: i64,
+    state: &PlainToken,
+    code_verifier: &str,
+    sealer: &Sealer,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "WITH old AS (DELETE FROM company_oauthstate WHERE user_id = $1 AND created_at < $5)
+         INSERT INTO company_oauthstate (user_id, state, code_verifier, created_at) VALUES ($1, $2, $3, $4)",
+    )
+    .bind(user_id)
+    .bind(state.hash().hex())
+    .bind(sealer.seal(&verifier_place(user_id), code_verifier.as_bytes()))
+    .bind(now)
+    .bind(now - STATE_LIFETIME)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Uses up a state, valid or too old: of two who bring it, one gets it. None: it is unknown.
+pub async fn take_state(
+    db: impl PgExecutor<'_>,
+    state: &PlainToken,
+    sealer: Option<&Sealer>,
+) -> sqlx::Result<Option<Begun>> {
+    let row: Option<(i64, DateTime<Utc>, Option<String>, bool)> = sqlx::query_as(
+        "DELETE FROM company_oauthstate USING users_user WHERE state = $1 AND users_user.id = user_id
+         RETURNING user_id, company_oauthstate.created_at, code_verifier, is_active",
+    )
+    .bind(state.hash().hex())
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|(user_id, created_at, sealed, user_is_active)| {
+        let plain = sealed.and_then(|sealed| sealer?.open(&verifier_place(user_id), &sealed));
+        let code_verifier = plain.and_then(|plain| String::from_utf8(plain.expose_secret().to_vec()).ok());
+        Begun { user_id, created_at, code_verifier, user_is_active }
+    }))
+}
+
+/// Holds the user's row until the caller's transaction ends (others may still refer to it); whether he is active.
+pub async fn lock_user(tx: &mut PgConnection, user_id: i64) -> sqlx::Result<bool> {
+    let active = sqlx::query_scalar("SELECT is_active FROM users_user WHERE id = $1 FOR NO KEY UPDATE")
+        .bind(user_id)
+        .fetch_optional(tx)
+        .await?;
+    Ok(active.unwrap_or(false))
+}
+
+/// The id of the company that the user owns.
+pub async fn company_of(db: impl PgExecutor<'_>, user_id: i64) -> sqlx::Result<Option<i32>> {
+    sqlx::query_scalar("SELECT id FROM company_company WHERE user_id = $1").bind(user_id).fetch_optional(db).await
+}
+
+/// An intent that can no longer commit.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Abandoned {
+    pub id: Uuid,
+    pub user_id: i64,
+    pub event_id: Option<String>,
+    pub created_at: DateTime<Utc>,
+    /// Attempts at undoing it, this one included.
+    pub attempts: i32,
+    /// Nobody had given it up before: its request may still run.
+    pub was_open: bool,
+}
+
+/// Records a request's intent before its first effect: the event of this id may exist without an interview.
+pub async fn record_intent(
+    db: &mut PgConnection,
+    id: Uuid,
+    user_id: i64,
+    event_id: Option<&str>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query("INSERT INTO ivs_intent (id, user_id, event_id, created_at) VALUES ($1, $2, $3, $4)")
+        .bind(id)
+        .bind(user_id)
+        .bind(event_id)
+        .bind(now)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Notes another event id; false if the intent was given up meanwhile.
+pub async fn rename_intent(db: impl PgExecutor<'_>, id: Uuid, event_id: &str) -> sqlx::Result<bool> {
+    let done = sqlx::query("UPDATE ivs_intent SET event_id = $2 WHERE id = $1 AND undo_from IS NULL")
+        .bind(id)
+        .bind(event_id)
+        .execute(db)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Removes an intent in the transaction that writes its interview. False: it was given up meanwhile, and the caller
+/// must abort.
+pub async fn take_intent(tx: &mut PgConnection, id: Uuid) -> sqlx::Result<bool> {
+    let done = sqlx::query("DELETE FROM ivs_intent WHERE id = $1 AND undo_from IS NULL").bind(id).execute(tx).await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Gives an intent up and claims it for undoing; none if it is there no more.
+pub async fn abandon(db: impl PgExecutor<'_>, id: Uuid, now: DateTime<Utc>) -> sqlx::Result<Option<Abandoned>> {
+    sqlx::query_as(
+        "UPDATE ivs_intent SET undo_from = coalesce(undo_from, $2), next_attempt_at = $3, attempts = attempts + 1
+         WHERE id = $1
+         RETURNING id, user_id, event_id, created_at, attempts, false AS was_open",
+    )
+    .bind(id)
+    .bind(now)
+    .bind(now + UNDO_CLAIM)
+    .fetch_optional(db)
+    .await
+}
+
+/// Gives up all intents of a user that may have an event, and claims them for undoing.
+pub async fn abandon_all_of(
+    db: impl PgExecutor<'_>,
+    user_id: i64,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Vec<Abandoned>> {
+    sqlx::query_as(
+        "WITH mine AS MATERIALIZED (
+             SELECT id, undo_from IS NULL AND created_at > $4 AS was_open FROM ivs_intent
+             WHERE user_id = $1 AND event_id IS NOT NULL ORDER BY id FOR UPDATE
+         )
+         UPDATE ivs_intent AS intent
+         SET undo_from = coalesce(undo_from, $2), next_attempt_at = $3, attempts = attempts + 1
+         FROM mine WHERE intent.id = mine.id
+         RETURNING intent.id, user_id, event_id, created_at, attempts, was_open",
+    )
+    .bind(user_id)
+    .bind(now)
+    .bind(now + UNDO_CLAIM)
+    .bind(now - INTENT_LIFETIME)
+    .fetch_all(db)
+    .await
+}
+
+/// Whether the request of one of these may still run: it has neither ended nor outlived its time.
+pub async fn any_runs(db: impl PgExecutor<'_>, intents: &[Abandoned], now: DateTime<Utc>) -> sqlx::Result<bool> {
+    let (ids, attempts): (Vec<Uuid>, Vec<i32>) =
+        intents.iter().filter(|intent| intent.was_open).map(|intent| (intent.id, intent.attempts)).unzip();
+    sqlx::query_scalar(
+        "SELECT EXISTS (
+             SELECT FROM ivs_intent JOIN unnest($1, $2) AS known (id, attempts) USING (id, attempts)
+             WHERE created_at > $3
+         )",
+    )
+    .bind(ids)
+    .bind(attempts)
+    .bind(now - INTENT_LIFETIME)
+    .fetch_one(db)
+    .await
+}
+
+/// Claims some intents that are due to be undone: given up, or older than any request lives. Of several instances each
+/// gets others.
+pub async fn abandon_due(db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::Result<Vec<Abandoned>> {
+    sqlx::query_as(
+        "WITH due AS MATERIALIZED (
+             SELECT id FROM ivs_intent
+             WHERE (undo_from IS NOT NULL OR created_at <= $3) AND (next_attempt_at IS NULL OR next_attempt_at <= $1)
+             ORDER BY created_at LIMIT 32 FOR UPDATE SKIP LOCKED
+         )
+         UPDATE ivs_intent AS intent
+         SET undo_from = coalesce(undo_from, $1), next_attempt_at = $2, attempts = attempts + 1
+         FROM due WHERE intent.id = due.id
+         RETURNING intent.id, user_id, event_id, created_at, attempts, false AS was_open",
+    )
+    .bind(now)
+    .bind(now + UNDO_CLAIM)
+    .bind(now - INTENT_LIFETIME)
+    .fetch_all(db)
+    .await
+}
+
+/// Removes an undone intent.
+pub async fn forget_intent(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM ivs_intent WHERE id = $1").bind(id).execute(db).await?;
+    Ok(())
+}
+
+/// Sets the next attempt at undoing.
+pub async fn postpone_intent(db: impl PgExecutor<'_>, id: Uuid, until: DateTime<Utc>) -> sqlx::Result<()> {
+    sqlx::query("UPDATE ivs_intent SET next_attempt_at = $2 WHERE id = $1").bind(id).bind(until).execute(db).await?;
+    Ok(())
+}
+
+/// Makes what waits to be undone for a user due at once: a new grant may make it possible.
+pub async fn hasten_intents_of(db: impl PgExecutor<'_>, user_id: i64) -> sqlx::Result<()> {
+    sqlx::query("UPDATE ivs_intent SET next_attempt_at = NULL, attempts = 0 WHERE user_id = $1 AND undo_from IS NOT NULL")
+        .bind(user_id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Removes intents that could not be undone for too long.
+pub async fn forget_old_intents(db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM ivs_intent WHERE created_at < $1").bind(now - UNDO_FOR).execute(db).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEALED_FOR: i64 = 101;
+
+    fn sealer() -> Sealer {
+        Sealer::parse("BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=").expect("a key")
+    }
+
+    fn noon() -> DateTime<Utc> {
+        "2026-11-20T12:00:00Z".parse().expect("an instant")
+    }
+
+    fn grant() -> Grant {
+        Grant {
+            access_token: "ya29.access".into(),
+            refresh_token: Some("1//refresh".into()),
+            expires_at: Some(noon()),
+            scopes: vec!["openid".into()],
+            email: Some("rita@gmail.test".into()),
+        }
+    }
+
+    #[test]
+    fn a_sealed_grant_is_read_back_whole_and_by_its_owner_only() {
+        let text = grant().seal(SEALED_FOR, &sealer());
+        assert!(Grant::read(&text, SEALED_FOR, Some(&sealer())) == Some(grant()));
+        assert!(Grant::read(&text, 102, Some(&sealer())).is_none());
+        assert!(Grant::read(&text, SEALED_FOR, None).is_none(), "without the key");
+        assert!(!text.contains("access") && !text.contains("refresh\"") && !text.contains("rita"), "{text}");
+        assert!(serde_json::from_str::<serde_json::Map<_, _>>(&text).is_ok(), "{text}");
+    }
+
+    #[test]
+    fn djangos_plaintext_row_is_read_without_expiry_and_address() {
+        let text = r#"{"token":"ya29.old","refresh_token":"1//old","token_uri":"https://elsewhere.test/token",
+                       "client_id":"c","client_secret":"s","scopes":["a","b"]}"#;
+        let grant = Grant::read(text, 1, Some(&sealer())).expect("readable");
+        assert_eq!((grant.access_token.as_str(), grant.refresh_token.as_deref()), ("ya29.old", Some("1//old")));
+        assert!(grant.expires_at.is_none() && grant.email.is_none());
+        assert_eq!(grant.scopes, ["a", "b"]);
+        assert_eq!(grant.fresh_token(noon()), Some("ya29.old"), "used until Google says 401");
+        let no_refresh = r#"{"token":"ya29.old","refresh_token":null,"scopes":null}"#;
+        assert!(Grant::read(no_refresh, 1, None).expect("readable").is_usable(noon()));
+    }
+
+    #[test]
+    fn a_row_without_any_token_or_of_another_form_counts_as_none() {
+        for text in ["", "{}", "[]", "null", "garbage", r#"{"token":null,"refresh_token":""}"#, r#"{"token":7}"#] {
+            assert!(Grant::read(text, 1, Some(&sealer())).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_access_token_is_fresh_until_a_minute_before_its_end() {
+        let grant = grant();
+        let before = |seconds| noon() - TimeDelta::seconds(seconds);
+        assert_eq!(grant.fresh_token(before(60)), Some("ya29.access"));
+        assert_eq!(grant.fresh_token(before(59)), None);
+        let lone = Grant { refresh_token: None, ..grant.clone() };
+        assert!(lone.is_usable(before(1)) && !lone.is_usable(before(0)));
+        assert!(grant.is_usable(before(-1000)), "it can be refreshed");
+        let unsendable = Grant { access_token: "a\nb".into(), refresh_token: None, ..grant };
+        assert!(unsendable.fresh_token(before(600)).is_none() && !unsendable.is_usable(before(600)));
+    }
+}
