@@ -1,0 +1,1105 @@
+//! What stands around every route: one request goes through [`enter`], the caller's credentials, [`allow_method`], and
+//! only then reaches its handler, in the order of contract §3.1.
+//!
+//! Hides CORS, slashes, `Accept`, `Allow`, the headers of every answer, panics, the time limit and the request's log
+//! line. Promises that every answer, a refusal or a crash included, has the headers of §3.5 and §3.6, and that a log
+//! never holds a URL, only the template of its route.
+//!
+//! The table of routes is taken from the OpenAPI document, which `utoipa_axum` collects together with the router, so
+//! the two know the same URLs. Credentials are checked by a feature above this module, hence passed to [`door`].
+
+use std::{
+    any::Any,
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::anyhow;
+use axum::{
+    Json, Router,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, uri::PathAndQuery},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+use tower::{Layer, Service};
+use tower_http::catch_panic::CatchPanicLayer;
+use tracing::{Instrument, field::Empty};
+use utoipa::openapi::{OpenApi, RefOr, path::Operation, security::SecurityRequirement};
+
+use super::{Error, Result, extract};
+use crate::clock::random_uuid;
+
+/// How long a handler may take; far beyond what all calls to Google and to the mail server may take together.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const JSON: &str = "application/json";
+const HTML: &str = "text/html";
+
+/// A URL's template with what the door has to know of it; an extension (`Arc<Route>`) of every request behind [`enter`].
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// `/api/company/interviews/{id}/`: what logs and metrics may name.
+    pub template: String,
+    /// In the order of the header `Allow`; HEAD where there is GET, and OPTIONS.
+    pub methods: Vec<Method>,
+    /// Whether the path is for signed-in callers alone, whatever the method.
+    pub credentials: bool,
+    name: String,
+    description: String,
+    /// Media types of the answers, without parameters.
+    renders: Vec<String>,
+}
+
+impl Route {
+    /// Below `/api`, not a page or a probe.
+    pub fn is_api(&self) -> bool {
+        is_api(&self.template)
+    }
+
+    fn new(template: &str, methods: &[Method]) -> Self {
+        let mut allowed: Vec<Method> = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE]
+            .into_iter()
+            .filter(|method| methods.contains(method))
+            .collect();
+        if allowed.contains(&Method::GET) {
+            allowed.push(Method::HEAD);
+        }
+        allowed.push(Method::OPTIONS);
+        Route {
+            template: template.to_owned(),
+            methods: allowed,
+            credentials: false,
+            name: template.to_owned(),
+            description: String::new(),
+            renders: vec![JSON.to_owned()],
+        }
+    }
+
+    fn allow(&self) -> HeaderValue {
+        let methods: Vec<&str> = self.methods.iter().map(Method::as_str).collect();
+        HeaderValue::from_str(&methods.join(", ")).unwrap_or(HeaderValue::from_static("OPTIONS"))
+    }
+
+    /// Whether one of the answers' media types, or HTML, satisfies `Accept` (contract §3.3).
+    fn satisfies(&self, headers: &HeaderMap) -> bool {
+        let ranges = accepted(headers);
+        ranges.is_empty() || self.renders.iter().map(String::as_str).chain([HTML]).any(|offer| admits(&ranges, offer))
+    }
+}
+
+/// All URLs of the server.
+#[derive(Default)]
+pub struct Routes(matchit::Router<Arc<Route>>);
+
+impl Routes {
+    /// The document's paths. A path needs credentials when one of its operations does: by its own `security`, else by
+    /// the document's; `security(())` makes an operation public.
+    ///
+    /// # Panics
+    /// When two templates match the same URLs, as axum's router does.
+    pub fn from_openapi(document: &OpenApi) -> Routes {
+        let mut routes = Routes::default();
+        for (template, item) in &document.paths.paths {
+            let operations: Vec<(Method, &Operation)> = [
+                (Method::GET, &item.get),
+                (Method::POST, &item.post),
+                (Method::PUT, &item.put),
+                (Method::PATCH, &item.patch),
+                (Method::DELETE, &item.delete),
+            ]
+            .into_iter()
+            .filter_map(|(method, operation)| Some((method, operation.as_ref()?)))
+            .collect();
+            let methods: Vec<Method> = operations.iter().map(|(method, _)| method.clone()).collect();
+            let mut route = Route::new(template, &methods);
+            for (_, operation) in operations.iter().rev() {
+                let security = operation.security.as_ref().or(document.security.as_ref());
+                route.credentials |=
+                    security.is_some_and(|any| !any.is_empty() && !any.contains(&SecurityRequirement::default()));
+                route.name = operation.operation_id.clone().unwrap_or(route.name);
+                route.description = operation.summary.clone().unwrap_or(route.description);
+                route.renders.extend(media_types(operation));
+            }
+            route.renders.sort();
+            route.renders.dedup();
+            routes.insert(route);
+        }
+        routes
+    }
+
+    /// Adds a public URL that the document does not list, such as a page.
+    ///
+    /// # Panics
+    /// As [`from_openapi`](Self::from_openapi).
+    pub fn with(mut self, template: &str, methods: &[Method]) -> Routes {
+        self.insert(Route::new(template, methods));
+        self
+    }
+
+    fn insert(&mut self, route: Route) {
+        if let Err(error) = self.0.insert(route.template.clone(), Arc::new(route)) {
+            panic!("two routes match the same URLs: {error}");
+        }
+    }
+
+    /// The route of a path as sent (percent-encoding included, as axum's router reads it), and whether the path lacks
+    /// its final slash. An empty segment matches nothing, so that a redirect can never lead to `//another.host/`.
+    fn find(&self, path: &str) -> Option<(&Arc<Route>, Slash)> {
+        if !path.starts_with('/') || path.contains("//") {
+            return None;
+        }
+        match self.at(path) {
+            Some(route) => Some((route, Slash::AsIs)),
+            None if path.ends_with('/') => None,
+            None => Some((self.at(&format!("{path}/"))?, Slash::Missing)),
+        }
+    }
+
+    fn at(&self, path: &str) -> Option<&Arc<Route>> {
+        let found = self.0.at(path).ok()?;
+        let digits = |value: &str| value.bytes().all(|byte| byte.is_ascii_digit());
+        let numbers = found.params.iter().filter(|(name, _)| matches!(*name, "id" | "nid"));
+        numbers.into_iter().all(|(_, value)| digits(value)).then_some(found.value)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slash {
+    AsIs,
+    Missing,
+}
+
+/// The media types an operation's answers are documented with.
+fn media_types(operation: &Operation) -> impl Iterator<Item = String> {
+    operation
+        .responses
+        .responses
+        .values()
+        .filter_map(|response| match response {
+            RefOr::T(response) => Some(response.content.keys()),
+            RefOr::Ref(_) => None,
+        })
+        .flatten()
+        .map(|media_type| extract::essence(media_type))
+}
+
+fn is_api(path: &str) -> bool {
+    path == "/api" || path.starts_with("/api/")
+}
+
+/// What [`enter`] works with.
+struct Door {
+    routes: Routes,
+    allowed_origins: Vec<String>,
+    patience: Duration,
+}
+
+/// Wraps `inner`, which has the templates of `routes`, into everything of contract §3.
+///
+/// `authenticate` stands between the look-up of the URL and of the method: it finds an `Arc<Route>` among the request's
+/// extensions, refuses with [`Error::Unauthenticated`], or leaves the caller among the extensions.
+pub fn door<L>(inner: Router, routes: Routes, allowed_origins: &[String], authenticate: L) -> Router
+where
+    L: Layer<axum::routing::Route> + Clone + Send + Sync + 'static,
+    L::Service: Service<Request> + Clone + Send + Sync + 'static,
+    <L::Service as Service<Request>>::Response: IntoResponse + 'static,
+    <L::Service as Service<Request>>::Error: Into<Infallible> + 'static,
+    <L::Service as Service<Request>>::Future: Send + 'static,
+{
+    assemble(inner, Door { routes, allowed_origins: allowed_origins.to_vec(), patience: PATIENCE }, authenticate)
+}
+
+fn assemble<L>(inner: Router, door: Door, authenticate: L) -> Router
+where
+    L: Layer<axum::routing::Route> + Clone + Send + Sync + 'static,
+    L::Service: Service<Request> + Clone + Send + Sync + 'static,
+    <L::Service as Service<Request>>::Response: IntoResponse + 'static,
+    <L::Service as Service<Request>>::Error: Into<Infallible> + 'static,
+    <L::Service as Service<Request>>::Future: Send + 'static,
+{
+    // A router's layers run after its own matching: `inner` is a fallback, so that it matches what `enter` has rewritten.
+    Router::new()
+        .fallback_service(inner)
+        .layer(middleware::from_fn(allow_method))
+        .layer(authenticate)
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn_with_state(Arc::new(door), enter))
+}
+
+/// The outermost room: request id, span, headers, CORS, the look-up of the URL, slashes, `Accept`, the time limit.
+async fn enter(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+    let arrival = Instant::now();
+    let found = door.routes.find(request.uri().path()).map(|(route, slash)| (route.clone(), slash));
+    let id = request_id(request.headers());
+    // At level error, so that a filter that keeps any of a request's events keeps its id too.
+    let span = tracing::error_span!(
+        "request",
+        id,
+        method = bounded(request.method()),
+        route = found.as_ref().map_or("unmatched", |(route, _)| route.template.as_str()),
+        status = Empty,
+        milliseconds = Empty,
+    );
+    async {
+        let origin = door.allowed_origin(request.headers());
+        let preflight = is_preflight(&request);
+        let under_api = is_api(request.uri().path());
+        let mut response = match preflight {
+            true => StatusCode::OK.into_response(),
+            false => door.admit(request, found, next).await.into_response(),
+        };
+        let headers = response.headers_mut();
+        put_cors(headers, origin, preflight);
+        put_common(headers, &id, under_api);
+        let span = tracing::Span::current();
+        span.record("status", response.status().as_u16());
+        span.record("milliseconds", arrival.elapsed().as_millis() as u64);
+        tracing::info!("answered");
+        response
+    }
+    .instrument(span)
+    .await
+}
+
+impl Door {
+    async fn admit(&self, mut request: Request, found: Option<(Arc<Route>, Slash)>, next: Next) -> Result<Response> {
+        let (route, slash) = found.ok_or(Error::NotFound)?;
+        if slash == Slash::Missing {
+            let slashed = with_slash(request.uri())?;
+            if matches!(*request.method(), Method::GET | Method::HEAD) {
+                let location = HeaderValue::from_bytes(slashed.as_str().as_bytes())?;
+                return Ok((StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, location)]).into_response());
+            }
+            *request.uri_mut() = Uri::from(slashed);
+        }
+        let mut response = match route.is_api() && !route.satisfies(request.headers()) {
+            true => Error::NotAcceptable.into_response(),
+            false => {
+                request.extensions_mut().insert(route.clone());
+                match tokio::time::timeout(self.patience, next.run(request)).await {
+                    Ok(response) => response,
+                    Err(_) => Error::Internal(anyhow!("no answer within {:?}", self.patience)).into_response(),
+                }
+            }
+        };
+        if route.is_api() || response.status() == StatusCode::METHOD_NOT_ALLOWED {
+            response.headers_mut().insert(header::ALLOW, route.allow());
+        }
+        Ok(response)
+    }
+
+    /// The request's `Origin`, if browsers may call from there.
+    fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let origin = headers.get(header::ORIGIN)?;
+        self.allowed_origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()).then(|| origin.clone())
+    }
+}
+
+/// The room before the handlers: a method the URL does not have, and plain OPTIONS.
+async fn allow_method(request: Request, next: Next) -> Result<Response> {
+    let Some(route) = request.extensions().get::<Arc<Route>>() else { return Err(Error::NotFound) };
+    match request.method() {
+        &Method::OPTIONS => Ok(Json(json!({
+            "name": route.name,
+            "description": route.description,
+            "renders": route.renders,
+            "parses": extract::PARSED,
+        }))
+        .into_response()),
+        method if !route.methods.contains(method) => Err(Error::MethodNotAllowed(method.clone())),
+        _ => Ok(next.run(request).await),
+    }
+}
+
+/// The panic's own text went to the panic hook, see [`telemetry`](crate::telemetry).
+fn panicked(_: Box<dyn Any + Send>) -> Response {
+    Error::Internal(anyhow!("a handler panicked")).into_response()
+}
+
+/// A method's name for logs and metrics: clients may invent others without end.
+fn bounded(method: &Method) -> &str {
+    match *method {
+        Method::GET
+        | Method::HEAD
+        | Method::POST
+        | Method::PUT
+        | Method::PATCH
+        | Method::DELETE
+        | Method::OPTIONS
+        | Method::TRACE
+        | Method::CONNECT => method.as_str(),
+        _ => "other",
+    }
+}
+
+/// Path and query with the final slash added; relative, whatever form the request's target had.
+fn with_slash(uri: &Uri) -> Result<PathAndQuery> {
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    Ok(PathAndQuery::from_maybe_shared(format!("{}/{query}", uri.path()))?)
+}
+
+/// The proxy's id of the request if it is harmless in logs, else a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let harmless = |id: &&str| {
+        (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+    };
+    let sent = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(harmless);
+    sent.map_or_else(|| random_uuid().to_string(), str::to_owned)
+}
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+fn is_preflight(request: &Request) -> bool {
+    let headers = request.headers();
+    *request.method() == Method::OPTIONS
+        && headers.contains_key(header::ORIGIN)
+        && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// Contract §3.6; nothing for a foreign origin.
+fn put_cors(headers: &mut HeaderMap, origin: Option<HeaderValue>, preflight: bool) {
+    let Some(origin) = origin else { return };
+    let mut put = |name, value| _ = headers.insert(name, value);
+    put(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    put(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+    let mut put = |name, value| put(name, HeaderValue::from_static(value));
+    if preflight {
+        put(
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "accept, accept-encoding, authorization, content-type, dnt, idempotency-key, origin, user-agent, \
+             x-csrftoken, x-requested-with",
+        );
+        put(header::ACCESS_CONTROL_ALLOW_METHODS, "DELETE, GET, OPTIONS, PATCH, POST, PUT");
+        put(header::ACCESS_CONTROL_MAX_AGE, "86400");
+    } else {
+        put(header::ACCESS_CONTROL_EXPOSE_HEADERS, "Idempotency-Replayed, Link, Retry-After, X-Request-Id");
+    }
+}
+
+/// Contract §3.5. A handler's own `Referrer-Policy` and `Cache-Control` stand.
+fn put_common(headers: &mut HeaderMap, id: &str, under_api: bool) {
+    let html = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(HTML.as_bytes()));
+    let opener = if html { "same-origin-allow-popups" } else { "same-origin" };
+    headers.extend(HeaderValue::from_str(id).map(|id| (REQUEST_ID, id)));
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (HeaderName::from_static("cross-origin-opener-policy"), opener),
+        (header::VARY, "Accept, Cookie, origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("same-origin"));
+    if under_api || html {
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    }
+}
+
+/// The media ranges of all `Accept` headers, each with whether it is wanted (`q` is not 0); RFC 9110 §12.5.1.
+fn accepted(headers: &HeaderMap) -> Vec<(String, bool)> {
+    let lines =
+        headers.get_all(header::ACCEPT).iter().map(|line| String::from_utf8_lossy(line.as_bytes()).into_owned());
+    let ranges = lines.collect::<Vec<_>>().join(",");
+    let ranges = ranges.split(',').filter(|range| !range.trim().is_empty()).map(|range| {
+        let quality = range.split(';').skip(1).find_map(|parameter| {
+            let (name, value) = parameter.split_once('=')?;
+            name.trim().eq_ignore_ascii_case("q").then(|| value.trim().parse::<f32>().ok())?
+        });
+        let range = extract::essence(range);
+        // Java's HTTP client says `*` for `*/*`.
+        (if range == "*" { "*/*".to_owned() } else { range }, quality != Some(0.0))
+    });
+    ranges.collect()
+}
+
+/// Whether the most specific of `ranges` that matches `offer` wants it.
+fn admits(ranges: &[(String, bool)], offer: &str) -> bool {
+    let family = offer.split_once('/').map_or(offer.to_owned(), |(family, _)| format!("{family}/*"));
+    let wanted = [offer, &family, "*/*"].into_iter().find_map(|form| {
+        let mut verdicts = ranges.iter().filter(|(range, _)| range == form).map(|(_, wanted)| *wanted).peekable();
+        verdicts.peek()?;
+        Some(verdicts.any(|wanted| wanted))
+    });
+    wanted.unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        sync::{LazyLock, Mutex},
+    };
+
+    use axum::{
+        body::Body,
+        extract::MatchedPath,
+        response::{Html, Redirect},
+    };
+    use http_body_util::BodyExt;
+    use proptest::prelude::*;
+    use serde_json::Value;
+    use tower::ServiceExt;
+    use utoipa_axum::{router::OpenApiRouter, routes};
+
+    use super::*;
+    use crate::http::extract::{IdempotencyKey, PathId, QueryParams, RequestBody};
+
+    const SPA: &str = "http://localhost:3000";
+    const LIST: &str = "/api/company/interviews/";
+
+    #[utoipa::path(get, path = "/", summary = "All interviews", responses((status = 200, content_type = "application/json")))]
+    async fn list(query: QueryParams) -> Json<Value> {
+        Json(json!({ "role": query.get("role") }))
+    }
+
+    #[utoipa::path(get, path = "/{id}/", params(("id" = u64, Path)), responses((status = 200)))]
+    async fn show(id: PathId) -> Json<Value> {
+        Json(json!({ "id": id.0 }))
+    }
+
+    #[utoipa::path(delete, path = "/{id}/", params(("id" = u64, Path)), responses((status = 200)))]
+    async fn cancel(PathId(id): PathId, body: RequestBody) -> Result<Json<Value>> {
+        if id == Some(999) {
+            return Err(Error::missing("Interview not found", "No Interview matches the given query."));
+        }
+        Ok(Json(Value::Object(body.object().await?)))
+    }
+
+    #[utoipa::path(patch, path = "/{id}/", params(("id" = u64, Path)), responses((status = 200)))]
+    async fn change(_: PathId, query: QueryParams, body: RequestBody) -> Result<Json<Value>> {
+        Ok(Json(json!({ "role": query.get("role"), "body": body.object().await? })))
+    }
+
+    #[utoipa::path(get, path = "/{id}/calendar.ics", params(("id" = u64, Path)),
+        responses((status = 200, content_type = "text/calendar; charset=utf-8", body = String)))]
+    async fn calendar(_: PathId) -> Response {
+        ([(header::CONTENT_TYPE, "text/calendar; charset=utf-8")], "BEGIN:VCALENDAR").into_response()
+    }
+
+    #[utoipa::path(get, path = "/analytics/", responses((status = 200)))]
+    async fn analytics() -> &'static str {
+        "{}"
+    }
+
+    #[utoipa::path(post, path = "/api/users/login/", security(()), responses((status = 200)))]
+    async fn login(key: IdempotencyKey, body: RequestBody) -> Result<Json<Value>> {
+        Ok(Json(json!({ "key": key.key()?, "body": body.value().await? })))
+    }
+
+    #[utoipa::path(method(get, post), path = "/api/company/google/connect/", responses((status = 302)))]
+    async fn connect() -> Redirect {
+        Redirect::to("http://accounts.test/")
+    }
+
+    #[utoipa::path(post, path = "/api/crash/", responses((status = 200)))]
+    async fn crash(body: RequestBody) -> Result<()> {
+        match body.object().await?.get("how").and_then(Value::as_str) {
+            Some("panic") => panic!("sesame"),
+            Some("hang") => std::future::pending().await,
+            _ => Err(anyhow!("sesame").into()),
+        }
+    }
+
+    #[utoipa::path(get, path = "/healthz", security(()), responses((status = 200)))]
+    async fn healthz() -> &'static str {
+        "ok"
+    }
+
+    async fn page(uri: Uri) -> Response {
+        let own = [(header::REFERRER_POLICY, "no-referrer"), (header::CACHE_CONTROL, "private")];
+        match uri.query() {
+            Some(_) => (own, Html("<p>")).into_response(),
+            None => Html("<p>").into_response(),
+        }
+    }
+
+    /// Assembled as the product is: the interviews at two mount points, pages beside the document.
+    fn product(patience: Duration) -> (Router, OpenApi) {
+        let interviews = || {
+            OpenApiRouter::new()
+                .routes(routes!(list))
+                .routes(routes!(analytics))
+                .routes(routes!(show, change, cancel))
+                .routes(routes!(calendar))
+        };
+        let mut document = OpenApi::default();
+        document.security = Some(vec![SecurityRequirement::new("bearer", [""; 0])]);
+        let (router, document) = OpenApiRouter::with_openapi(document)
+            .nest("/api/company/interviews/", interviews())
+            .nest("/api/interviews/", interviews())
+            .routes(routes!(login))
+            .routes(routes!(connect))
+            .routes(routes!(crash))
+            .routes(routes!(healthz))
+            .split_for_parts();
+        let router = router
+            .route("/interviews/{id}/join/", axum::routing::get(page).post(page))
+            .layer(middleware::map_response_with_state((), matched));
+        let routes = Routes::from_openapi(&document).with("/interviews/{id}/join/", &[Method::GET, Method::POST]);
+        let door = Door { routes, allowed_origins: vec![SPA.into(), "https://app.test".into()], patience };
+        (assemble(router, door, middleware::from_fn(authenticate)), document)
+    }
+
+    /// Says which template axum's own router has matched.
+    async fn matched(path: Option<MatchedPath>, mut response: Response) -> Response {
+        let path = path.map_or("none".into(), |path| path.as_str().to_owned());
+        response.headers_mut().insert("x-matched", HeaderValue::from_str(&path).unwrap());
+        response
+    }
+
+    /// In place of the product's own check of tokens.
+    async fn authenticate(request: Request, next: Next) -> Result<Response> {
+        let route = request.extensions().get::<Arc<Route>>().expect("the door has looked the URL up");
+        match request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes) {
+            Some(b"Bearer good") => Ok(next.run(request).await),
+            None if !route.credentials => Ok(next.run(request).await),
+            None => Err(Error::Unauthenticated(json!({"detail": "Authentication credentials were not provided."}))),
+            Some(_) => Err(Error::Unauthenticated(json!({"detail": "bad"}))),
+        }
+    }
+
+    static PRODUCT: LazyLock<Router> = LazyLock::new(|| product(Duration::from_millis(200)).0);
+
+    struct Answer {
+        status: u16,
+        headers: HeaderMap,
+        body: String,
+    }
+
+    impl Answer {
+        fn header(&self, name: &str) -> &str {
+            let mut values = self.headers.get_all(name).iter();
+            let value = values.next().map_or("", |value| value.to_str().unwrap());
+            assert!(values.next().is_none(), "{name} is there twice");
+            value
+        }
+
+        fn json(&self) -> Value {
+            assert_eq!(self.header("content-type"), "application/json");
+            serde_json::from_str(&self.body).unwrap()
+        }
+
+        fn detail(&self) -> (u16, String) {
+            let body = self.json();
+            assert_eq!(body.as_object().unwrap().len(), 1, "a framework refusal has `detail` alone: {body}");
+            (self.status, body["detail"].as_str().unwrap().to_owned())
+        }
+    }
+
+    /// `"GET /path"`, headers as `"name: value"`.
+    async fn send(line: &str, headers: &[&str], body: impl Into<Body>) -> Answer {
+        let (method, uri) = line.split_once(' ').unwrap();
+        let mut request = Request::builder().method(method).uri(uri);
+        for line in headers {
+            let (name, value) = line.split_once(": ").unwrap();
+            request = request.header(name, value);
+        }
+        deliver(request.body(body.into()).unwrap()).await
+    }
+
+    async fn deliver(request: Request) -> Answer {
+        let response = PRODUCT.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
+    const ME: &str = "authorization: Bearer good";
+
+    async fn mine(line: &str) -> Answer {
+        send(line, &[ME], "").await
+    }
+
+    const NOT_FOUND: (u16, &str) = (404, "Not found.");
+    const NOT_ACCEPTABLE: (u16, &str) = (406, "Could not satisfy the request Accept header.");
+
+    fn told(refusal: (u16, &str)) -> (u16, String) {
+        (refusal.0, refusal.1.to_owned())
+    }
+
+    // -- §3.1, §3.2: order and refusals
+
+    #[tokio::test]
+    async fn checks_come_in_the_order_url_accept_credentials_method_row_body() {
+        let csv = "accept: text/csv";
+        assert_eq!(send("FOO /nope/", &[csv, "authorization: x"], "").await.detail(), told(NOT_FOUND));
+        assert_eq!(send("GET /api/company/interviews", &[csv], "").await.status, 301);
+        assert_eq!(send("DELETE /api/company/interviews/", &[csv], "").await.detail(), told(NOT_ACCEPTABLE));
+        assert_eq!(send("DELETE /api/company/interviews/", &[], "").await.status, 401);
+        let wrong_method = mine("DELETE /api/company/interviews/").await;
+        assert_eq!(wrong_method.detail(), told((405, "Method \"DELETE\" not allowed.")));
+        let no_row = send("DELETE /api/interviews/999/", &[ME, "content-type: text/xml"], "x").await;
+        assert_eq!((no_row.status, &no_row.json()["error"]), (404, &json!("Interview not found")));
+        assert_eq!(send("DELETE /api/interviews/1/", &[ME, "content-type: text/xml"], "x").await.status, 415);
+    }
+
+    #[tokio::test]
+    async fn a_public_path_asks_for_no_credentials_but_refuses_bad_ones() {
+        assert_eq!(send("POST /api/users/login/", &[], "").await.status, 200);
+        assert_eq!(send("GET /api/users/login/", &[], "").await.status, 405);
+        let refused = send("POST /api/users/login/", &["authorization: Bearer undefined"], "").await;
+        assert_eq!((refused.status, refused.header("www-authenticate")), (401, "Bearer realm=\"api\""));
+    }
+
+    #[tokio::test]
+    async fn an_id_is_digits_or_the_url_does_not_exist() {
+        for path in [
+            "/api/interviews/abc/",
+            "/api/interviews/1a/",
+            "/api/interviews/-1/",
+            "/api/interviews/%31/",
+            "/api/interviews/٣/",
+        ] {
+            for method in ["GET", "POST"] {
+                assert_eq!(mine(&format!("{method} {path}")).await.detail(), told(NOT_FOUND), "{path}");
+            }
+        }
+        assert_eq!(mine("GET /interviews/x/join/").await.detail(), told(NOT_FOUND));
+        assert_eq!(mine("GET /api/interviews/0501/").await.json(), json!({"id": 501}));
+        assert_eq!(mine("GET /api/interviews/9223372036854775807/").await.json(), json!({"id": i64::MAX}));
+        assert_eq!(mine("GET /api/interviews/9223372036854775808/").await.json(), json!({"id": null}));
+        assert_eq!(mine(&format!("GET /api/interviews/{}/", "9".repeat(500))).await.json(), json!({"id": null}));
+    }
+
+    #[tokio::test]
+    async fn urls_that_do_not_exist_are_told_in_json() {
+        for path in
+            ["/", "/nope", "/api", "/api/", "/api/token/", "/api/Company/interviews/", "/debug-settings/", "/healthz/"]
+        {
+            assert_eq!(mine(&format!("GET {path}")).await.detail(), told(NOT_FOUND), "{path}");
+        }
+        assert_eq!(mine("OPTIONS *").await.detail(), told(NOT_FOUND));
+        assert_eq!(mine("CONNECT x.test:80").await.detail(), told(NOT_FOUND));
+    }
+
+    #[tokio::test]
+    async fn literal_segments_win_over_ids() {
+        assert_eq!(mine("GET /api/interviews/analytics/").await.header("x-matched"), "/api/interviews/analytics/");
+    }
+
+    #[tokio::test]
+    async fn a_body_over_1_mib_is_refused_and_one_under_it_read() {
+        let body = |length: usize| format!("\"{}\"", "x".repeat(length - 2));
+        let json = "content-type: application/json";
+        assert_eq!(send("POST /api/users/login/", &[json], body(1 << 20)).await.status, 200);
+        let refused = send("POST /api/users/login/", &[json], body((1 << 20) + 1)).await;
+        assert_eq!(refused.detail(), told((413, "Request body too large.")));
+    }
+
+    #[tokio::test]
+    async fn a_fault_a_panic_and_a_hanging_handler_are_told_alike_and_without_their_cause() {
+        for how in ["fail", "panic", "hang"] {
+            let body = json!({ "how": how }).to_string();
+            let answer =
+                send("POST /api/crash/", &[ME, "content-type: application/json", &format!("origin: {SPA}")], body)
+                    .await;
+            assert_eq!(answer.detail(), told((500, "Internal server error.")), "{how}");
+            assert_eq!(answer.header("access-control-allow-origin"), SPA);
+            assert_eq!(answer.header("cache-control"), "no-store");
+            assert_ne!(answer.header("x-request-id"), "");
+        }
+    }
+
+    // -- §3.3: Accept
+
+    #[tokio::test]
+    async fn json_is_answered_when_accept_admits_json_html_or_a_wildcard() {
+        let good: [&[&str]; 12] = [
+            &[],
+            &[""],
+            &["application/json"],
+            &["APPLICATION/JSON; indent=4"],
+            &["application/json, text/plain, */*"],
+            &["text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"],
+            &["text/html"],
+            &["application/*"],
+            &["text/*;q=0.1"],
+            &["*"],
+            &["text/csv", "application/json;q=0.001"],
+            &["application/json;q=0, text/html"],
+        ];
+        let bad: [&[&str]; 9] = [
+            &["text/csv"],
+            &["application/xml"],
+            &["text/calendar"],
+            &["image/*"],
+            &["application/json;q=0"],
+            &["application/json; Q=0.000, application/*"],
+            &["*/*;q=0"],
+            &["text/csv", "application/xml"],
+            &["nonsense"],
+        ];
+        for (accept, status) in good.iter().map(|a| (a, 200)).chain(bad.iter().map(|a| (a, 406))) {
+            let headers: Vec<String> = accept.iter().map(|value| format!("accept: {value}")).collect();
+            let headers: Vec<&str> = headers.iter().map(String::as_str).chain([ME]).collect();
+            let answer = send(&format!("GET {LIST}"), &headers, "").await;
+            assert_eq!(answer.status, status, "{accept:?}");
+            assert_eq!(answer.header("content-type"), "application/json");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_calendar_also_satisfies_who_wants_calendars() {
+        for (accept, status) in [("text/calendar", 200), ("application/json", 200), ("*/*", 200), ("text/csv", 406)] {
+            let accept = format!("accept: {accept}");
+            assert_eq!(send("GET /api/interviews/1/calendar.ics", &[ME, &accept], "").await.status, status, "{accept}");
+        }
+    }
+
+    #[tokio::test]
+    async fn pages_and_probes_are_answered_whatever_accept_says() {
+        for path in ["/interviews/1/join/", "/healthz"] {
+            assert_eq!(send(&format!("GET {path}"), &["accept: image/png"], "").await.status, 200);
+        }
+    }
+
+    #[tokio::test]
+    async fn head_works_wherever_get_does() {
+        for path in [LIST, "/api/interviews/1/", "/api/interviews/1/calendar.ics", "/healthz", "/interviews/1/join/"] {
+            let (head, get) = (mine(&format!("HEAD {path}")).await, mine(&format!("GET {path}")).await);
+            assert_eq!((head.status, head.body.as_str()), (200, ""), "{path}");
+            for name in ["content-type", "allow", "cache-control", "vary"] {
+                assert_eq!(head.header(name), get.header(name), "{path} {name}");
+            }
+        }
+        assert_eq!(mine("HEAD /api/users/login/").await.status, 405);
+    }
+
+    // -- §3.4: slashes
+
+    #[tokio::test]
+    async fn get_and_head_without_the_final_slash_are_sent_to_the_path_with_it() {
+        for (path, location) in [
+            ("/api/company/interviews", "/api/company/interviews/"),
+            ("/api/company/interviews?role=candidate&x=%2F%3F", "/api/company/interviews/?role=candidate&x=%2F%3F"),
+            ("/api/interviews/7?", "/api/interviews/7/?"),
+            ("/interviews/7/join?token=t", "/interviews/7/join/?token=t"),
+            ("http://evil.test/api/interviews?a", "/api/interviews/?a"),
+            ("/api/users/login", "/api/users/login/"),
+        ] {
+            for method in ["GET", "HEAD"] {
+                let answer = send(&format!("{method} {path}"), &[], "").await;
+                assert_eq!((answer.status, answer.header("location")), (301, location));
+                assert_eq!(answer.header("x-frame-options"), "DENY");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn other_methods_without_the_final_slash_are_served_as_if_it_were_there() {
+        let json = "content-type: application/json";
+        let answer = send("PATCH /api/interviews/7?role=x%26", &[ME, json], "{\"a\":1}").await;
+        assert_eq!(answer.json(), json!({"role": "x&", "body": {"a": 1}}));
+        assert_eq!(send("POST /api/users/login", &[], "").await.status, 200);
+        assert_eq!(send("OPTIONS /api/interviews", &[], "").await.status, 401);
+        assert_eq!(mine("POST /api/interviews").await.status, 405);
+    }
+
+    #[tokio::test]
+    async fn no_redirect_leads_to_another_host() {
+        for path in [
+            "//evil.test/api/interviews",
+            "//api/interviews",
+            "/api//interviews",
+            "/api/interviews//",
+            "//evil.test",
+            "//",
+        ] {
+            let answer = send(&format!("GET http://x.test{path}"), &[], "").await;
+            assert_eq!(answer.detail(), told(NOT_FOUND), "{path}");
+        }
+    }
+
+    // -- §3.5: headers
+
+    #[tokio::test]
+    async fn every_answer_has_the_common_headers() {
+        let preflight = ["origin: http://localhost:3000", "access-control-request-method: GET"];
+        let answers = [
+            mine(&format!("GET {LIST}")).await,
+            mine("POST /nope/").await,
+            mine("GET /api/interviews").await,
+            send("GET /api/interviews/", &[], "").await,
+            send("GET /api/interviews/", &["accept: text/csv"], "").await,
+            mine("PUT /api/interviews/").await,
+            mine("GET /healthz").await,
+            mine("GET /api/company/google/connect/").await,
+            send("OPTIONS /nope/", &preflight, "").await,
+        ];
+        for answer in &answers {
+            assert_eq!(answer.header("x-request-id").len(), 36);
+            for (name, value) in [
+                ("x-content-type-options", "nosniff"),
+                ("x-frame-options", "DENY"),
+                ("referrer-policy", "same-origin"),
+                ("cross-origin-opener-policy", "same-origin"),
+                ("vary", "Accept, Cookie, origin"),
+            ] {
+                assert_eq!(answer.header(name), value, "{} {name}", answer.status);
+            }
+        }
+        assert_ne!(answers[0].header("x-request-id"), answers[1].header("x-request-id"));
+    }
+
+    #[tokio::test]
+    async fn answers_under_api_and_pages_are_not_stored_unless_their_handler_says_otherwise() {
+        for path in [LIST, "/api/interviews", "/api/nope", "/api", "/api//", "/interviews/1/join/"] {
+            assert_eq!(mine(&format!("GET {path}")).await.header("cache-control"), "no-store", "{path}");
+        }
+        for path in ["/healthz", "/nope", "/apiary/"] {
+            assert_eq!(mine(&format!("GET {path}")).await.header("cache-control"), "", "{path}");
+        }
+        let own = mine("GET /interviews/1/join/?token=t").await;
+        assert_eq!((own.header("cache-control"), own.header("referrer-policy")), ("private", "no-referrer"));
+    }
+
+    #[tokio::test]
+    async fn html_may_keep_its_popups() {
+        let answer = mine("GET /interviews/1/join/").await;
+        assert_eq!(answer.header("cross-origin-opener-policy"), "same-origin-allow-popups");
+    }
+
+    #[tokio::test]
+    async fn existing_api_paths_say_their_methods_in_order() {
+        for (line, allow) in [
+            ("GET /api/company/interviews/", "GET, HEAD, OPTIONS"),
+            ("PUT /api/company/interviews/1/", "GET, PATCH, DELETE, HEAD, OPTIONS"),
+            ("OPTIONS /api/users/login/", "POST, OPTIONS"),
+            ("GET /api/company/google/connect/", "GET, POST, HEAD, OPTIONS"),
+            ("GET /api/company/interviews", ""),
+            ("GET /api/nope/", ""),
+            ("GET /healthz", ""),
+            ("POST /healthz", "GET, HEAD, OPTIONS"),
+        ] {
+            assert_eq!(mine(line).await.header("allow"), allow, "{line}");
+        }
+        assert_eq!(send("PUT /api/users/login/", &["accept: x/y"], "").await.header("allow"), "POST, OPTIONS");
+        assert_eq!(send("PUT /api/interviews/", &[], "").await.header("allow"), "GET, HEAD, OPTIONS");
+    }
+
+    #[tokio::test]
+    async fn plain_options_describes_the_path_to_who_may_use_it() {
+        assert_eq!(send(&format!("OPTIONS {LIST}"), &[], "").await.status, 401);
+        let described = mine(&format!("OPTIONS {LIST}")).await;
+        assert_eq!(described.status, 200);
+        assert_eq!(
+            described.json(),
+            json!({"name": "list", "description": "All interviews", "renders": ["application/json"], "parses": [
+                "application/json", "application/x-www-form-urlencoded", "multipart/form-data"]})
+        );
+        let half_a_preflight = send(&format!("OPTIONS {LIST}"), &[ME, "origin: http://localhost:3000"], "").await;
+        assert_eq!(half_a_preflight.header("access-control-allow-methods"), "");
+        assert!(half_a_preflight.json().is_object());
+    }
+
+    #[tokio::test]
+    async fn a_harmless_request_id_is_kept_and_any_other_replaced() {
+        for (sent, kept) in [
+            ("abc-DEF_1.2", true),
+            (&"x".repeat(64), true),
+            (&"x".repeat(65), false),
+            ("", false),
+            ("a b", false),
+            ("a\"b", false),
+        ] {
+            let answer = send("GET /healthz", &[&format!("x-request-id: {sent}")], "").await;
+            assert_eq!(answer.header("x-request-id") == sent, kept, "{sent}");
+            assert_ne!(answer.header("x-request-id"), "");
+        }
+    }
+
+    // -- §3.6: CORS
+
+    #[tokio::test]
+    async fn a_preflight_of_an_allowed_origin_is_answered_for_any_url_without_credentials() {
+        for path in ["/nope/", "/api/interviews", LIST, "/api//", "/healthz"] {
+            for origin in [SPA, "https://app.test"] {
+                let headers = [&format!("origin: {origin}"), "access-control-request-method: POST", "accept: text/csv"];
+                let answer = send(&format!("OPTIONS {path}"), &headers, "").await;
+                assert_eq!((answer.status, answer.body.as_str()), (200, ""), "{path}");
+                let mut cors = answer
+                    .headers
+                    .iter()
+                    .filter(|(name, _)| name.as_str().starts_with("access-control"))
+                    .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+                    .collect::<Vec<_>>();
+                cors.sort();
+                assert_eq!(
+                    cors,
+                    [
+                        ("access-control-allow-credentials", "true"),
+                        (
+                            "access-control-allow-headers",
+                            "accept, accept-encoding, authorization, content-type, dnt, idempotency-key, origin, user-agent, x-csrftoken, x-requested-with"
+                        ),
+                        ("access-control-allow-methods", "DELETE, GET, OPTIONS, PATCH, POST, PUT"),
+                        ("access-control-allow-origin", origin),
+                        ("access-control-max-age", "86400"),
+                    ]
+                );
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_foreign_origin_gets_answers_that_its_browser_hides() {
+        for origin in [
+            "https://evil.test",
+            "null",
+            "http://localhost:30000",
+            "http://LOCALHOST:3000",
+            "http://localhost:3000/",
+            "*",
+            "",
+        ] {
+            let origin = format!("origin: {origin}");
+            let preflight = send("OPTIONS /nope/", &[&origin, "access-control-request-method: POST"], "").await;
+            assert_eq!((preflight.status, preflight.body.as_str()), (200, ""));
+            for answer in [preflight, send(&format!("GET {LIST}"), &[ME, &origin], "").await] {
+                assert_eq!(answer.status, 200);
+                assert!(!answer.headers.keys().any(|name| name.as_str().starts_with("access-control")), "{origin}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn every_other_answer_lets_an_allowed_origin_read_it_errors_included() {
+        let origin = format!("origin: {SPA}");
+        for (line, headers) in [
+            ("GET /api/interviews/", vec![ME]),
+            ("GET /nope/", vec![]),
+            ("GET /api/interviews", vec![]),
+            ("GET /api/interviews/", vec![]),
+            ("GET /api/interviews/", vec!["accept: text/csv"]),
+            ("PUT /api/interviews/", vec![ME]),
+            ("OPTIONS /api/interviews/", vec![ME]),
+        ] {
+            let headers: Vec<&str> = headers.into_iter().chain([origin.as_str()]).collect();
+            let answer = send(line, &headers, "").await;
+            assert_eq!(answer.header("access-control-allow-origin"), SPA, "{line}");
+            assert_eq!(answer.header("access-control-allow-credentials"), "true");
+            let exposed = "Idempotency-Replayed, Link, Retry-After, X-Request-Id";
+            assert_eq!(answer.header("access-control-expose-headers"), exposed);
+            assert_eq!(answer.header("access-control-max-age"), "");
+        }
+        let none = mine(&format!("GET {LIST}")).await;
+        assert!(!none.headers.keys().any(|name| name.as_str().starts_with("access-control")));
+    }
+
+    // -- the table of routes
+
+    #[test]
+    fn nesting_with_final_slashes_gives_router_and_document_the_same_paths() {
+        let (_, document) = product(PATIENCE);
+        let paths: Vec<&str> = document.paths.paths.keys().map(String::as_str).collect();
+        for mount in ["/api/company/interviews/", "/api/interviews/"] {
+            for rest in ["", "analytics/", "{id}/", "{id}/calendar.ics"] {
+                assert!(paths.contains(&format!("{mount}{rest}").as_str()), "{mount}{rest} is not in {paths:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn credentials_come_from_the_operation_else_from_the_document() {
+        let (_, document) = product(PATIENCE);
+        let routes = Routes::from_openapi(&document).with("/page/", &[Method::GET]);
+        let credentials = |path| routes.find(path).unwrap().0.credentials;
+        assert!(credentials(LIST) && credentials("/api/interviews/1/"));
+        assert!(!credentials("/api/users/login/") && !credentials("/healthz") && !credentials("/page/"));
+    }
+
+    // -- what is logged
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_is_one_line_with_its_template_and_without_anything_it_carried() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = crate::telemetry::subscriber("trace", move || writer.clone(), false).unwrap();
+        let guard = tracing::subscriber::set_default(subscriber);
+        let headers = [ME, "x-request-id: id-1", "cookie: umemployed_portal=sesame", "content-type: text/sesame"];
+        send("PATCH /api/interviews/4711?token=sesame", &headers, "sesame").await;
+        send("GET /sesame/?token=sesame", &["authorization: Bearer sesame"], "").await;
+        send("SESAME /api/interviews/4711/?token=sesame", &[ME], "").await;
+        drop(guard);
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(!text.to_lowercase().contains("sesame") && !text.contains("4711") && !text.contains("good"), "{text}");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        for part in ["id-1", "PATCH", "/api/interviews/{id}/", "status=415", "milliseconds="] {
+            assert!(lines[0].contains(part), "{part} is missing in {}", lines[0]);
+        }
+        assert!(lines[1].contains("unmatched") && lines[1].contains("status=404"), "{}", lines[1]);
+        assert!(lines[2].contains("other") && lines[2].contains("status=405"), "{}", lines[2]);
+    }
+
+    // -- anything at all
+
+    fn path() -> impl Strategy<Value = String> {
+        let segment = prop_oneof![
+            4 => prop::sample::select(vec!["api", "company", "interviews", "analytics", "calendar.ics", "users", "login", "healthz", "join"]),
+            2 => prop::sample::select(vec!["1", "501", "99999999999999999999", "%31", "1%2F", "%", "..", ".", "{id}", "*", "%00"]),
+        ];
+        let shaped = (
+            prop::sample::select(vec!["/", "/api/interviews/", "/api/company/interviews/", "/interviews/"]),
+            prop::collection::vec(segment, 0..4),
+            prop::sample::select(vec!["", "/", "//", "?x", "/?x=%zz"]),
+        )
+            .prop_map(|(start, segments, end)| format!("{start}{}{end}", segments.join("/")));
+        prop_oneof![3 => shaped, 1 => "/\\PC{0,30}"]
+    }
+
+    proptest! {
+        #[test]
+        fn no_request_makes_the_door_panic_and_its_matching_agrees_with_the_router(
+            path in path(),
+            method in prop::sample::select(vec!["GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "ODD"]),
+            accept in prop_oneof!["(application/json|text/\\*|\\*/\\*|\\*|;|,|q|=|0|1|\\.| |\t){0,8}".boxed(), Just("*/*".into()).boxed()],
+            accept_bytes in prop::collection::vec(any::<u8>().prop_filter("allowed in a header", |byte| *byte >= 32 && *byte != 127), 0..10),
+            content_type in prop::sample::select(vec!["application/json", "multipart/form-data; boundary=b", "x"]),
+            body in prop::collection::vec(any::<u8>(), 0..50),
+        ) {
+            let request = Request::builder()
+                .method(method)
+                .uri(path.as_str())
+                .header("accept", accept)
+                .header("accept", HeaderValue::from_bytes(&accept_bytes).unwrap())
+                .header("content-type", content_type)
+                .header("authorization", "Bearer good")
+                .body(Body::from(body));
+            let Ok(request) = request else { return Ok(()) };
+            let found = product_routes().find(request.uri().path()).map(|(route, _)| route.template.clone());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let answer = runtime.block_on(deliver(request));
+            prop_assert!(answer.status < 500, "{}", answer.status);
+            prop_assert_eq!(answer.header("x-frame-options"), "DENY");
+            match answer.header("x-matched") {
+                "" => {}
+                matched => prop_assert_eq!(Some(matched), found.as_deref()),
+            }
+            prop_assert!(!answer.header("location").starts_with("//"));
+        }
+    }
+
+    fn product_routes() -> &'static Routes {
+        static ROUTES: LazyLock<Routes> = LazyLock::new(|| {
+            Routes::from_openapi(&product(PATIENCE).1).with("/interviews/{id}/join/", &[Method::GET, Method::POST])
+        });
+        &ROUTES
+    }
+}
