@@ -18,13 +18,13 @@ use lettre::{
         header::{ContentType, Header, HeaderName, HeaderValue},
     },
 };
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use crate::{
     clock::random_uuid,
     context::Context,
-    jobs::{self, Job, Outcome},
+    jobs::{self, Job},
     smtp::SendError,
     telemetry::masked,
 };
@@ -34,6 +34,8 @@ const RENEWAL: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 /// How long sending is tried.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long an ended mail's row is kept.
+const KEPT: TimeDelta = TimeDelta::days(90);
 /// How long the note of an accepted mail is tried, a try a second.
 const NOTE_TRIES: u32 = 10 * 60;
 
@@ -57,8 +59,9 @@ impl Kind {
         }
     }
 
-    fn parse(text: &str) -> Option<Kind> {
-        Kind::ALL.into_iter().find(|kind| kind.as_str() == text)
+    fn parse(text: &str) -> anyhow::Result<Kind> {
+        let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == text);
+        kind.with_context(|| format!("there is no kind of mail named {text}"))
     }
 
     /// Whether its acceptance turns `company_interview.calendar_invite_sent` true.
@@ -94,53 +97,17 @@ pub struct Queued {
     pub created_at: DateTime<Utc>,
 }
 
-/// How a mail ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// The SMTP server accepted it.
-    Sent,
-    /// What it said is no longer true.
-    Dropped,
-    /// For good, by the server or for an unusable address.
-    Refused,
-    /// Not accepted within a day.
-    Expired,
-}
-
-impl State {
-    const ALL: [State; 4] = [State::Sent, State::Dropped, State::Refused, State::Expired];
-
-    /// As `ivs_mail.state` keeps it; before its end a mail is `queued`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            State::Sent => "sent",
-            State::Dropped => "dropped",
-            State::Refused => "refused",
-            State::Expired => "expired",
-        }
-    }
-
-    fn parse(text: &str) -> Option<State> {
-        State::ALL.into_iter().find(|state| state.as_str() == text)
-    }
-}
-
 /// What [`deliver`] came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// Ended, just now or before.
-    Done(State),
+    /// The SMTP server has just accepted it.
+    Sent,
+    /// It had ended before, or what it would say is no longer true.
+    AlreadyDone,
+    /// Given up: refused for good, or not accepted within a day.
+    Refused,
     /// Still queued; to be tried again after this long.
     Later(Duration),
-}
-
-impl From<Delivery> for Outcome {
-    fn from(delivery: Delivery) -> Outcome {
-        match delivery {
-            Delivery::Done(_) => Outcome::Done,
-            Delivery::Later(wait) => Outcome::Again(wait),
-        }
-    }
 }
 
 /// A person to write to: the name shown, when there is one, and the address.
@@ -161,12 +128,7 @@ pub struct Email {
 /// Queues `mail` with its job, which first runs after `wait`: the head start of a request that sends it itself.
 ///
 /// Belongs into the transaction of what causes the mail. Without an SMTP server (`ctx.smtp`) nothing should be queued.
-pub async fn enqueue(
-    db: &mut PgConnection,
-    now: DateTime<Utc>,
-    mail: NewMail,
-    wait: Duration,
-) -> sqlx::Result<Uuid> {
+pub async fn enqueue(db: &mut PgConnection, now: DateTime<Utc>, mail: NewMail, wait: Duration) -> sqlx::Result<Uuid> {
     let id = random_uuid();
     sqlx::query(
         "INSERT INTO ivs_mail (id, kind, interview_id, user_id, recipient, sequence, state, attempts, created_at)
@@ -186,12 +148,28 @@ pub async fn enqueue(
 }
 
 /// The users whose mails of `kind` about an interview were accepted.
-pub async fn sent_to(db: &mut PgConnection, interview_id: i64, kind: Kind) -> sqlx::Result<Vec<i64>> {
+pub async fn accepted(db: impl PgExecutor<'_>, interview_id: i64, kind: Kind) -> sqlx::Result<Vec<i64>> {
     sqlx::query_scalar("SELECT user_id FROM ivs_mail WHERE interview_id = $1 AND kind = $2 AND state = 'sent'")
         .bind(interview_id)
         .bind(kind.as_str())
         .fetch_all(db)
         .await
+}
+
+/// What a queued, or ended, mail is about; `None` when it is gone.
+pub async fn kind(db: impl PgExecutor<'_>, id: Uuid) -> anyhow::Result<Option<Kind>> {
+    let kind: Option<String> =
+        sqlx::query_scalar("SELECT kind FROM ivs_mail WHERE id = $1").bind(id).fetch_optional(db).await?;
+    kind.map(|kind| Kind::parse(&kind)).transpose()
+}
+
+/// Forgets mails that ended long ago.
+pub async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
+    sqlx::query("DELETE FROM ivs_mail WHERE state <> 'queued' AND created_at < $1")
+        .bind(ctx.clock.now() - KEPT)
+        .execute(&ctx.db)
+        .await?;
+    Ok(())
 }
 
 /// Tries once to send a queued mail.
@@ -214,35 +192,37 @@ where
             return Ok(Delivery::Later(LEASE));
         }
     };
-    let (state, why) = match attempt {
+    match attempt {
         Err(fault) => {
             lease.give_back("it could not be rendered").await?;
-            return Err(fault.context("rendering a mail"));
+            Err(fault.context("rendering a mail"))
         }
         Ok(Attempt::Sent) => {
             lease.note_sent(mail.kind).await?;
-            return Ok(Delivery::Done(State::Sent));
+            Ok(Delivery::Sent)
+        }
+        Ok(Attempt::Outdated) => {
+            tracing::info!(mail = %id, "mail dropped: what it would say is no longer true");
+            lease.finish("dropped", None).await?;
+            Ok(Delivery::AlreadyDone)
+        }
+        Ok(Attempt::Failed(SendError::Refused(why))) => {
+            tracing::warn!(mail = %id, attempts, error = why, "mail refused for good");
+            lease.finish("refused", Some(&why)).await?;
+            Ok(Delivery::Refused)
         }
         Ok(Attempt::Failed(SendError::Later(why))) => {
             let age = (ctx.clock.now() - mail.created_at).to_std().unwrap_or_default();
-            match retry_after(age, attempts) {
-                Some(wait) => {
-                    tracing::warn!(mail = %id, attempts, error = why, "mail not sent; it will be tried again");
-                    lease.give_back(&why).await?;
-                    return Ok(Delivery::Later(wait));
-                }
-                None => (State::Expired, why),
-            }
+            let Some(wait) = retry_after(age, attempts) else {
+                tracing::error!(mail = %id, attempts, error = why, "mail given up after a day");
+                lease.finish("expired", Some(&why)).await?;
+                return Ok(Delivery::Refused);
+            };
+            tracing::warn!(mail = %id, attempts, error = why, "mail not sent; it will be tried again");
+            lease.give_back(&why).await?;
+            Ok(Delivery::Later(wait))
         }
-        Ok(Attempt::Failed(SendError::Refused(why))) => (State::Refused, why),
-        Ok(Attempt::Outdated) => (State::Dropped, String::new()),
-    };
-    match state {
-        State::Dropped => tracing::info!(mail = %id, "mail dropped: what it would say is no longer true"),
-        _ => tracing::warn!(mail = %id, attempts, state = state.as_str(), error = why, "mail given up"),
     }
-    lease.finish(state, &why).await?;
-    Ok(Delivery::Done(state))
 }
 
 enum Attempt {
@@ -277,17 +257,17 @@ where
 /// What stands in the row of a mail that could not be leased.
 async fn standing(ctx: &Context, id: Uuid) -> anyhow::Result<Delivery> {
     let row: Option<(String, Option<DateTime<Utc>>)> =
-        sqlx::query_as("SELECT state, leased_until FROM ivs_mail WHERE id = $1").bind(id).fetch_optional(&ctx.db).await?;
+        sqlx::query_as("SELECT state, leased_until FROM ivs_mail WHERE id = $1")
+            .bind(id)
+            .fetch_optional(&ctx.db)
+            .await?;
     Ok(match row {
-        // Gone with its interview or user.
-        None => Delivery::Done(State::Dropped),
-        Some((state, leased_until)) => match State::parse(&state) {
-            Some(state) => Delivery::Done(state),
-            None => {
-                let left = leased_until.map_or(TimeDelta::zero(), |until| until - ctx.clock.now());
-                Delivery::Later(left.to_std().unwrap_or_default() + Duration::from_secs(1))
-            }
-        },
+        Some((state, leased_until)) if state == "queued" => {
+            let left = leased_until.map_or(TimeDelta::zero(), |until| until - ctx.clock.now());
+            Delivery::Later(left.to_std().unwrap_or_default() + Duration::from_secs(1))
+        }
+        // Ended, or gone with its interview or user.
+        _ => Delivery::AlreadyDone,
     })
 }
 
@@ -317,7 +297,7 @@ impl Lease<'_> {
         let Some((kind, interview_id, user_id, recipient, sequence, created_at, attempts)) = row else {
             return Ok(None);
         };
-        let kind = Kind::parse(&kind).with_context(|| format!("there is no kind of mail named {kind}"))?;
+        let kind = Kind::parse(&kind)?;
         Ok(Some((Queued { id: self.mail, kind, interview_id, user_id, recipient, sequence, created_at }, attempts)))
     }
 
@@ -352,14 +332,15 @@ impl Lease<'_> {
     }
 
     /// Ends a mail that is not sent; a lease lost meanwhile leaves that to the new holder.
-    async fn finish(&self, state: State, why: &str) -> sqlx::Result<()> {
+    async fn finish(&self, state: &str, why: Option<&str>) -> sqlx::Result<()> {
         sqlx::query(
-            "UPDATE ivs_mail SET state = $3, finished_at = $4, error = nullif($5, ''), leased_by = NULL, leased_until = NULL
+            "UPDATE ivs_mail SET state = $3, finished_at = $4, error = $5, leased_by = NULL,
+                 leased_until = NULL
              WHERE id = $1 AND leased_by = $2",
         )
         .bind(self.mail)
         .bind(self.holder)
-        .bind(state.as_str())
+        .bind(state)
         .bind(self.ctx.clock.now())
         .bind(why)
         .execute(&self.ctx.db)
@@ -482,7 +463,10 @@ fn mailbox((name, address): &Correspondent) -> Option<Mailbox> {
         true => domain.to_owned(),
         false => url::Host::parse(domain).ok()?.to_string(),
     };
-    let address = Address::new(local, domain).ok().filter(|address| !address.as_ref().contains(char::is_control))?;
+    let address = Address::new(local, domain).ok()?;
+    if address.user().contains(char::is_control) || address.domain().contains(char::is_control) {
+        return None;
+    }
     let name = name.as_deref().map(|name| one_line(name).trim().to_owned()).filter(|name| !name.is_empty());
     Some(Mailbox::new(name, address))
 }
@@ -504,10 +488,11 @@ fn is_break(character: char) -> bool {
 
 /// Writes each mail to `dir` (made when missing) to be looked at: the message `.eml`, and its parts `.txt`, `.html`
 /// and, with an invitation, `.ics`.
-pub fn write_preview(dir: &Path, from: &str, mails: &[(&str, Email)]) -> io::Result<()> {
+pub fn write_preview(dir: &Path, mails: &[(&str, Email)]) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     for (stem, email) in mails {
-        let message = compose(email, from, Uuid::nil(), DateTime::UNIX_EPOCH).map_err(io::Error::other)?;
+        let message =
+            compose(email, "info@umemployed.com", Uuid::nil(), DateTime::UNIX_EPOCH).map_err(io::Error::other)?;
         let write = |extension: &str, content: &[u8]| fs::write(dir.join(stem).with_extension(extension), content);
         write("eml", &message.formatted())?;
         write("txt", email.text.as_bytes())?;
@@ -626,24 +611,37 @@ mod tests {
 
     #[test]
     fn line_breaks_of_a_subject_become_spaces_and_other_scripts_survive() {
-        let raw = composed(&Email { subject: "Grüße\r\nBcc: eve@x.test – 面接".to_owned(), ..email() });
+        let raw = composed(&Email { subject: "Dev\r\nBcc: eve@x.test – Grüße 面接".to_owned(), ..email() });
         let message = parsed(&raw);
         assert!(header(&message, "Bcc").is_empty());
-        assert_eq!(message.subject(), Some("Grüße  Bcc: eve@x.test – 面接"));
+        assert_eq!(message.subject(), Some("Dev  Bcc: eve@x.test – Grüße 面接"));
         assert!(raw.is_ascii());
     }
 
     #[test]
     fn an_international_domain_is_written_in_ascii() {
         let address = mailbox(&(None, " jürgen@bücher.example ".to_owned())).unwrap();
-        assert_eq!(address.email.as_ref(), "jürgen@xn--bcher-kva.example");
+        assert_eq!(address.email.to_string(), "jürgen@xn--bcher-kva.example");
     }
 
     #[test]
     fn what_is_no_address_is_refused_as_recipient_and_left_out_as_reply_to() {
-        for wrong in ["", "carl", "@x.test", "carl@", "carl@x.test\r\nBcc: eve@x.test", "a b@x.test", "c@x.test>", "carl@x..test"] {
+        for wrong in [
+            "",
+            "carl",
+            "@x.test",
+            "carl@",
+            "carl@x.test\r\nBcc: eve@x.test",
+            "a b@x.test",
+            "c@x.test>",
+            "carl@x..test",
+        ] {
             let to = Email { to: (None, wrong.to_owned()), ..email() };
-            assert_eq!(compose(&to, FROM, Uuid::nil(), DateTime::UNIX_EPOCH).err(), Some(Unusable::Recipient), "{wrong}");
+            assert_eq!(
+                compose(&to, FROM, Uuid::nil(), DateTime::UNIX_EPOCH).err(),
+                Some(Unusable::Recipient),
+                "{wrong}"
+            );
             let raw = composed(&Email { reply_to: Some((None, wrong.to_owned())), ..email() });
             assert!(header(&parsed(&raw), "Reply-To").is_empty(), "{wrong}");
         }
@@ -677,12 +675,9 @@ mod tests {
     #[test]
     fn names_in_the_table_are_read_back() {
         for kind in Kind::ALL {
-            assert_eq!(Kind::parse(kind.as_str()), Some(kind));
+            assert_eq!(Kind::parse(kind.as_str()).unwrap(), kind);
         }
-        for state in State::ALL {
-            assert_eq!(State::parse(state.as_str()), Some(state));
-        }
-        assert_eq!(State::parse("queued"), None);
+        assert!(Kind::parse("poem").is_err());
     }
 
     proptest! {
@@ -712,7 +707,7 @@ mod tests {
             let message = compose(&Email { to: (None, address), ..mail }, FROM, Uuid::nil(), DateTime::UNIX_EPOCH);
             if let Ok(message) = message {
                 prop_assert_eq!(message.envelope().to().len(), 1);
-                prop_assert!(!message.envelope().to()[0].as_ref().contains(|c: char| c.is_control()));
+                prop_assert!(!message.envelope().to()[0].to_string().contains(char::is_control));
             }
         }
     }
