@@ -168,7 +168,11 @@ impl Relay {
 
 /// One mail over an open connection, which is dropped by the caller on any fault.
 async fn transfer(connection: &mut AsyncSmtpConnection, envelope: &Envelope, content: &[u8]) -> Result<(), Fault> {
-    let ascii = envelope.from().into_iter().chain(envelope.to()).all(|address| address.user().is_ascii() && address.domain().is_ascii());
+    let ascii = envelope
+        .from()
+        .into_iter()
+        .chain(envelope.to())
+        .all(|address| address.user().is_ascii() && address.domain().is_ascii());
     let mut parameters = Vec::new();
     // Our content is ASCII unless a header holds such an address. A server without these extensions says so itself.
     if !ascii {
