@@ -195,6 +195,9 @@ impl World {
     }
 }
 
+/// Who waits for a lock in this database.
+const WAITING: &str = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+
 async fn until_async(mut ready: impl AsyncFnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     while !ready().await {
@@ -245,7 +248,7 @@ async fn killed_between_googles_answer_and_the_commit() {
     let mut tx = blocker.begin().await.unwrap();
     sqlx::query("LOCK TABLE notifications_notification").execute(&mut *tx).await.unwrap();
     let waiting = until_async(async || {
-        world.count("pg_locks WHERE NOT granted AND relation = 'notifications_notification'::regclass").await > 0
+        world.count(WAITING).await > 0
     });
     world.kill_when(server, waiting).await;
     tx.rollback().await.unwrap();
@@ -284,17 +287,19 @@ async fn killed_between_the_smtp_servers_acceptance_and_our_note_of_it() {
         sqlx::query("SELECT FROM company_interview FOR UPDATE").execute(&mut *tx).await.unwrap();
         world.mailbox.release();
         until(|| (world.mailbox.mails().len() == 2).then_some(())).await;
-        until_async(async || world.count("pg_locks WHERE NOT granted").await > 0).await;
+        until_async(async || world.count(WAITING).await > 0).await;
         tx
     };
     let tx = world.kill_when(server, reached).await;
     // What the dead server asked for must not happen after all when the row is free again.
-    until_async(async || {
-        let ended = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
-                     AND pg_terminate_backend(pid)";
-        world.count(ended).await == 0
-    })
-    .await;
+    sqlx::raw_sql(
+        "SELECT CASE WHEN datname = current_database() AND wait_event_type = 'Lock' THEN pg_terminate_backend(pid) END
+         FROM pg_stat_activity",
+    )
+    .execute(&world.database.pool)
+    .await
+    .unwrap();
+    until_async(async || world.count(WAITING).await == 0).await;
     tx.rollback().await.unwrap();
     let _server = world.serve().await;
     world.let_a_minute_pass().await;

@@ -29,11 +29,8 @@ use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap, redirect::P
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::net::TcpListener;
-use tracing_subscriber::{
-    Layer,
-    layer::{Context as LayerContext, SubscriberExt},
-    util::SubscriberInitExt,
-};
+use tracing::span;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use database::TestDatabase;
 
@@ -324,19 +321,32 @@ pub async fn until<T>(mut ready: impl FnMut() -> Option<T>) -> T {
 
 /// How many SQL statements ran meanwhile, in this test's thread: the server runs in it too.
 pub async fn counting_statements<T>(work: impl Future<Output = T>) -> (T, usize) {
-    #[derive(Clone, Default)]
     struct Counter(Arc<AtomicUsize>);
 
-    impl<S: tracing::Subscriber> Layer<S> for Counter {
-        fn on_event(&self, event: &tracing::Event<'_>, _: LayerContext<'_, S>) {
-            if event.metadata().target() == "sqlx::query" {
-                self.0.fetch_add(1, Ordering::Relaxed);
-            }
+    impl tracing::Subscriber for Counter {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            metadata.target() == "sqlx::query"
         }
+
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+        fn enter(&self, _: &span::Id) {}
+
+        fn exit(&self, _: &span::Id) {}
     }
 
-    let counter = Counter::default();
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(counter.clone()));
+    let counter = Arc::new(AtomicUsize::new(0));
+    let _guard = tracing::subscriber::set_default(Counter(counter.clone()));
     let outcome = work.await;
-    (outcome, counter.0.load(Ordering::Relaxed))
+    (outcome, counter.load(Ordering::Relaxed))
 }
