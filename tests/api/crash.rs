@@ -7,7 +7,6 @@
 use std::{
     net::Ipv4Addr,
     process::{Child, Command, Stdio},
-    time::Duration,
 };
 
 use interviews::{
@@ -197,14 +196,6 @@ impl World {
 
 /// Who waits for a lock in this database.
 const WAITING: &str = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-
-async fn until_async(mut ready: impl AsyncFnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    while !ready().await {
-        assert!(tokio::time::Instant::now() < deadline, "waited in vain");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
 
 #[tokio::test]
 async fn killed_while_google_has_not_made_the_event_yet() {

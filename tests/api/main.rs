@@ -9,6 +9,8 @@ mod cluster;
 mod crash;
 mod framework;
 mod google;
+mod mails;
+mod portal;
 mod reading;
 mod scheduling;
 mod support;

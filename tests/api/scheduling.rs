@@ -438,14 +438,6 @@ async fn until_calls(app: &TestApp, call: Call, count: usize) {
     until(|| (app.google.requests().iter().filter(|seen| seen.call == call).count() >= count).then_some(())).await
 }
 
-async fn until_async(mut ready: impl AsyncFnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
-    while !ready().await {
-        assert!(tokio::time::Instant::now() < deadline, "waited in vain");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-}
-
 #[tokio::test]
 async fn example_25_when_google_refuses_or_fails_nothing_is_left() {
     let app = TestApp::start().await;

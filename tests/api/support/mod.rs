@@ -319,6 +319,15 @@ pub async fn until<T>(mut ready: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Polls until it is so, for at most twenty seconds.
+pub async fn until_async(mut ready: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !ready().await {
+        assert!(tokio::time::Instant::now() < deadline, "waited in vain");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// How many SQL statements ran meanwhile, in this test's thread: the server runs in it too.
 pub async fn counting_statements<T>(work: impl Future<Output = T>) -> (T, usize) {
     struct Counter(Arc<AtomicUsize>);
