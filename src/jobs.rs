@@ -51,7 +51,7 @@ pub type Run = fn(Context, Job) -> Pin<Box<dyn Future<Output = anyhow::Result<Ou
 
 /// Queues `job`, to run at `run_at` or soon after, when the caller's transaction commits.
 pub async fn enqueue(db: &mut PgConnection, job: &Job, run_at: DateTime<Utc>) -> sqlx::Result<()> {
-    sqlx::query("SELECT ivs_jobs.add_job('job', payload := $1, run_at := $2, job_key := $3)")
+    sqlx::query("SELECT ivs_jobs.add_job('job', payload := $1::json, run_at := $2, job_key := $3)")
         .bind(Json(job))
         .bind(run_at)
         .bind(job.key())

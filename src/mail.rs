@@ -128,12 +128,7 @@ pub struct Email {
 /// Queues `mail` with its job, which first runs after `wait`: the head start of a request that sends it itself.
 ///
 /// Belongs into the transaction of what causes the mail. Without an SMTP server (`ctx.smtp`) nothing should be queued.
-pub async fn enqueue(
-    db: &mut PgConnection,
-    now: DateTime<Utc>,
-    mail: NewMail,
-    wait: Duration,
-) -> sqlx::Result<Uuid> {
+pub async fn enqueue(db: &mut PgConnection, now: DateTime<Utc>, mail: NewMail, wait: Duration) -> sqlx::Result<Uuid> {
     let id = random_uuid();
     sqlx::query(
         "INSERT INTO ivs_mail (id, kind, interview_id, user_id, recipient, sequence, state, attempts, created_at)
@@ -262,7 +257,10 @@ where
 /// What stands in the row of a mail that could not be leased.
 async fn standing(ctx: &Context, id: Uuid) -> anyhow::Result<Delivery> {
     let row: Option<(String, Option<DateTime<Utc>>)> =
-        sqlx::query_as("SELECT state, leased_until FROM ivs_mail WHERE id = $1").bind(id).fetch_optional(&ctx.db).await?;
+        sqlx::query_as("SELECT state, leased_until FROM ivs_mail WHERE id = $1")
+            .bind(id)
+            .fetch_optional(&ctx.db)
+            .await?;
     Ok(match row {
         Some((state, leased_until)) if state == "queued" => {
             let left = leased_until.map_or(TimeDelta::zero(), |until| until - ctx.clock.now());
@@ -493,7 +491,8 @@ fn is_break(character: char) -> bool {
 pub fn write_preview(dir: &Path, mails: &[(&str, Email)]) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     for (stem, email) in mails {
-        let message = compose(email, "info@umemployed.com", Uuid::nil(), DateTime::UNIX_EPOCH).map_err(io::Error::other)?;
+        let message =
+            compose(email, "info@umemployed.com", Uuid::nil(), DateTime::UNIX_EPOCH).map_err(io::Error::other)?;
         let write = |extension: &str, content: &[u8]| fs::write(dir.join(stem).with_extension(extension), content);
         write("eml", &message.formatted())?;
         write("txt", email.text.as_bytes())?;
@@ -612,11 +611,10 @@ mod tests {
 
     #[test]
     fn line_breaks_of_a_subject_become_spaces_and_other_scripts_survive() {
-        let raw = composed(&Email { subject: "Grüße\r\nBcc: eve@x.test – 面接".to_owned(), ..email() });
+        let raw = composed(&Email { subject: "Dev\r\nBcc: eve@x.test – Grüße 面接".to_owned(), ..email() });
         let message = parsed(&raw);
         assert!(header(&message, "Bcc").is_empty());
-        println!("{:?}", header(&message, "Subject"));
-        assert_eq!(message.subject(), Some("Grüße  Bcc: eve@x.test – 面接"));
+        assert_eq!(message.subject(), Some("Dev  Bcc: eve@x.test – Grüße 面接"));
         assert!(raw.is_ascii());
     }
 
@@ -628,9 +626,22 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused_as_recipient_and_left_out_as_reply_to() {
-        for wrong in ["", "carl", "@x.test", "carl@", "carl@x.test\r\nBcc: eve@x.test", "a b@x.test", "c@x.test>", "carl@x..test"] {
+        for wrong in [
+            "",
+            "carl",
+            "@x.test",
+            "carl@",
+            "carl@x.test\r\nBcc: eve@x.test",
+            "a b@x.test",
+            "c@x.test>",
+            "carl@x..test",
+        ] {
             let to = Email { to: (None, wrong.to_owned()), ..email() };
-            assert_eq!(compose(&to, FROM, Uuid::nil(), DateTime::UNIX_EPOCH).err(), Some(Unusable::Recipient), "{wrong}");
+            assert_eq!(
+                compose(&to, FROM, Uuid::nil(), DateTime::UNIX_EPOCH).err(),
+                Some(Unusable::Recipient),
+                "{wrong}"
+            );
             let raw = composed(&Email { reply_to: Some((None, wrong.to_owned())), ..email() });
             assert!(header(&parsed(&raw), "Reply-To").is_empty(), "{wrong}");
         }

@@ -98,7 +98,10 @@ impl Smtp {
         let content = message.formatted();
         if let Some(mut connection) = self.0.kept().await {
             match transfer(&mut connection, message.envelope(), &content).await {
-                Ok(()) => return Ok(self.0.keep(connection)),
+                Ok(()) => {
+                    self.0.keep(connection);
+                    return Ok(());
+                }
                 Err(fault) if fault.in_doubt() => return Err(fault.into()),
                 // It may be the connection's fault (closed meanwhile, or too many mails on it): ask on a fresh one.
                 Err(_) => {}
@@ -168,7 +171,11 @@ impl Relay {
 
 /// One mail over an open connection, which is dropped by the caller on any fault.
 async fn transfer(connection: &mut AsyncSmtpConnection, envelope: &Envelope, content: &[u8]) -> Result<(), Fault> {
-    let ascii = envelope.from().into_iter().chain(envelope.to()).all(|address| address.user().is_ascii() && address.domain().is_ascii());
+    let ascii = envelope
+        .from()
+        .into_iter()
+        .chain(envelope.to())
+        .all(|address| address.user().is_ascii() && address.domain().is_ascii());
     let mut parameters = Vec::new();
     // Our content is ASCII unless a header holds such an address. A server without these extensions says so itself.
     if !ascii {

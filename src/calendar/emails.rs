@@ -84,7 +84,10 @@ mod tests {
     #[test]
     fn the_google_account_is_told_whom_it_now_serves_and_how_to_undo_it() {
         let (_, email) = samples().remove(0);
-        assert_eq!((email.subject.as_str(), email.to.1.as_str()), ("Google Calendar connected", "rita.recruiter@gmail.test"));
+        assert_eq!(
+            (email.subject.as_str(), email.to.1.as_str()),
+            ("Google Calendar connected", "rita.recruiter@gmail.test")
+        );
         assert_eq!((email.calendar, email.reply_to), (None, None));
         insta::assert_snapshot!(email.text, @r"
         Hi,

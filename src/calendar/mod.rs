@@ -371,11 +371,13 @@ async fn undo(ctx: &Context, intent: &Abandoned) {
 }
 
 async fn try_undo(ctx: &Context, intent: &Abandoned) -> anyhow::Result<()> {
+    let now = ctx.clock.now();
     let deleted = match &intent.event_id {
-        Some(event_id) => delete_event(ctx, intent.user_id, event_id, UNDO_BUDGET.min(ctx.settings.google_budget)).await,
+        Some(event_id) => {
+            delete_event(ctx, intent.user_id, event_id, UNDO_BUDGET.min(ctx.settings.google_budget)).await
+        }
         None => Ok(Deleted::Gone),
     };
-    let now = ctx.clock.now();
     let settled = intent.created_at + LATEST_INSERT;
     match deleted {
         Ok(Deleted::Gone) => store::forget_intent(&ctx.db, intent.id).await?,
@@ -386,7 +388,7 @@ async fn try_undo(ctx: &Context, intent: &Abandoned) -> anyhow::Result<()> {
         Err(error) => {
             let wait = TimeDelta::seconds(15 << (intent.attempts - 1).clamp(0, 7)).min(TimeDelta::minutes(30));
             tracing::info!(intent = %intent.id, ?error, seconds = wait.num_seconds(), "an event waits to be deleted");
-            store::postpone_intent(&ctx.db, intent.id, now + wait).await?;
+            store::postpone_intent(&ctx.db, intent.id, ctx.clock.now() + wait).await?;
         }
     }
     Ok(())
@@ -472,5 +474,159 @@ where
             return Err(setback);
         }
         ctx.clock.sleep(wait).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::Ipv4Addr,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use sqlx::postgres::PgPoolOptions;
+
+    use super::*;
+    use crate::{
+        clock::Clock,
+        config::Settings,
+        context::Parts,
+        dev::google::{Options, Simulator},
+    };
+
+    /// A simulator and a context that speaks with it; there is no database.
+    pub(super) async fn world(changes: &[(&str, &str)]) -> (Simulator, Context) {
+        let clock = Clock::manual("2026-11-20T12:00:00Z".parse().expect("an instant"));
+        let options = Options {
+            clock: clock.clone(),
+            client_id: "client".into(),
+            client_secret: "secret".into(),
+            state_file: None,
+            accounts: vec!["rita@gmail.test".into()],
+        };
+        let google = Simulator::start((Ipv4Addr::LOCALHOST, 0).into(), options).await.expect("a free port");
+        let ctx = context(google.url(), changes, clock);
+        (google, ctx)
+    }
+
+    pub(super) fn context(google: &str, changes: &[(&str, &str)], clock: Clock) -> Context {
+        let urls = [
+            ("GOOGLE_AUTH_URI", format!("{google}/o/oauth2/auth")),
+            ("GOOGLE_TOKEN_URI", format!("{google}/token")),
+            ("GOOGLE_REVOKE_URI", format!("{google}/revoke")),
+            ("GOOGLE_CALENDAR_API_BASE", google.to_owned()),
+        ];
+        let fixed = [
+            ("DATABASE_URL", "postgres://127.0.0.1:1/none"),
+            ("SECRET_KEY", "key"),
+            ("PUBLIC_URL", "https://api.test"),
+            ("GOOGLE_CLIENT_ID", "client"),
+            ("GOOGLE_CLIENT_SECRET", "secret"),
+            ("TOKEN_ENCRYPTION_KEY", "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="),
+            ("EMAIL_HOST", "mail.test"),
+        ];
+        let urls = urls.iter().map(|(name, value)| (*name, value.as_str()));
+        let all: Vec<(&str, &str)> = changes.iter().copied().chain(urls).chain(fixed).collect();
+        let value = |name: &str| all.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let settings = Settings::from_layers(|name| value(name).filter(|value| !value.is_empty())).expect("settings");
+        let db = PgPoolOptions::new().acquire_timeout(Duration::from_millis(50));
+        let db = db.connect_lazy("postgres://127.0.0.1:1/none").expect("a URL");
+        Context::new(Parts { settings, clock, db, http: reqwest::Client::new(), smtp: None, tasks: Default::default() })
+    }
+
+    #[test]
+    fn what_may_help_is_tried_again_and_nothing_else() {
+        let passes = |status: u16, reason: &str| {
+            let status = StatusCode::from_u16(status).expect("a status");
+            matches!(Setback::of(status, &HeaderMap::new(), reason), Setback::Passing { .. })
+        };
+        for (status, reason) in [
+            (429, ""),
+            (429, "rateLimitExceeded"),
+            (500, "backendError"),
+            (503, ""),
+            (599, ""),
+            (403, "rateLimitExceeded"),
+            (403, "userRateLimitExceeded"),
+        ] {
+            assert!(passes(status, reason), "{status} {reason}");
+        }
+        for (status, reason) in [
+            (400, "badRequest"),
+            (401, "authError"),
+            (403, ""),
+            (403, "quotaExceeded"),
+            (403, "forbidden"),
+            (404, "notFound"),
+            (409, "duplicate"),
+            (410, "deleted"),
+            (412, "rateLimitExceeded"),
+            (302, ""),
+        ] {
+            assert!(!passes(status, reason), "{status} {reason}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_read_in_seconds() {
+        let asked = |value: &str| {
+            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, value.parse().expect("a header"))]);
+            match Setback::of(StatusCode::TOO_MANY_REQUESTS, &headers, "") {
+                Setback::Passing { retry_after, .. } => retry_after,
+                Setback::Refused { .. } => panic!("429 passes"),
+            }
+        };
+        assert_eq!(asked("3"), Some(Duration::from_secs(3)));
+        assert_eq!(asked("soon"), None);
+        assert_eq!(asked("-1"), None);
+    }
+
+    /// What four failing attempts with this setback come to, and how many there were.
+    async fn attempts(ctx: &Context, budget: Duration, setback: fn() -> Setback) -> (Setback, usize) {
+        let count = AtomicUsize::new(0);
+        let outcome = retrying(ctx, Instant::now() + budget, "test", || async {
+            count.fetch_add(1, Ordering::Relaxed);
+            Err::<(), _>(setback())
+        });
+        (outcome.await.expect_err("every attempt fails"), count.into_inner())
+    }
+
+    #[tokio::test]
+    async fn four_attempts_are_made_and_one_at_what_is_refused() {
+        let ctx = context("http://127.0.0.1:1", &[], Clock::manual(DateTime::UNIX_EPOCH));
+        let minute = Duration::from_secs(60);
+        assert!(matches!(attempts(&ctx, minute, || Setback::passing("x")).await, (Setback::Passing { .. }, 4)));
+        let refused = || Setback::Refused { status: StatusCode::NOT_FOUND, reason: String::new() };
+        assert!(matches!(attempts(&ctx, minute, refused).await, (Setback::Refused { .. }, 1)));
+    }
+
+    #[tokio::test]
+    async fn no_attempt_is_made_when_the_wait_for_it_outlasts_the_budget() {
+        let ctx = context("http://127.0.0.1:1", &[], Clock::manual(DateTime::UNIX_EPOCH));
+        let millis = Duration::from_millis;
+        assert_eq!(attempts(&ctx, millis(300), || Setback::passing("x")).await.1, 1);
+        assert_eq!(attempts(&ctx, Duration::ZERO, || Setback::passing("x")).await.1, 0);
+        // A Retry-After that does not fit is not waited for; the usual waits are.
+        let late = || Setback::Passing { why: String::new(), retry_after: Some(Duration::from_secs(3600)) };
+        assert_eq!(attempts(&ctx, Duration::from_secs(60), late).await.1, 4);
+    }
+
+    #[tokio::test]
+    async fn a_retry_after_that_fits_is_waited_for() {
+        let ctx = context("http://127.0.0.1:1", &[], Clock::System);
+        let begun = Instant::now();
+        let soon = || Setback::Passing { why: String::new(), retry_after: Some(Duration::from_millis(20)) };
+        assert_eq!(attempts(&ctx, Duration::from_secs(60), soon).await.1, 4);
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_millis(60) && took < Duration::from_millis(500), "{took:?}");
+    }
+
+    #[test]
+    fn a_navigation_is_known_by_its_mode_or_by_wanting_html() {
+        let of = |name: &'static str, value: &str| {
+            is_navigation(&HeaderMap::from_iter([(name.parse().expect("a name"), value.parse().expect("a value"))]))
+        };
+        assert!(of("sec-fetch-mode", "navigate") && of("accept", "text/html,application/xhtml+xml;q=0.9"));
+        assert!(!of("sec-fetch-mode", "cors") && !of("accept", "*/*") && !of("accept", "application/json"));
     }
 }

@@ -495,9 +495,10 @@ mod tests {
                 assert!(email.html.contains(&format!(">{label}</td>")), "{label}");
                 assert!(email.html.contains(&format!(">{value}</td>")), "{value}");
             }
-            for link in
-                ["https://interviews.example.com/interviews/456/join/?token=TOKEN", "https://meet.google.com/abc-defg-hij"]
-            {
+            for link in [
+                "https://interviews.example.com/interviews/456/join/?token=TOKEN",
+                "https://meet.google.com/abc-defg-hij",
+            ] {
                 assert!(email.html.contains(&format!(r#"" href="{link}""#)), "{link}");
             }
         }

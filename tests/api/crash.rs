@@ -14,7 +14,7 @@ use interviews::{
     clock::Clock,
     dev::{
         google::{self, Call, Fault, FaultKind, Simulator},
-        mailbox::{self, Mailbox},
+        mailbox::{self, Mailbox, Step},
     },
 };
 use reqwest::{Method, StatusCode};
@@ -150,13 +150,19 @@ impl World {
     }
 
     /// Schedules, kills the server once `reached` says so, and checks that the client got no answer.
-    async fn kill_when(&self, server: Server, reached: impl Future<Output = ()>) {
+    async fn kill_when<T>(&self, server: Server, reached: impl Future<Output = T>) -> T {
         let killed = async {
-            reached.await;
+            let reached = reached.await;
             drop(server);
+            reached
         };
-        let (answer, ()) = tokio::join!(self.schedule(), killed);
+        let (answer, reached) = tokio::join!(self.schedule(), killed);
         assert_eq!(answer, None, "the server answered before it was killed");
+        reached
+    }
+
+    async fn until_mails_hang(&self) {
+        until(|| (self.mailbox.hanging() == 2).then_some(())).await
     }
 
     /// Nothing is left of the booking, the client is told nothing wrong, and the same request then works.
@@ -181,13 +187,16 @@ impl World {
         assert_eq!(self.count("notifications_notification").await, 1);
         let received = self.mailbox.mails();
         assert_eq!(received.len(), mails);
-        let mut ids: Vec<String> = received.iter().map(|mail| mail.message_id()).collect();
+        let mut ids: Vec<String> = received.iter().map(|mail| mail.header("Message-ID").unwrap()).collect();
         ids.sort();
         ids.dedup();
         assert_eq!(ids.len(), 2, "copies have one Message-ID");
         until_async(async || self.count("ivs_mail WHERE state = 'sent' AND kind = 'scheduled'").await == 2).await;
     }
 }
+
+/// Who waits for a lock in this database.
+const WAITING: &str = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
 
 async fn until_async(mut ready: impl AsyncFnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
@@ -239,7 +248,7 @@ async fn killed_between_googles_answer_and_the_commit() {
     let mut tx = blocker.begin().await.unwrap();
     sqlx::query("LOCK TABLE notifications_notification").execute(&mut *tx).await.unwrap();
     let waiting = until_async(async || {
-        world.count("pg_locks WHERE NOT granted AND relation = 'notifications_notification'::regclass").await > 0
+        world.count(WAITING).await > 0
     });
     world.kill_when(server, waiting).await;
     tx.rollback().await.unwrap();
@@ -252,10 +261,10 @@ async fn killed_after_the_commit_before_any_mail() {
     let world = World::new().await;
     let server = world.serve().await;
     world.connect().await;
-    world.mailbox.order(mailbox::Fault::HangAfterConnect, 2);
-    let committed = until_async(async || world.count("company_interview").await == 4);
-    world.kill_when(server, committed).await;
-    world.mailbox.clear_faults();
+    world.mailbox.order(Step::Sender, mailbox::Fault::Hang, 2);
+    world.kill_when(server, world.until_mails_hang()).await;
+    assert_eq!(world.count("company_interview").await, 4);
+    world.mailbox.release();
     let _server = world.serve().await;
     world.let_a_minute_pass().await;
     world.assert_made(2).await;
@@ -269,11 +278,29 @@ async fn killed_between_the_smtp_servers_acceptance_and_our_note_of_it() {
     let world = World::new().await;
     let server = world.serve().await;
     world.connect().await;
-    // Both mails are taken; neither acceptance is ever heard of.
-    world.mailbox.order(mailbox::Fault::HangAfterData, 2);
-    let taken = async { until(|| (world.mailbox.mails().len() == 2).then_some(())).await };
-    world.kill_when(server, taken).await;
-    world.mailbox.clear_faults();
+    world.mailbox.order(Step::Sender, mailbox::Fault::Hang, 2);
+    let mut blocker = PgConnection::connect(&world.database.url).await.unwrap();
+    let reached = async {
+        world.until_mails_hang().await;
+        // The note touches the interview too: it has to wait.
+        let mut tx = blocker.begin().await.unwrap();
+        sqlx::query("SELECT FROM company_interview FOR UPDATE").execute(&mut *tx).await.unwrap();
+        world.mailbox.release();
+        until(|| (world.mailbox.mails().len() == 2).then_some(())).await;
+        until_async(async || world.count(WAITING).await > 0).await;
+        tx
+    };
+    let tx = world.kill_when(server, reached).await;
+    // What the dead server asked for must not happen after all when the row is free again.
+    sqlx::raw_sql(
+        "SELECT CASE WHEN datname = current_database() AND wait_event_type = 'Lock' THEN pg_terminate_backend(pid) END
+         FROM pg_stat_activity",
+    )
+    .execute(&world.database.pool)
+    .await
+    .unwrap();
+    until_async(async || world.count(WAITING).await == 0).await;
+    tx.rollback().await.unwrap();
     let _server = world.serve().await;
     world.let_a_minute_pass().await;
     world.assert_made(4).await;

@@ -73,7 +73,7 @@ async fn a_recruiter_connects_and_the_google_account_is_told() {
     let [mail] = &mails[..] else { panic!("{} mails", mails.len()) };
     assert_eq!((mail.subject(), mail.envelope_to.clone()), ("Google Calendar connected".into(), vec!["rita@gmail.test".to_string()]));
     assert!(mail.text().contains("rita@x.test"));
-    assert_eq!(mail.calendar(), None);
+    assert!(mail.calendar().is_none());
 }
 
 #[tokio::test]

@@ -116,7 +116,7 @@ async fn example_15_a_google_meet_interview_is_made_everywhere_once() {
     assert_eq!(mails.len(), 2);
     for mail in &mails {
         assert_eq!(mail.subject(), "Interview Scheduled: Software Engineer");
-        assert!(mail.calendar().unwrap().contains("DTSTART:20300201T190000Z\r\n"));
+        assert!(mail.calendar().unwrap().text.contains("DTSTART:20300201T190000Z\r\n"));
     }
     assert_eq!(app.count("ivs_intent").await, 0);
     app.advance(std::time::Duration::from_secs(60));
@@ -588,7 +588,7 @@ async fn the_zone_is_honoured_at_google_and_in_the_invitation() {
         assert_eq!(instant.format("%Y%m%dT%H%M%SZ").to_string(), utc, "{zone}");
         assert_eq!(start["timeZone"], zone);
         for mail in app.mails(2).await {
-            assert!(mail.calendar().unwrap().contains(&format!("DTSTART:{utc}\r\n")), "{zone}");
+            assert!(mail.calendar().unwrap().text.contains(&format!("DTSTART:{utc}\r\n")), "{zone}");
         }
     }
 }

@@ -23,16 +23,14 @@ use interviews::{
         google::{self, Simulator},
         mailbox::{Mailbox, Received},
     },
-    jobs,
+    jobs, telemetry,
 };
 use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap, redirect::Policy};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::net::TcpListener;
-use tracing_subscriber::{
-    Layer,
-    layer::{Context as LayerContext, SubscriberExt},
-};
+use tracing::span;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use database::TestDatabase;
 
@@ -92,6 +90,9 @@ impl TestApp {
 
     /// The same with these settings instead of the usual ones; an empty value unsets.
     pub async fn start_with(settings: &[(&str, &str)]) -> TestApp {
+        // What the server logs is shown with a test that fails.
+        let lines = tracing_subscriber::fmt::TestWriter::new;
+        _ = telemetry::subscriber("warn", lines, false).unwrap().try_init();
         let database = database::fresh().await;
         sqlx::raw_sql(include_str!("fixture.sql")).execute(&database.pool).await.unwrap();
         let clock = Clock::manual(NOW.parse().unwrap());
@@ -173,7 +174,7 @@ impl TestApp {
 
     /// Somebody of the fixture, with an access token as Django makes them.
     pub fn user(&self, id: i64) -> User<'_> {
-        User { app: self, id, token: access_token(self.now(), id) }
+        User { app: self, token: access_token(self.now(), id) }
     }
 
     /// How many rows a table has.
@@ -227,7 +228,6 @@ impl Drop for TestApp {
 /// Somebody who calls the API.
 pub struct User<'a> {
     pub app: &'a TestApp,
-    pub id: i64,
     pub token: String,
 }
 
@@ -321,19 +321,32 @@ pub async fn until<T>(mut ready: impl FnMut() -> Option<T>) -> T {
 
 /// How many SQL statements ran meanwhile, in this test's thread: the server runs in it too.
 pub async fn counting_statements<T>(work: impl Future<Output = T>) -> (T, usize) {
-    #[derive(Clone, Default)]
     struct Counter(Arc<AtomicUsize>);
 
-    impl<S: tracing::Subscriber> Layer<S> for Counter {
-        fn on_event(&self, event: &tracing::Event<'_>, _: LayerContext<'_, S>) {
-            if event.metadata().target() == "sqlx::query" {
-                self.0.fetch_add(1, Ordering::Relaxed);
-            }
+    impl tracing::Subscriber for Counter {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            metadata.target() == "sqlx::query"
         }
+
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+        fn enter(&self, _: &span::Id) {}
+
+        fn exit(&self, _: &span::Id) {}
     }
 
-    let counter = Counter::default();
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(counter.clone()));
+    let counter = Arc::new(AtomicUsize::new(0));
+    let _guard = tracing::subscriber::set_default(Counter(counter.clone()));
     let outcome = work.await;
-    (outcome, counter.0.load(Ordering::Relaxed))
+    (outcome, counter.load(Ordering::Relaxed))
 }
