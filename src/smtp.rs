@@ -98,7 +98,10 @@ impl Smtp {
         let content = message.formatted();
         if let Some(mut connection) = self.0.kept().await {
             match transfer(&mut connection, message.envelope(), &content).await {
-                Ok(()) => return Ok(self.0.keep(connection)),
+                Ok(()) => {
+                    self.0.keep(connection);
+                    return Ok(());
+                }
                 Err(fault) if fault.in_doubt() => return Err(fault.into()),
                 // It may be the connection's fault (closed meanwhile, or too many mails on it): ask on a fresh one.
                 Err(_) => {}

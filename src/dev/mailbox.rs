@@ -424,12 +424,8 @@ impl Dialogue {
                 self.shared.store(envelope, content).await?;
                 return Err(ErrorKind::ConnectionAborted.into());
             }
-            Some(fault) => {
-                if !self.suffer(fault).await? {
-                    return Ok(());
-                }
-            }
-            None => {}
+            Some(fault) if !self.suffer(fault).await? => return Ok(()),
+            Some(_) | None => {}
         }
         match self.shared.store(envelope, content).await {
             Ok(()) => self.reply("250 2.0.0 Kept").await,
