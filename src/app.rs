@@ -32,6 +32,7 @@ use crate::{
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Puts the shared parts together.
+#[allow(clippy::disallowed_methods, reason = "the one client, with time limits")]
 pub fn context(settings: Settings, clock: Clock, db: PgPool) -> anyhow::Result<Context> {
     let http = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
@@ -63,10 +64,9 @@ fn routes() -> OpenApiRouter<Context> {
 /// The whole service, doors included.
 pub fn router(ctx: Context) -> Router {
     let (router, document) = routes().split_for_parts();
-    let origins = ctx.settings.allowed_origins.clone();
     let inside = router.with_state(ctx.clone());
-    let authenticate = middleware::from_fn_with_state(ctx, auth::authenticate);
-    layers::door(inside, Routes::from_openapi(&document), origins, authenticate)
+    let authenticate = middleware::from_fn_with_state(ctx.clone(), auth::authenticate);
+    layers::door(inside, Routes::from_openapi(&document), &ctx.settings.allowed_origins, authenticate)
 }
 
 /// Whether the process serves; asks nothing else.
@@ -153,6 +153,7 @@ pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken)
 }
 
 /// Cancelled by Ctrl-C or by SIGTERM; a second one ends the process at once.
+#[allow(clippy::disallowed_methods, reason = "whoever asks twice does not want to wait")]
 pub fn stop_signal() -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -132,7 +132,7 @@ impl Reader {
             match (environment(&name), from_file) {
                 (Some(_), Some(_)) => reader.faults.push(format!("{name}: give it or {name}_FILE, not both")),
                 (Some(value), None) => _ = reader.values.insert(key, value),
-                (None, Some(Ok(value))) => _ = reader.values.insert(key, value.trim_end().to_owned()),
+                (None, Some(Ok(value))) => _ = reader.values.insert(key, value.trim_end_matches(['\r', '\n']).to_owned()),
                 (None, Some(Err(error))) => {
                     reader.faults.push(format!("{name}_FILE: cannot read the file: {error}"));
                 }
@@ -195,7 +195,8 @@ impl Reader {
             self.fault("DATABASE_URL", "is not a postgres:// address");
         }
         let database_max_connections = self.number("DATABASE_MAX_CONNECTIONS", 2, 1000);
-        let secret_key = self.required("SECRET_KEY");
+        // As it stands: Django signs with every byte of it.
+        let secret_key = self.required("SECRET_KEY").and(self.values.get("secret_key").cloned());
         let google_auth_uri = self.uri("GOOGLE_AUTH_URI");
         let google_token_uri = self.uri("GOOGLE_TOKEN_URI");
         let google_revoke_uri = self.uri("GOOGLE_REVOKE_URI");

@@ -165,6 +165,8 @@ pub async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
         // Building an index on a large table takes as long as it takes.
         ("statement_timeout", "0"),
         ("idle_in_transaction_session_timeout", "0"),
+        // Not "relation already exists, skipping" at every start.
+        ("client_min_messages", "warning"),
     ]);
     let mut conn = PgConnection::connect_with(&options).await.context("cannot connect to the database")?;
     take_turn(&mut conn).await.context("waiting for the right to migrate the database")?;

@@ -15,10 +15,10 @@ use sqlx::{PgConnection, types::Json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::context::Context;
+use crate::{context::Context, db::JOBS_SCHEMA};
 
-/// The queue's own schema.
-pub const SCHEMA: &str = "ivs_jobs";
+
+
 
 const CONCURRENCY: usize = 8;
 
@@ -51,7 +51,7 @@ pub type Run = fn(Context, Job) -> Pin<Box<dyn Future<Output = anyhow::Result<Ou
 
 /// Queues `job`, to run at `run_at` or soon after, when the caller's transaction commits.
 pub async fn enqueue(db: &mut PgConnection, job: &Job, run_at: DateTime<Utc>) -> sqlx::Result<()> {
-    sqlx::query("SELECT ivs_jobs.add_job('job', payload := $1, run_at := $2, job_key := $3)")
+    sqlx::query("SELECT ivs_jobs.add_job('job', payload := $1::json, run_at := $2, job_key := $3)")
         .bind(Json(job))
         .bind(run_at)
         .bind(job.key())
@@ -83,7 +83,7 @@ async fn work_once(ctx: &Context, run: Run, stop: &CancellationToken) -> anyhow:
         .recovery_delay(Duration::ZERO);
     WorkerOptions::default()
         .pg_pool(ctx.db.clone())
-        .schema(SCHEMA)
+        .schema(JOBS_SCHEMA)
         .concurrency(CONCURRENCY)
         .poll_interval(Duration::from_secs(1))
         .local_queue(LocalQueueConfig::default())

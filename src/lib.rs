@@ -1,4 +1,138 @@
-//! UmEmployed Interviews: an interview-scheduling server.
+//! UmEmployed Interviews: a server that schedules interviews. A recruiter picks a candidate, a time and a zone; the
+//! server makes the Google Meet event, writes the interview, and sends both people one correct invitation. It runs
+//! beside a Django job portal on the same PostgreSQL database. This page says how it is built, and why. "Contract" in
+//! the modules' docs is the description of what it promises to its callers.
+//!
+//! # The map
+//!
+//! The modules below stand in the order in which they may use each other: a module uses `crate::X` only if X stands
+//! above it. So there are no circles, and whatever you read rests only on what you have read
+//! (`tests/api/architecture.rs` fails otherwise).
+//!
+//! | ground: no database, no HTTP | |
+//! |---|---|
+//! | `clock` | time and randomness: the only callers of the system's clock and generator |
+//! | `zone` | wall time and IANA zone → instant, by the tz database in the binary; gaps and overlaps |
+//! | `icalendar` | an invitation → RFC 5545 text, behind a sanitiser |
+//! | `secret` | sealed values, hashed tokens, comparison in constant time |
+//! | `config` | the settings: `config/default.toml` < `CONFIG_FILE` < environment |
+//! | `telemetry` | the log, and what never gets into it |
+//!
+//! | floor | |
+//! |---|---|
+//! | `db` | the pool; migrations that adopt Django's database or create one; constraints as client errors |
+//! | `smtp` | one SMTP server: what counts as refused, what is worth another try |
+//! | `context` | what every request and job works with; axum's state |
+//! | `http` | the door around all routes, typed requests, the one error type |
+//! | `jobs` | work to be done later, for certain: a thin face of graphile_worker |
+//! | `mail` | from a queued row to an accepted mail, once |
+//!
+//! | features | |
+//! |---|---|
+//! | `auth` | login, profile, Django's tokens and password hashes |
+//! | `calendar` | Google: OAuth, grants, events, and the undoing of what a dead request left there |
+//! | `interview` | scheduling, listing, opening, joining; the words of the mails |
+//! | `portal` | the pages that mailed links open |
+//! | `app` | the assembly: every route, every job, what runs beside the requests, the graceful stop |
+//!
+//! `dev` (a cargo feature, on by default, off in the container image) is what `cargo run` and the tests put around
+//! that: a private PostgreSQL, demo people, a Google simulator, a mailbox. `main.rs` is the command line and nothing
+//! else.
+//!
+//! A feature has at most these files, and none before it earns its place: `mod.rs` (routes and handlers), `model.rs`
+//! (pure rules), `store.rs` (SQL, private to the feature), a verb or a protocol for what crosses systems
+//! (`booking.rs`, `google.rs`), `emails.rs` (words).
+//!
+//! `.clippy.toml` keeps some calls in one place: time, randomness, the environment, the system's zones, HTTP clients.
+//!
+//! # One request, five rooms: scheduling
+//!
+//! 1. **Door** (`http::layers`). Request id and span, CORS, the look-up of the URL, slashes, `Accept`, a time limit;
+//!    then the caller's credentials, and only then the method.
+//! 2. **Cloakroom** (`http::extract`, `interview::model`). A typed, valid request, or a 4xx in Django's words. Nothing
+//!    later sees raw input.
+//! 3. **Desk** (`interview`). A short handler. It spawns the booking as a task of its own, which runs to its end even
+//!    when the client goes away, and which a graceful stop waits for.
+//! 4. **Office** (`interview::booking`). Transaction 1 records an *intent* with the event id that we chose. Outside any
+//!    transaction Google is asked to make the event of that id. Transaction 2 removes the intent and writes the
+//!    interview, the notification, the queued mails and the idempotency key's binding.
+//! 5. **Post room** (`mail`, `jobs`). After the commit the request's task sends both mails, each under a lease; a job
+//!    that falls due 30 s later is there in case it could not.
+//!
+//! Never: a network call inside a transaction; a pooled connection held while waiting for another system; a mail
+//! outside the queue; SQL in a handler; an error as a text.
+//!
+//! ## Why a crash loses and doubles nothing
+//!
+//! The intent's row is the referee. Exactly one of two things happens to it: transaction 2 removes it, or it is *given
+//! up*, by its own failed request or by a sweep once it is 45 s old, and can then no longer be removed by transaction 2.
+//!
+//! | killed | then |
+//! |---|---|
+//! | before transaction 1 commits | nothing has happened |
+//! | before, during or after the call to Google | the sweep gives the intent up and deletes the event of its id; one that Google does not know yet is looked for again, until no call can still be under way |
+//! | in transaction 2 | it committed or it did not: the next row of this table or the one before |
+//! | before the mails are accepted | their rows and jobs are committed; any instance sends them |
+//! | between the SMTP server's acceptance and our note of it | a second copy with the same `Message-ID`: the one thing that can double |
+//!
+//! A lost answer of Google cannot make a second event, because every try carries the same id: Google's 409 means that an
+//! earlier try worked. A second request with the same `Idempotency-Key` finds the key claimed (409) or bound (the
+//! first answer again); who takes over the key of a dead request gives up that request's intent in the same
+//! transaction, so of the two only one can commit.
+//!
+//! The process itself keeps nothing: all of this holds among any number of instances on one database. Leases (a mail
+//! being sent, a grant being refreshed) are rows with an end, so a dead holder blocks nobody for long.
+//!
+//! # Decisions, with their reasons
+//!
+//! * **Wall time and zone are the truth; instants are derived**, by the tz database compiled in. Debian's zones and
+//!   other crates' were an hour off in Vancouver, Edmonton and Casablanca in winter 2026. `starts_at` and `ends_at` are
+//!   a cache for SQL, which a sweep fills for rows that Django wrote. Never `AT TIME ZONE`.
+//! * **Our mails are the only invitations**: Google gets `sendUpdates=none`. Two senders would mean two calendar
+//!   entries. UID and organizer are Google's where there is an event, so that calendars see one.
+//! * **A mail is rendered when it is sent**, from the rows as they are then, with a fresh link token: the queue holds no
+//!   secret, and what is no longer true is dropped. `mail` stands below the features, so they pass it the rendering.
+//! * **One SMTP transport**, not an enum of SMTP, folder and memory: development and tests run a small SMTP server on
+//!   loopback, and so exercise the code that production runs. The pool of connections is ours: lettre's takes back a
+//!   connection in the middle of a mail, and does not tell a failed login from a refused recipient.
+//! * **The queue (graphile_worker) carries mails only.** Undoing intents, filling instants and removing what has expired
+//!   are sweeps by interval timers in every instance. They ask the tables what is to be done, so nothing need have been
+//!   queued for it, and `FOR UPDATE SKIP LOCKED` or conditional updates let instances share the work.
+//! * **One list of routes**: router, table of contents and OpenAPI document come from the same `routes!`, and the door
+//!   takes from the document which URLs there are, their methods, and which need credentials. How to check those it is
+//!   told by `app`, since `auth` stands above it.
+//! * **One crypto stack**, aws-lc-rs; neither `ring` nor OpenSSL is linked. CI checks it.
+//! * **Sealed grants**: OAuth secrets lie in the database as XChaCha20-Poly1305 envelopes bound to table, row and
+//!   column, so that one copied elsewhere does not open. Several keys may open, the first seals: keys can be changed.
+//! * **A grant is refreshed by one request at a time**, under a lease in the database; the others wait by polling,
+//!   without a connection in hand, and read the row again.
+//! * **The database validates under concurrency**: a named constraint's violation becomes the client's error where it
+//!   happens (`db::OnConstraint`).
+//! * **Migrations take turns by polling** `pg_try_advisory_lock`: a waiter blocked inside a statement would deadlock
+//!   with `CREATE INDEX CONCURRENTLY`.
+//! * **No framework of our own**: no traits with one implementation, no repositories, no second set of structs for rows.
+//!
+//! # Development mode
+//!
+//! `interviews dev` (what `cargo run` does when nothing is configured) is the production assembly with stand-ins for
+//! what it talks to, over real TCP: PostgreSQL as a private cluster on a unix socket, the Google simulator, an SMTP
+//! server that shows its mails as pages. What the environment sets is used instead. `serve` starts none of this.
+//!
+//! The cluster needs an installed PostgreSQL server, of which nothing is downloaded: programs that arrive unasked, for
+//! one platform out of many, are worse than one sentence that says what to install. A small guard process waits on a
+//! file lock and stops the cluster when its last user is gone, `kill -9` included, so nothing stands in the way of the
+//! next start. Tests share a second cluster without fsync, and each copies a migrated template database.
+//!
+//! The simulator is strict where Google is strict (single-use codes bound to client, redirect URI and PKCE challenge;
+//! `conferenceDataVersion`; 409 on a repeated id; a deleted event that can still be read) and can be told to fail. It
+//! shares no type with `calendar`, or it would agree with our mistakes.
+//!
+//! # Tests
+//!
+//! Pure rules have unit and property tests beside them. `tests/api` goes through the front door: the production
+//! assembly on a database of its own, a clock that is moved by hand, the simulator and the mailbox; jobs that are due by
+//! that clock run when the test says so, and a test that leaves due or failed jobs fails. `tests/ics_parsers.rs` has two
+//! parsers of others read our calendar objects. No mocks, no sleeps.
 
 // ground: no database, no HTTP
 pub mod clock;

@@ -58,7 +58,7 @@ pub fn masked(address: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{
         io::Write,
         sync::{Arc, Mutex},
@@ -66,8 +66,15 @@ mod tests {
 
     use super::*;
 
+    /// What a subscriber has written.
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Lines {
+        pub(crate) fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
 
     impl Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -84,7 +91,7 @@ mod tests {
         let writer = lines.clone();
         let subscriber = subscriber(log_filter, move || writer.clone(), false).unwrap();
         tracing::subscriber::with_default(subscriber, act);
-        String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
+        lines.text()
     }
 
     #[test]

@@ -1,1 +1,472 @@
-//! Not written yet.
+//! Who is calling: signing in with a Django password, the Bearer token of every later call, the caller's own profile.
+//!
+//! [`authenticate`] stands before every route and decides, by contract §4.3, who the caller is; a handler just asks for
+//! a [`CurrentUser`]. Neither an answer nor its time tells whether an e-mail has an account.
+
+pub mod jwt;
+pub mod password;
+mod store;
+
+use std::sync::Arc;
+
+use anyhow::{bail, ensure};
+use axum::{
+    Json,
+    extract::{FromRequestParts, Request, State},
+    http::{StatusCode, request::Parts},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use chrono::{DateTime, Timelike, Utc};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value, json};
+use sqlx::{Connection, PgConnection};
+use tokio::task::spawn_blocking;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use self::jwt::{Stranger, TokenType};
+use crate::{
+    context::Context,
+    http::{Error, Result, extract::RequestBody, layers::Route},
+};
+
+/// `POST /api/users/login/`, `GET /api/users/profile/`, `POST /api/users/google-auth/`.
+pub fn routes() -> OpenApiRouter<Context> {
+    OpenApiRouter::new().routes(routes!(login)).routes(routes!(profile)).routes(routes!(google_auth))
+}
+
+/// The user whose access token came with the request, as the database knows it now; also the body of the profile.
+#[derive(Clone, Debug, Serialize, ToSchema, sqlx::FromRow)]
+#[schema(as = Profile)]
+pub struct CurrentUser {
+    pub id: i64,
+    pub email: String,
+    pub username: String,
+    pub first_name: String,
+    pub last_name: String,
+    pub is_recruiter: bool,
+    pub is_applicant: bool,
+    pub has_resume: bool,
+    /// Django's flag; nothing here relies on it.
+    pub has_company: bool,
+    /// The company this user owns.
+    #[schema(required)]
+    pub company_id: Option<i64>,
+    #[serde(serialize_with = "timestamp")]
+    pub created_at: DateTime<Utc>,
+    #[serde(serialize_with = "timestamp")]
+    pub updated_at: DateTime<Utc>,
+}
+
+/// Django's form: UTC with `Z`, six digits of a fraction or none.
+fn timestamp<S: Serializer>(instant: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    let format = if instant.nanosecond() == 0 { "%FT%TZ" } else { "%FT%T%.6fZ" };
+    serializer.collect_str(&instant.format(format))
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for CurrentUser {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        parts.extensions.get().cloned().ok_or_else(|| Stranger::NoCredentials.refusal())
+    }
+}
+
+/// Middleware that puts the [`CurrentUser`] into the request or answers 401.
+///
+/// A bad Bearer header is refused on public API routes too. Outside `/api` and the routes that need credentials, the
+/// header is ignored. A request without a [`Route`] needs credentials.
+pub async fn authenticate(State(ctx): State<Context>, mut request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<Arc<Route>>();
+    let (required, api) = route.map_or((true, true), |route| (route.credentials, route.is_api()));
+    if required || api {
+        let user = match jwt::bearer(request.headers()) {
+            Ok(Some(token)) => bearer_of(&ctx, &token).await,
+            Ok(None) if !required => return next.run(request).await,
+            Ok(None) => Err(Stranger::NoCredentials.refusal()),
+            Err(stranger) => Err(stranger.refusal()),
+        };
+        match user {
+            Ok(user) => _ = request.extensions_mut().insert(user),
+            Err(error) => return error.into_response(),
+        }
+    }
+    next.run(request).await
+}
+
+async fn bearer_of(ctx: &Context, token: &[u8]) -> Result<CurrentUser> {
+    let key = ctx.settings.secret_key.expose_secret().as_bytes();
+    let id = jwt::verify(token, key, ctx.clock.now()).map_err(Stranger::refusal)?;
+    match store::account_by_id(&mut *ctx.db.acquire().await?, id).await? {
+        Some(account) if account.is_active => Ok(account.user),
+        Some(_) => Err(Stranger::Inactive.refusal()),
+        None => Err(Stranger::NoSuchUser.refusal()),
+    }
+}
+
+/// What a sign-in sends, trimmed and well-formed.
+#[derive(Debug, ToSchema)]
+pub struct Credentials {
+    #[schema(format = Email)]
+    pub email: String,
+    #[schema(value_type = String, format = Password)]
+    pub password: SecretString,
+}
+
+impl Credentials {
+    /// # Errors
+    /// 400 in Django's words, with all wrong fields together.
+    pub fn parse(body: &Value) -> Result<Self> {
+        let refused = |errors: Value| Error::Body(StatusCode::BAD_REQUEST, errors);
+        let fields = match body {
+            Value::Object(fields) => fields,
+            Value::Null => return Err(refused(json!({ "non_field_errors": ["No data provided"] }))),
+            other => {
+                let text = format!("Invalid data. Expected a dictionary, but got {}.", python_type(other));
+                return Err(refused(json!({ "non_field_errors": [text] })));
+            }
+        };
+        let email = text_field(fields, "email").and_then(|email| match is_email(&email) {
+            true => Ok(email),
+            false => Err("Enter a valid email address."),
+        });
+        match (email, text_field(fields, "password")) {
+            (Ok(email), Ok(password)) => Ok(Credentials { email, password: password.into() }),
+            (email, password) => {
+                let faults = [("email", email.err()), ("password", password.err())];
+                let faults = faults.into_iter().filter_map(|(field, fault)| Some((field.into(), json!([fault?]))));
+                Err(refused(Value::Object(faults.collect())))
+            }
+        }
+    }
+}
+
+fn python_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "NoneType",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float",
+        Value::Number(_) => "int",
+        Value::String(_) => "str",
+        Value::Array(_) => "list",
+        Value::Object(_) => "dict",
+    }
+}
+
+fn text_field(fields: &Map<String, Value>, name: &str) -> Result<String, &'static str> {
+    let text = match fields.get(name) {
+        None => return Err("This field is required."),
+        Some(Value::Null) => return Err("This field may not be null."),
+        Some(Value::String(text)) => trimmed(text).to_owned(),
+        Some(Value::Number(number)) => number.to_string(),
+        Some(_) => return Err("Not a valid string."),
+    };
+    match text {
+        text if text.is_empty() => Err("This field may not be blank."),
+        text if text.contains('\0') => Err("Null characters are not allowed."),
+        text => Ok(text),
+    }
+}
+
+/// Without what Python's `str.strip` takes away: Unicode's white space and four separators.
+fn trimmed(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c))
+}
+
+/// An address that mail can go to, in a domain with a dot and a last label of two characters or more.
+fn is_email(text: &str) -> bool {
+    text.parse::<lettre::Address>().is_ok_and(|address| {
+        address.domain().starts_with('[') || address.domain().rsplit_once('.').is_some_and(|(_, last)| last.len() > 1)
+    })
+}
+
+/// The answer to a sign-in: the same keys for everybody.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SignedIn {
+    email: String,
+    /// `recruiter`, `job_seeker` or null.
+    #[schema(required)]
+    role: Option<&'static str>,
+    user_id: i64,
+    access_token: String,
+    refresh_token: String,
+    has_company: bool,
+    #[schema(required)]
+    company_id: Option<i64>,
+    has_resume: bool,
+    is_recruiter: bool,
+    is_applicant: bool,
+}
+
+impl SignedIn {
+    fn new(ctx: &Context, user: CurrentUser) -> Self {
+        let (now, settings) = (ctx.clock.now(), &ctx.settings);
+        let key = settings.secret_key.expose_secret().as_bytes();
+        SignedIn {
+            role: match (user.is_recruiter, user.is_applicant) {
+                (true, _) => Some("recruiter"),
+                (false, true) => Some("job_seeker"),
+                (false, false) => None,
+            },
+            access_token: jwt::issue(TokenType::Access, user.id, now, now + settings.access_token_lifetime, key),
+            refresh_token: jwt::issue(TokenType::Refresh, user.id, now, now + settings.refresh_token_lifetime, key),
+            email: user.email,
+            user_id: user.id,
+            has_company: user.has_company,
+            company_id: user.company_id,
+            has_resume: user.has_resume,
+            is_recruiter: user.is_recruiter,
+            is_applicant: user.is_applicant,
+        }
+    }
+}
+
+/// Sign in with e-mail and password.
+#[utoipa::path(post, path = "/api/users/login/", tag = "users", security(()), request_body = Credentials, responses(
+    (status = 200, body = SignedIn),
+    (status = 400, description = "Malformed fields, wrong e-mail or password, or a deleted account"),
+    (status = 401, description = "A bad Bearer header"),
+    (status = 403, description = "E-mail not verified"),
+    (status = 503, description = "Too many sign-ins at once; see `Retry-After`"),
+))]
+async fn login(State(ctx): State<Context>, body: RequestBody) -> Result<Json<SignedIn>> {
+    let Credentials { email, password } = Credentials::parse(&body.value().await?)?;
+    let account = store::account_by_email(&mut *ctx.db.acquire().await?, &email).await?;
+    let verdict = password::verify(password, account.as_ref().map(|account| account.password.clone())).await?;
+    let refused = |text: &str| Err(Error::Body(StatusCode::BAD_REQUEST, json!({ "non_field_errors": [text] })));
+    let Some(account) = account.filter(|_| verdict.right) else {
+        return refused("Invalid email or password.");
+    };
+    if account.is_deleted {
+        return refused("This account has been deleted. Please contact support.");
+    }
+    if !account.is_active {
+        return Err(Error::forbidden("Email not verified."));
+    }
+    if let Some(strong) = verdict.upgrade {
+        let db = &mut *ctx.db.acquire().await?;
+        store::upgrade_password(db, account.user.id, &account.password, &strong).await?;
+    }
+    Ok(Json(SignedIn::new(&ctx, account.user)))
+}
+
+/// The caller's own account.
+#[utoipa::path(get, path = "/api/users/profile/", tag = "users", responses(
+    (status = 200, body = CurrentUser),
+    (status = 401, description = "No or bad credentials"),
+))]
+async fn profile(user: CurrentUser) -> Json<CurrentUser> {
+    Json(user)
+}
+
+/// Always refused: nothing a client sends here proves who it is.
+#[utoipa::path(post, path = "/api/users/google-auth/", tag = "users", security(()), responses(
+    (status = 400, description = "Always"),
+    (status = 401, description = "A bad Bearer header"),
+))]
+async fn google_auth(body: RequestBody) -> Result<()> {
+    body.value().await?;
+    Err(Error::bad_request("Token and email are required."))
+}
+
+/// An account to be made by [`create_user`].
+#[derive(Debug)]
+pub struct NewUser {
+    /// Also the user name.
+    pub email: String,
+    pub password: SecretString,
+    pub first_name: String,
+    pub last_name: String,
+    pub role: Role,
+}
+
+#[derive(Debug)]
+pub enum Role {
+    /// Without a company nobody can schedule.
+    Recruiter {
+        company: Option<String>,
+    },
+    Applicant,
+}
+
+/// Makes an active account, for an installation without Django's sign-up, and returns its id.
+///
+/// # Errors
+/// A sentence for the operator when the e-mail is malformed or taken, or a value cannot be stored.
+pub async fn create_user(db: &mut PgConnection, now: DateTime<Utc>, user: NewUser) -> anyhow::Result<i64> {
+    let company = match &user.role {
+        Role::Recruiter { company } => company.as_deref(),
+        Role::Applicant => None,
+    };
+    ensure!(is_email(&user.email), "\"{}\" is not an e-mail address", user.email);
+    let password = user.password.expose_secret();
+    ensure!(!password.is_empty(), "the password is empty");
+    ensure!(trimmed(password) == password, "the password begins or ends with white space, which signing in drops");
+    for (what, text, most) in [
+        ("e-mail address", user.email.as_str(), 150),
+        ("password", password, usize::MAX),
+        ("first name", &user.first_name, 50),
+        ("last name", &user.last_name, 50),
+        ("company's name", company.unwrap_or_default(), 100),
+    ] {
+        ensure!(text.chars().count() <= most, "the {what} is longer than {most} characters");
+        ensure!(!text.contains('\0'), "the {what} contains a null character");
+    }
+    let password = user.password.clone();
+    let hash = spawn_blocking(move || password::hash(password.expose_secret())).await?;
+    let mut tx = db.begin().await?;
+    let Some(id) = store::insert_user(&mut tx, now, &user, &hash).await? else {
+        bail!("there already is an account with the e-mail address {}", user.email);
+    };
+    if let Some(company) = company {
+        store::insert_company(&mut tx, now, id, company).await?;
+    }
+    tx.commit().await?;
+    Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The 400 that a sign-in body gets.
+    async fn refusal(body: Value) -> Value {
+        let response = Credentials::parse(&body).unwrap_err().into_response();
+        assert_eq!(response.status(), 400);
+        serde_json::from_slice(&to_bytes(response.into_body(), 1000).await.unwrap()).unwrap()
+    }
+
+    fn accepted(email: Value, password: Value) -> (String, String) {
+        let Credentials { email, password } =
+            Credentials::parse(&json!({ "email": email, "password": password, "more": 1 })).unwrap();
+        (email, password.expose_secret().to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_no_object_is_named_in_pythons_words() {
+        for (body, name) in
+            [(json!([]), "list"), (json!("x"), "str"), (json!(1), "int"), (json!(1.5), "float"), (json!(true), "bool")]
+        {
+            let text = format!("Invalid data. Expected a dictionary, but got {name}.");
+            assert_eq!(refusal(body).await, json!({ "non_field_errors": [text] }));
+        }
+        assert_eq!(refusal(Value::Null).await, json!({ "non_field_errors": ["No data provided"] }));
+    }
+
+    #[tokio::test]
+    async fn every_wrong_field_is_named_together() {
+        let required = json!(["This field is required."]);
+        assert_eq!(refusal(json!({})).await, json!({ "email": required, "password": required }));
+        assert_eq!(refusal(json!({ "email": "rita@x.test" })).await, json!({ "password": required }));
+        for (value, text) in [
+            (json!(null), "This field may not be null."),
+            (json!(""), "This field may not be blank."),
+            (json!(" \t\u{a0}\u{1f}\u{3000}"), "This field may not be blank."),
+            (json!(true), "Not a valid string."),
+            (json!([]), "Not a valid string."),
+            (json!({}), "Not a valid string."),
+            (json!("a\0@x.test"), "Null characters are not allowed."),
+        ] {
+            let both = json!({ "email": [text], "password": [text] });
+            assert_eq!(refusal(json!({ "email": value, "password": value })).await, both, "{value}");
+        }
+        let both = json!({ "email": ["Enter a valid email address."], "password": required });
+        assert_eq!(refusal(json!({ "email": 7 })).await, both);
+    }
+
+    #[test]
+    fn fields_are_trimmed_as_python_does_and_numbers_are_texts() {
+        assert_eq!(accepted(json!("\u{1c}\u{85} RITA@x.test\r\n"), json!("\u{2003}pass word\u{a0}")).0, "RITA@x.test");
+        assert_eq!(accepted(json!("rita@x.test"), json!("\u{2003}pass word\u{a0}")).1, "pass word");
+        // Not white space in Python either.
+        assert_eq!(accepted(json!("rita@x.test"), json!("\u{200b}x")).1, "\u{200b}x");
+        for (number, text) in
+            [(json!(12345678), "12345678"), (json!(-1), "-1"), (json!(1.5), "1.5"), (json!(1e3), "1000.0")]
+        {
+            assert_eq!(accepted(json!("rita@x.test"), number).1, text);
+        }
+    }
+
+    #[test]
+    fn only_addresses_that_mail_can_go_to_are_emails() {
+        for email in
+            ["rita@x.test", "R.i+t_a-1@mail.x.test", "o'neil@x.test", "a@bücher.example", "a@1.co", "a@[127.0.0.1]"]
+        {
+            assert!(is_email(email), "{email}");
+        }
+        for email in [
+            "rita",
+            "@x.test",
+            "rita@",
+            "rita@x",
+            "rita@localhost",
+            "rita@.test",
+            "rita@x.",
+            "rita@x.t",
+            "rita@x..test",
+            "ri ta@x.test",
+            "rita@x .test",
+            ".rita@x.test",
+            "rita.@x.test",
+            "ri..ta@x.test",
+            "a@b@x.test",
+            "rita@-x.test",
+            "rita@x-.test",
+            "Rita <rita@x.test>",
+            "rita@x.test\nBcc: a@x.test",
+            "rita@x.test,b@x.test",
+        ] {
+            assert!(!is_email(email), "{email}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_shown_by_debug() {
+        let credentials = Credentials::parse(&json!({ "email": "rita@x.test", "password": "hush" })).unwrap();
+        assert!(!format!("{credentials:?}").contains("hush"));
+    }
+
+    #[test]
+    fn a_timestamp_has_microseconds_or_no_fraction() {
+        let written = |text: &str| {
+            let instant: DateTime<Utc> = text.parse().unwrap();
+            timestamp(&instant, serde_json::value::Serializer).unwrap()
+        };
+        assert_eq!(written("2026-11-20T21:46:15.989523Z"), "2026-11-20T21:46:15.989523Z");
+        assert_eq!(written("2026-11-20T21:46:15.5Z"), "2026-11-20T21:46:15.500000Z");
+        assert_eq!(written("2026-11-20T21:46:15Z"), "2026-11-20T21:46:15Z");
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 20, 4, |inner| {
+            let key = prop_oneof![Just("email".to_owned()), Just("password".to_owned()), any::<String>()];
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::hash_map(key, inner, 0..4)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_json_is_credentials_or_a_400(body in any_json()) {
+            match Credentials::parse(&body) {
+                Ok(found) => prop_assert!(is_email(&found.email) && !found.password.expose_secret().is_empty()),
+                Err(error) => prop_assert!(matches!(error, Error::Body(StatusCode::BAD_REQUEST, _))),
+            }
+        }
+    }
+}

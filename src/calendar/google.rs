@@ -20,8 +20,9 @@ use google_calendar3::{
 };
 use tokio::time::Instant;
 use url::Url;
+use uuid::Uuid;
 
-use super::{CalendarError, Created, Deleted, Event, Setback, oauth, retrying};
+use super::{CalendarError, Created, Deleted, Event, Setback, oauth, retrying, store};
 use crate::{clock::random_uuid, context::Context};
 
 /// How often a Meet link that is still being made is asked for, and how long we wait before each time.
@@ -85,11 +86,7 @@ impl<'a> Calendar<'a> {
     }
 
     /// [`super::create_event`].
-    pub async fn create(
-        &mut self,
-        event: &Event<'_>,
-        rename: impl AsyncFn(&str) -> anyhow::Result<()>,
-    ) -> Result<Created, CalendarError> {
+    pub async fn create(&mut self, intent: Uuid, event: &Event<'_>) -> Result<Created, CalendarError> {
         let mut wanted = body(event);
         let mut spare_ids = 2;
         let mut made = loop {
@@ -98,9 +95,11 @@ impl<'a> Calendar<'a> {
                 Inserted::IdIsUsedUp if spare_ids == 0 => return Err(CalendarError::Unavailable),
                 Inserted::IdIsUsedUp => {
                     spare_ids -= 1;
-                    let id = super::new_event_id();
-                    rename(&id).await?;
-                    tracing::info!("an event was deleted while it was made; making another");
+                    tracing::info!(%intent, "an event was deleted while it was made; making another");
+                    let id = random_uuid().simple().to_string();
+                    if !store::rename_intent(&self.ctx.db, intent, &id).await? {
+                        return Err(anyhow!("the intent was given up before its event was made").into());
+                    }
                     wanted.conference_data = Some(meet_request(random_uuid()));
                     wanted.id = Some(id);
                 }
@@ -158,7 +157,8 @@ impl<'a> Calendar<'a> {
 
     /// Makes a call, again after passing setbacks, and once more with a fresh token when the first is refused.
     async fn call(&mut self, call: Call<'_>) -> Result<api::Event, Failure> {
-        let connections = CONNECTIONS.as_ref().map_err(|error| CalendarError::from(anyhow!("no TLS roots: {error}")))?;
+        let connections =
+            CONNECTIONS.as_ref().map_err(|error| CalendarError::from(anyhow!("no TLS roots: {error}")))?;
         loop {
             let mut hub = CalendarHub::new(connections.clone(), self.access.token.clone());
             hub.user_agent(concat!("umemployed-interviews/", env!("CARGO_PKG_VERSION")).to_owned());
@@ -214,7 +214,9 @@ async fn send(hub: &CalendarHub<Connector>, call: Call<'_>, send_updates: &str) 
             let insert = events.insert(event.clone(), "primary").conference_data_version(1).send_updates(send_updates);
             insert.delegate(&mut refusal).doit().await.map(|(_, event)| event)
         }
-        Call::Get(id) => events.get("primary", &segment(id)).delegate(&mut refusal).doit().await.map(|(_, event)| event),
+        Call::Get(id) => {
+            events.get("primary", &segment(id)).delegate(&mut refusal).doit().await.map(|(_, event)| event)
+        }
         Call::Delete(id) => {
             let delete = events.delete("primary", &segment(id)).send_updates(send_updates);
             delete.delegate(&mut refusal).doit().await.map(|_| api::Event::default())
@@ -287,7 +289,7 @@ fn description(event: &Event<'_>) -> String {
 }
 
 /// Google ignores a request id that it has seen: every event needs its own.
-fn meet_request(id: uuid::Uuid) -> ConferenceData {
+fn meet_request(id: Uuid) -> ConferenceData {
     ConferenceData {
         create_request: Some(CreateConferenceRequest {
             request_id: Some(id.to_string()),
@@ -323,5 +325,246 @@ fn meet(event: &api::Event) -> Meet<'_> {
         Some(link) => Meet::Link(link),
         None if status() == Some("pending") => Meet::Pending,
         None => Meet::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{
+        super::{
+            oauth::tests::granted,
+            tests::{context, world},
+        },
+        *,
+    };
+    use crate::{
+        clock::Clock,
+        dev::google::{self as sim, Behaviour, Fault, FaultKind, Simulator},
+    };
+
+    const EVENT: Event<'_> = Event {
+        id: "0123456789abcdef0123456789abcdef",
+        request_id: Uuid::from_u128(7),
+        job_title: "R&D <Lead>",
+        candidate_name: "Carl <b>Candy</b>",
+        recruiter_name: "Rita Recruit",
+        note: Some("5 > 4 & \"x\""),
+        start: DateTime::from_timestamp(1_894_734_000, 0).expect("an instant"),
+        end: DateTime::from_timestamp(1_894_737_600, 0).expect("an instant"),
+        zone: "America/New_York",
+        attendees: ["carl@x.test", "rita@x.test"],
+    };
+
+    async fn calendar<'a>(google: &Simulator, ctx: &'a Context) -> Calendar<'a> {
+        let access = oauth::Access::of(&granted(google, ctx).await.access_token);
+        let deadline = Instant::now() + ctx.settings.google_budget;
+        Calendar { ctx, user_id: 101, access, refreshed: false, deadline }
+    }
+
+    async fn create(google: &Simulator, ctx: &Context) -> Result<Created, CalendarError> {
+        calendar(google, ctx).await.create(Uuid::nil(), &EVENT).await
+    }
+
+    fn disturb(google: &Simulator, on: sim::Call, times: usize, kind: FaultKind) {
+        google.order(Fault { on, times, kind });
+    }
+
+    fn calls(google: &Simulator) -> Vec<sim::Call> {
+        let calls = google.requests().into_iter().map(|request| request.call);
+        calls.filter(|call| *call != sim::Call::Exchange).collect()
+    }
+
+    fn live(google: &Simulator) -> usize {
+        google.events().iter().filter(|event| event["status"] != "cancelled").count()
+    }
+
+    #[tokio::test]
+    async fn an_event_is_made_as_agreed_and_its_pending_link_is_awaited() {
+        let (google, ctx) = world(&[]).await;
+        google.behave(Behaviour { pending_answers: 3, ..Behaviour::default() });
+        let created = create(&google, &ctx).await.expect("an event");
+        assert_eq!(created.event_id, EVENT.id);
+        assert!(created.meeting_link.starts_with("https://meet.google.com/"), "{created:?}");
+        assert_eq!(created.ical_uid.as_deref(), Some("0123456789abcdef0123456789abcdef@google.com"));
+        assert_eq!(created.organizer.as_deref(), Some("rita@gmail.test"));
+        assert_eq!(calls(&google), [sim::Call::Insert, sim::Call::Get, sim::Call::Get, sim::Call::Get]);
+
+        let insert = &google.requests()[1];
+        assert_eq!((insert.query("conferenceDataVersion"), insert.query("sendUpdates")), (Some("1"), Some("none")));
+        assert_eq!(
+            insert.body,
+            json!({
+                "id": EVENT.id,
+                "summary": "Interview: R&D <Lead>",
+                "description": "Interview scheduled for R&amp;D &lt;Lead&gt;\nCandidate: Carl &lt;b&gt;Candy&lt;/b&gt;\n\
+                                Recruiter: Rita Recruit\n\nNote: 5 &gt; 4 &amp; \"x\"",
+                "start": {"dateTime": "2030-01-15T19:00:00Z", "timeZone": "America/New_York"},
+                "end": {"dateTime": "2030-01-15T20:00:00Z", "timeZone": "America/New_York"},
+                "attendees": [{"email": "carl@x.test"}, {"email": "rita@x.test"}],
+                "conferenceData": {"createRequest": {
+                    "requestId": "00000000-0000-0000-0000-000000000007",
+                    "conferenceSolutionKey": {"type": "hangoutsMeet"}
+                }},
+                "reminders": {"useDefault": false, "overrides": [
+                    {"method": "email", "minutes": 1440}, {"method": "popup", "minutes": 10}
+                ]}
+            })
+        );
+    }
+
+    #[tokio::test]
+    async fn without_mails_of_our_own_google_invites() {
+        let (google, ctx) = world(&[("EMAIL_HOST", "")]).await;
+        create(&google, &ctx).await.expect("an event");
+        calendar(&google, &ctx).await.delete(EVENT.id).await.expect("deleted");
+        let told = google.requests().into_iter().filter(|call| call.query("sendUpdates") == Some("all")).count();
+        assert_eq!(told, 2);
+    }
+
+    #[tokio::test]
+    async fn passing_faults_are_survived_and_make_one_event() {
+        for kind in [
+            FaultKind::status(500),
+            FaultKind::status(503),
+            FaultKind::Status { status: 429, reason: None, retry_after: Some(1) },
+            FaultKind::reason(403, "rateLimitExceeded"),
+            FaultKind::reason(403, "userRateLimitExceeded"),
+            FaultKind::AnswerLost,
+            FaultKind::Garbage,
+        ] {
+            let (google, ctx) = world(&[]).await;
+            disturb(&google, sim::Call::Insert, 1, kind.clone());
+            let created = create(&google, &ctx).await;
+            assert_eq!(created.expect("an event").event_id, EVENT.id, "{kind:?}");
+            assert_eq!(google.events().len(), 1, "{kind:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn after_a_lost_answer_the_repeated_insert_is_a_conflict_and_the_event_is_read() {
+        let (google, ctx) = world(&[]).await;
+        google.behave(Behaviour { pending_answers: 0, ..Behaviour::default() });
+        disturb(&google, sim::Call::Insert, 1, FaultKind::AnswerLost);
+        create(&google, &ctx).await.expect("an event");
+        assert_eq!(calls(&google), [sim::Call::Insert, sim::Call::Insert, sim::Call::Get]);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_that_would_come_again_ends_it_at_once() {
+        for kind in [
+            FaultKind::status(400),
+            FaultKind::reason(403, "forbidden"),
+            FaultKind::reason(403, "quotaExceeded"),
+            FaultKind::status(404),
+            FaultKind::status(412),
+        ] {
+            let (google, ctx) = world(&[]).await;
+            disturb(&google, sim::Call::Calendar, 9, kind.clone());
+            assert!(matches!(create(&google, &ctx).await, Err(CalendarError::Unavailable)), "{kind:?}");
+            assert_eq!(calls(&google), [sim::Call::Insert], "{kind:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lasting_fault_is_given_up_after_four_attempts() {
+        let (google, ctx) = world(&[]).await;
+        for kind in [FaultKind::status(500), FaultKind::status(429), FaultKind::AnswerLost, FaultKind::Garbage] {
+            disturb(&google, sim::Call::Calendar, 99, kind.clone());
+            let before = calls(&google).len();
+            assert!(matches!(create(&google, &ctx).await, Err(CalendarError::Unavailable)), "{kind:?}");
+            google.clear_faults();
+            assert_eq!(calls(&google)[before..], [sim::Call::Insert; 4], "{kind:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_google_that_hangs_costs_no_more_than_the_budget() {
+        let (google, ctx) = world(&[("GOOGLE_BUDGET_SECONDS", "1")]).await;
+        disturb(&google, sim::Call::Calendar, 9, FaultKind::Hang);
+        let begun = Instant::now();
+        assert!(matches!(create(&google, &ctx).await, Err(CalendarError::Unavailable)));
+        assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn nobody_listening_is_unavailable() {
+        let ctx = context("http://127.0.0.1:1", &[], Clock::manual(DateTime::UNIX_EPOCH));
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let access = oauth::Access::of("token");
+        let mut calendar = Calendar { ctx: &ctx, user_id: 101, access, refreshed: false, deadline };
+        assert!(matches!(calendar.delete("x").await, Err(CalendarError::Unavailable)));
+    }
+
+    #[tokio::test]
+    async fn an_event_that_gets_no_meet_link_is_deleted() {
+        for (meet, pending_answers) in
+            [(sim::Meet::Missing, 0), (sim::Meet::Failure, 2), (sim::Meet::PhoneOnly, 1), (sim::Meet::VideoFirst, 99)]
+        {
+            let (google, ctx) = world(&[]).await;
+            google.behave(Behaviour { meet, pending_answers, ..Behaviour::default() });
+            assert!(matches!(create(&google, &ctx).await, Err(CalendarError::Unavailable)), "{meet:?}");
+            assert_eq!((live(&google), google.events().len()), (0, 1), "{meet:?}");
+            let reads = calls(&google).into_iter().filter(|call| *call == sim::Call::Get).count();
+            assert!(reads <= MEET_WAITS.len(), "{meet:?}: {reads}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_used_up_id_is_not_replaced_unless_the_intent_notes_the_new_one() {
+        let (google, ctx) = world(&[]).await;
+        create(&google, &ctx).await.expect("an event");
+        calendar(&google, &ctx).await.delete(EVENT.id).await.expect("deleted");
+        // There is no database here to note it in.
+        assert!(matches!(create(&google, &ctx).await, Err(CalendarError::Internal(_))));
+        assert_eq!(google.events().len(), 1);
+        assert_eq!(calls(&google).iter().filter(|call| **call == sim::Call::Insert).count(), 2);
+    }
+
+    #[tokio::test]
+    async fn deleting_tells_a_deleted_event_from_one_that_was_never_there() {
+        let (google, ctx) = world(&[]).await;
+        create(&google, &ctx).await.expect("an event");
+        let mut calendar = calendar(&google, &ctx).await;
+        disturb(&google, sim::Call::Delete, 1, FaultKind::AnswerLost);
+        assert_eq!(calendar.delete(EVENT.id).await.expect("deleted"), Deleted::Gone);
+        assert_eq!(calendar.delete(EVENT.id).await.expect("deleted before"), Deleted::Gone);
+        assert_eq!(calendar.delete("neverthere").await.expect("no event"), Deleted::NeverThere);
+        assert_eq!(live(&google), 0);
+    }
+
+    #[test]
+    fn an_id_stays_one_segment_of_the_path() {
+        assert_eq!(segment("abc123"), "abc123");
+        assert_eq!(segment("a/b?c#d%e f"), "a%2Fb%3Fc%23d%25e%20f");
+        assert_eq!(segment("../x"), "..%2Fx");
+        assert_eq!(segment(".."), "");
+    }
+
+    #[test]
+    fn the_description_ends_after_the_recruiter_without_a_note() {
+        let event = Event { note: None, job_title: "Engineer", candidate_name: "Carl Candy", ..EVENT };
+        let expected = "Interview scheduled for Engineer\nCandidate: Carl Candy\nRecruiter: Rita Recruit";
+        assert_eq!(description(&event), expected);
+    }
+
+    #[test]
+    fn the_meet_link_is_the_first_video_entry_else_the_hangout_link() {
+        let event = |value: serde_json::Value| serde_json::from_value::<api::Event>(value).expect("an event");
+        let (video, phone) = (
+            |uri: &str| json!({"entryPointType": "video", "uri": uri}),
+            json!({"entryPointType": "phone", "uri": "tel:+1"}),
+        );
+        let entries = |entries: serde_json::Value| json!({"conferenceData": {"entryPoints": entries}});
+        assert_eq!(meet(&event(entries(json!([phone, video("v1"), video("v2")])))), Meet::Link("v1"));
+        assert_eq!(meet(&event(entries(json!([phone])))), Meet::None);
+        assert_eq!(meet(&event(json!({"hangoutLink": "h"}))), Meet::Link("h"));
+        assert_eq!(meet(&event(json!({"hangoutLink": ""}))), Meet::None);
+        let request = |status: &str| json!({"createRequest": {"status": {"statusCode": status}}});
+        assert_eq!(meet(&event(json!({"conferenceData": request("pending")}))), Meet::Pending);
+        assert_eq!(meet(&event(json!({"conferenceData": request("failure")}))), Meet::None);
+        assert_eq!(meet(&event(json!({"conferenceData": request("pending"), "hangoutLink": "h"}))), Meet::Link("h"));
+        assert_eq!(meet(&event(json!({}))), Meet::None);
     }
 }

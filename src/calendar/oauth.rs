@@ -4,20 +4,17 @@
 //! refreshes a grant at a time. Promises: no network call inside a transaction or with a pooled connection in hand;
 //! no token, code or state in a log. Google's page on it: "Using OAuth 2.0 for Web Server Applications".
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
 use anyhow::{Context as _, anyhow, ensure};
 use axum::http::StatusCode;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use oauth2::{
-    AuthType, AuthorizationCode, Client, ClientId, ClientSecret, EndpointNotSet, EndpointSet, ExtraTokenFields,
-    HttpRequest, HttpResponse, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError,
-    StandardRevocableToken, StandardTokenResponse, TokenResponse, TokenUrl,
-    basic::{
-        BasicErrorResponse, BasicErrorResponseType, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse,
-        BasicTokenType,
-    },
+    AsyncHttpClient, AuthType, AuthorizationCode, Client, ClientId, ClientSecret, EndpointNotSet, EndpointSet,
+    ExtraTokenFields, HttpRequest, HttpResponse, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken,
+    RequestTokenError, StandardRevocableToken, StandardTokenResponse, TokenResponse, TokenUrl,
+    basic::{BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse, BasicTokenType},
 };
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
@@ -83,13 +80,13 @@ fn redirect_uri(settings: &Settings) -> String {
 /// Exchanges the code that the browser brought for a grant, which must include the calendar.
 pub async fn exchange(ctx: &Context, code: &str, code_verifier: &str) -> anyhow::Result<Grant> {
     let client = ctx.settings.google.as_ref().context("Google is not configured")?;
-    let endpoint = token_endpoint(&ctx.settings, client)?;
+    let (endpoint, http) = (token_endpoint(&ctx.settings, client)?, Http(ctx.http.clone()));
     let deadline = Instant::now() + ctx.settings.google_budget;
     let grant = retrying(ctx, deadline, "token.exchange", || async {
         let request = endpoint
             .exchange_code(AuthorizationCode::new(code.to_owned()))
             .set_pkce_verifier(PkceCodeVerifier::new(code_verifier.to_owned()));
-        let answer = request.request_async(&|request| send(&ctx.http, request)).await;
+        let answer = request.request_async(&http).await;
         read(answer, ctx.clock.now())
     });
     let grant = grant.await.map_err(|_| anyhow!("Google did not take the code"))?;
@@ -160,7 +157,10 @@ impl Turn<'_> {
                 return Ok(Access { token: token.to_owned(), row: stored.text });
             }
             let Some(refresh_token) = &stored.grant.refresh_token else {
-                tracing::info!(user_id, "the access token has ended and there is no refresh token; the grant is removed");
+                tracing::info!(
+                    user_id,
+                    "the access token has ended and there is no refresh token; the grant is removed"
+                );
                 store::remove_dead_grant(&ctx.db, user_id, &stored.text).await?;
                 return Err(CalendarError::NotConnected);
             };
@@ -208,10 +208,10 @@ async fn refresh(
     deadline: Instant,
 ) -> Result<Grant, Setback> {
     let endpoint = token_endpoint(&ctx.settings, client).map_err(|_| Setback::passing("the token URI is no URL"))?;
-    let refresh_token = RefreshToken::new(refresh_token.to_owned());
+    let (refresh_token, http) = (RefreshToken::new(refresh_token.to_owned()), Http(ctx.http.clone()));
     retrying(ctx, deadline, "token.refresh", || async {
         let request = endpoint.exchange_refresh_token(&refresh_token);
-        read(request.request_async(&|request| send(&ctx.http, request)).await, ctx.clock.now())
+        read(request.request_async(&http).await, ctx.clock.now())
     })
     .await
 }
@@ -268,15 +268,25 @@ impl From<reqwest::Error> for NoAnswer {
     }
 }
 
-async fn send(http: &reqwest::Client, request: HttpRequest) -> Result<HttpResponse, NoAnswer> {
-    let answer = http.execute(request.try_into()?).await?;
-    let (status, headers) = (answer.status(), answer.headers().clone());
-    if let passing @ Setback::Passing { .. } = Setback::of(status, &headers, "") {
-        return Err(NoAnswer(passing));
+/// Our HTTP client, as the protocol's library wants it.
+struct Http(reqwest::Client);
+
+impl<'c> AsyncHttpClient<'c> for Http {
+    type Error = NoAnswer;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, NoAnswer>> + Send + 'c>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(async move {
+            let answer = self.0.execute(request.try_into()?).await?;
+            let (status, headers) = (answer.status(), answer.headers().clone());
+            if let passing @ Setback::Passing { .. } = Setback::of(status, &headers, "") {
+                return Err(NoAnswer(passing));
+            }
+            let mut response = HttpResponse::new(answer.bytes().await?.to_vec());
+            (*response.status_mut(), *response.headers_mut()) = (status, headers);
+            Ok(response)
+        })
     }
-    let mut response = HttpResponse::new(answer.bytes().await?.to_vec());
-    (*response.status_mut(), *response.headers_mut()) = (status, headers);
-    Ok(response)
 }
 
 fn read(
@@ -319,4 +329,114 @@ fn email_of(id_token: &str) -> Option<String> {
     let payload = id_token.split('.').nth(1)?;
     let claims = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
     serde_json::from_slice::<Claims>(&claims).ok()?.email.filter(|email| !email.is_empty())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::{super::tests::*, *};
+    use crate::dev::google::{Behaviour, Call, Fault, FaultKind, Simulator};
+
+    const VERIFIER: &str = "a-verifier-of-at-least-forty-three-characters";
+
+    impl Access {
+        pub fn of(token: &str) -> Self {
+            Access { token: token.to_owned(), row: String::new() }
+        }
+    }
+
+    /// A click on "Allow": the code that the browser brings.
+    fn code(google: &Simulator, ctx: &Context) -> String {
+        let challenge = PkceCodeChallenge::from_code_verifier_sha256(&PkceCodeVerifier::new(VERIFIER.into()));
+        let client = ctx.settings.google.as_ref().expect("configured");
+        let url = authorization_url(&ctx.settings, client, "a-state", challenge.as_str());
+        let back = url::Url::parse(&google.allow(&url).expect("allowed")).expect("a URL");
+        assert!(back.as_str().starts_with("https://api.test/api/company/google/callback/?"), "{back}");
+        back.query_pairs().find(|(name, _)| name == "code").expect("a code").1.into_owned()
+    }
+
+    pub async fn granted(google: &Simulator, ctx: &Context) -> Grant {
+        exchange(ctx, &code(google, ctx), VERIFIER).await.expect("a grant")
+    }
+
+    #[test]
+    fn the_authorization_url_has_its_parameters_in_the_agreed_order() {
+        let changes = [("GOOGLE_AUTH_URI", "https://accounts.google.com/o/oauth2/auth"), ("GOOGLE_CLIENT_ID", "c&d")];
+        let ctx = tokio_context(&changes);
+        let client = ctx.settings.google.as_ref().expect("configured");
+        assert_eq!(
+            authorization_url(&ctx.settings, client, "st-_1", "ch"),
+            "https://accounts.google.com/o/oauth2/auth?response_type=code&client_id=c%26d\
+             &redirect_uri=https%3A%2F%2Fapi.test%2Fapi%2Fcompany%2Fgoogle%2Fcallback%2F\
+             &scope=openid+https%3A%2F%2Fwww.googleapis.com%2Fauth%2Fuserinfo.email\
+             +https%3A%2F%2Fwww.googleapis.com%2Fauth%2Fuserinfo.profile\
+             +https%3A%2F%2Fwww.googleapis.com%2Fauth%2Fcalendar.events&state=st-_1&access_type=offline\
+             &include_granted_scopes=true&prompt=consent&code_challenge=ch&code_challenge_method=S256"
+        );
+        let with_query = tokio_context(&[("GOOGLE_AUTH_URI", "http://stand-in.test/auth?a=b")]);
+        let client = with_query.settings.google.as_ref().expect("configured");
+        let url = authorization_url(&with_query.settings, client, "s", "c");
+        assert!(url.starts_with("http://stand-in.test/auth?a=b&response_type=code&"), "{url}");
+    }
+
+    fn tokio_context(changes: &[(&str, &str)]) -> Context {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let _entered = runtime.enter();
+        context("http://127.0.0.1:1", changes, crate::clock::Clock::manual(DateTime::UNIX_EPOCH))
+    }
+
+    #[tokio::test]
+    async fn a_code_is_exchanged_for_a_whole_grant() {
+        let (google, ctx) = world(&[]).await;
+        let grant = granted(&google, &ctx).await;
+        assert!(store::is_sendable(&grant.access_token) && grant.refresh_token.is_some());
+        assert_eq!(grant.email.as_deref(), Some("rita@gmail.test"));
+        let lasts = grant.expires_at.expect("an expiry") - ctx.clock.now();
+        assert!((3000..=3600).contains(&lasts.num_seconds()), "{lasts}");
+        assert!(includes_calendar(&grant.scopes));
+    }
+
+    #[tokio::test]
+    async fn an_exchange_survives_passing_faults_and_refuses_a_missing_calendar() {
+        let (google, ctx) = world(&[]).await;
+        for kind in [FaultKind::status(503), FaultKind::status(429)] {
+            google.order(Fault { on: Call::Exchange, times: 3, kind });
+            granted(&google, &ctx).await;
+        }
+        let scopes = Some(vec!["openid".into(), "https://www.googleapis.com/auth/calendar.readonly".into()]);
+        google.behave(Behaviour { granted_scopes: scopes, ..Behaviour::default() });
+        assert!(exchange(&ctx, &code(&google, &ctx), VERIFIER).await.is_err());
+        google.behave(Behaviour { names_scopes: false, id_token: false, refresh_token: false, ..Behaviour::default() });
+        let bare = granted(&google, &ctx).await;
+        assert!(includes_calendar(&bare.scopes) && bare.email.is_none() && bare.refresh_token.is_none());
+        assert!(exchange(&ctx, "forged", VERIFIER).await.is_err());
+        let wrong = exchange(&ctx, &code(&google, &ctx), "another-verifier-of-forty-three-characters-x").await;
+        assert!(wrong.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_refresh_gives_a_new_token_until_the_grant_is_revoked() {
+        let (google, ctx) = world(&[]).await;
+        let grant = granted(&google, &ctx).await;
+        let client = ctx.settings.google.as_ref().expect("configured");
+        let refresh_token = grant.refresh_token.clone().expect("a refresh token");
+        let soon = || Instant::now() + Duration::from_secs(5);
+        let new = refresh(&ctx, client, &refresh_token, soon()).await.expect("a new token");
+        assert!(new.access_token != grant.access_token);
+        revoke(&ctx, &grant).await;
+        let dead = refresh(&ctx, client, &refresh_token, soon()).await.err().expect("a refusal");
+        assert!(matches!(&dead, Setback::Refused { reason, .. } if reason == "invalid_grant"), "{dead:?}");
+        google.order(Fault { on: Call::Refresh, times: 4, kind: FaultKind::Garbage });
+        let unreadable = refresh(&ctx, client, &refresh_token, soon()).await.err().expect("a setback");
+        assert!(matches!(unreadable, Setback::Passing { .. }), "{unreadable:?}");
+    }
+
+    #[test]
+    fn the_address_is_read_from_the_id_token_if_there_is_one() {
+        let token = |payload: &str| format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(payload));
+        assert_eq!(email_of(&token(r#"{"email":"rita@gmail.test","aud":"c"}"#)).as_deref(), Some("rita@gmail.test"));
+        for other in ["", "a", "a.b.c", &token("{}"), &token(r#"{"email":""}"#), &token(r#"{"email":7}"#), &token("[]")]
+        {
+            assert_eq!(email_of(other), None, "{other}");
+        }
+    }
 }

@@ -317,7 +317,7 @@ pub async fn record_intent(
     Ok(())
 }
 
-/// Notes another event id; false if the intent was given up meanwhile.
+/// Notes another event id. False: the intent was given up meanwhile.
 pub async fn rename_intent(db: impl PgExecutor<'_>, id: Uuid, event_id: &str) -> sqlx::Result<bool> {
     let done = sqlx::query("UPDATE ivs_intent SET event_id = $2 WHERE id = $1 AND undo_from IS NULL")
         .bind(id)
@@ -334,26 +334,19 @@ pub async fn take_intent(tx: &mut PgConnection, id: Uuid) -> sqlx::Result<bool> 
     Ok(done.rows_affected() > 0)
 }
 
-/// Gives an intent up and claims it for undoing; none if it is there no more.
-pub async fn abandon(db: impl PgExecutor<'_>, id: Uuid, now: DateTime<Utc>) -> sqlx::Result<Option<Abandoned>> {
-    sqlx::query_as(
-        "UPDATE ivs_intent SET undo_from = coalesce(undo_from, $2), next_attempt_at = $3, attempts = attempts + 1
-         WHERE id = $1
-         RETURNING id, user_id, event_id, created_at, attempts, false AS was_open",
-    )
-    .bind(id)
-    .bind(now)
-    .bind(now + UNDO_CLAIM)
-    .fetch_optional(db)
-    .await
+/// Gives an intent up: it can never be taken, and is due to be undone. False: there is none, it was taken or undone.
+pub async fn give_up(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> sqlx::Result<bool> {
+    let done =
+        sqlx::query("UPDATE ivs_intent SET undo_from = coalesce(undo_from, $2), next_attempt_at = NULL WHERE id = $1")
+            .bind(id)
+            .bind(now)
+            .execute(db)
+            .await?;
+    Ok(done.rows_affected() > 0)
 }
 
 /// Gives up all intents of a user that may have an event, and claims them for undoing.
-pub async fn abandon_all_of(
-    db: impl PgExecutor<'_>,
-    user_id: i64,
-    now: DateTime<Utc>,
-) -> sqlx::Result<Vec<Abandoned>> {
+pub async fn abandon_all_of(db: impl PgExecutor<'_>, user_id: i64, now: DateTime<Utc>) -> sqlx::Result<Vec<Abandoned>> {
     sqlx::query_as(
         "WITH mine AS MATERIALIZED (
              SELECT id, undo_from IS NULL AND created_at > $4 AS was_open FROM ivs_intent
@@ -372,14 +365,14 @@ pub async fn abandon_all_of(
     .await
 }
 
-/// Whether the request of one of these may still run: it has neither ended nor outlived its time.
+/// Whether the request of one of these may still run: it has neither given up nor outlived its time.
 pub async fn any_runs(db: impl PgExecutor<'_>, intents: &[Abandoned], now: DateTime<Utc>) -> sqlx::Result<bool> {
     let (ids, attempts): (Vec<Uuid>, Vec<i32>) =
         intents.iter().filter(|intent| intent.was_open).map(|intent| (intent.id, intent.attempts)).unzip();
     sqlx::query_scalar(
         "SELECT EXISTS (
              SELECT FROM ivs_intent JOIN unnest($1, $2) AS known (id, attempts) USING (id, attempts)
-             WHERE created_at > $3
+             WHERE created_at > $3 AND next_attempt_at IS NOT NULL
          )",
     )
     .bind(ids)
@@ -424,16 +417,24 @@ pub async fn postpone_intent(db: impl PgExecutor<'_>, id: Uuid, until: DateTime<
 
 /// Makes what waits to be undone for a user due at once: a new grant may make it possible.
 pub async fn hasten_intents_of(db: impl PgExecutor<'_>, user_id: i64) -> sqlx::Result<()> {
-    sqlx::query("UPDATE ivs_intent SET next_attempt_at = NULL, attempts = 0 WHERE user_id = $1 AND undo_from IS NOT NULL")
-        .bind(user_id)
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "UPDATE ivs_intent SET next_attempt_at = NULL, attempts = 0 WHERE user_id = $1 AND undo_from IS NOT NULL",
+    )
+    .bind(user_id)
+    .execute(db)
+    .await?;
     Ok(())
 }
 
-/// Removes intents that could not be undone for too long.
-pub async fn forget_old_intents(db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::Result<()> {
-    sqlx::query("DELETE FROM ivs_intent WHERE created_at < $1").bind(now - UNDO_FOR).execute(db).await?;
+/// Removes the leases of dead refreshers, and intents that could not be undone for too long.
+pub async fn remove_expired(db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::Result<()> {
+    sqlx::query(
+        "WITH leases AS (DELETE FROM ivs_grant_lease WHERE expires_at <= $1) DELETE FROM ivs_intent WHERE created_at < $2",
+    )
+    .bind(now)
+    .bind(now - UNDO_FOR)
+    .execute(db)
+    .await?;
     Ok(())
 }
 

@@ -335,10 +335,11 @@ fn bounded(method: &Method) -> &str {
     }
 }
 
-/// Path and query with the final slash added; relative, whatever form the request's target had.
+/// Path and query with the final slash added; relative, whatever form the request's target had. One that becomes too
+/// long by it does not exist.
 fn with_slash(uri: &Uri) -> Result<PathAndQuery> {
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    Ok(PathAndQuery::from_maybe_shared(format!("{}/{query}", uri.path()))?)
+    PathAndQuery::from_maybe_shared(format!("{}/{query}", uri.path())).map_err(|_| Error::NotFound)
 }
 
 /// The proxy's id of the request if it is harmless in logs, else a new one.
@@ -428,10 +429,7 @@ fn admits(ranges: &[(String, bool)], offer: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::Write,
-        sync::{LazyLock, Mutex},
-    };
+    use std::sync::LazyLock;
 
     use axum::{
         body::Body,
@@ -441,11 +439,15 @@ mod tests {
     use http_body_util::BodyExt;
     use proptest::prelude::*;
     use serde_json::Value;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tower::ServiceExt;
     use utoipa_axum::{router::OpenApiRouter, routes};
 
     use super::*;
-    use crate::http::extract::{IdempotencyKey, PathId, QueryParams, RequestBody};
+    use crate::{
+        http::extract::{IdempotencyKey, PathId, QueryParams, RequestBody},
+        telemetry::{self, tests::Lines},
+    };
 
     const SPA: &str = "http://localhost:3000";
     const LIST: &str = "/api/company/interviews/";
@@ -687,6 +689,29 @@ mod tests {
         assert_eq!(send("POST /api/users/login/", &[json], body(1 << 20)).await.status, 200);
         let refused = send("POST /api/users/login/", &[json], body((1 << 20) + 1)).await;
         assert_eq!(refused.detail(), told((413, "Request body too large.")));
+    }
+
+    #[tokio::test]
+    async fn over_a_real_connection_a_body_is_refused_before_the_rest_of_it_is_sent() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(axum::serve(listener, product(PATIENCE).0).into_future());
+        let head = "POST /api/users/login/ HTTP/1.1\r\nHost: x.test\r\nContent-Type: application/json\r\n";
+        let chunk = "x".repeat((1 << 20) + 1);
+        for request in [
+            format!("{head}Content-Length: 2000000\r\n\r\n"),
+            format!("{head}Transfer-Encoding: chunked\r\n\r\n200000\r\n{chunk}"),
+        ] {
+            let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
+            connection.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            let reading = connection.read_to_end(&mut answer);
+            tokio::time::timeout(Duration::from_secs(10), reading).await.expect("an answer, then the end").unwrap();
+            let answer = String::from_utf8(answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("x-request-id: "), "{answer}");
+            assert!(answer.ends_with("{\"detail\":\"Request body too large.\"}"), "{answer}");
+        }
+        server.abort();
     }
 
     #[tokio::test]
@@ -1013,31 +1038,18 @@ mod tests {
 
     // -- what is logged
 
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[tokio::test]
     async fn a_request_is_one_line_with_its_template_and_without_anything_it_carried() {
         let lines = Lines::default();
         let writer = lines.clone();
-        let subscriber = crate::telemetry::subscriber("trace", move || writer.clone(), false).unwrap();
+        let subscriber = telemetry::subscriber("trace", move || writer.clone(), false).unwrap();
         let guard = tracing::subscriber::set_default(subscriber);
         let headers = [ME, "x-request-id: id-1", "cookie: umemployed_portal=sesame", "content-type: text/sesame"];
         send("PATCH /api/interviews/4711?token=sesame", &headers, "sesame").await;
         send("GET /sesame/?token=sesame", &["authorization: Bearer sesame"], "").await;
         send("SESAME /api/interviews/4711/?token=sesame", &[ME], "").await;
         drop(guard);
-        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let text = lines.text();
         assert!(!text.to_lowercase().contains("sesame") && !text.contains("4711") && !text.contains("good"), "{text}");
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");

@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use chrono::TimeDelta;
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -18,7 +17,7 @@ use uuid::Uuid;
 use super::{
     emails,
     model::{self, Endpoint, InterviewType, JobChoice, Person, Request},
-    store::{self, Interview, NewInterview},
+    store::{self, Interview, Key, NewInterview},
 };
 use crate::{
     auth::CurrentUser,
@@ -29,9 +28,6 @@ use crate::{
     mail::{self, Kind, NewMail},
 };
 
-/// A request that has not ended after this long can no longer commit, and its key is free again.
-const KEY_HELD: TimeDelta = TimeDelta::seconds(60);
-const KEY_KEPT: TimeDelta = TimeDelta::hours(24);
 /// How long the answer waits for the SMTP server.
 const MAIL_PATIENCE: Duration = Duration::from_secs(10);
 /// When the queue takes over from the request's own task.
@@ -44,7 +40,7 @@ pub struct IdempotencyKey {
 }
 
 impl IdempotencyKey {
-    pub fn new(key: &[u8], endpoint: Endpoint, body: &Value) -> Self {
+    pub fn new(key: &str, endpoint: Endpoint, body: &Value) -> Self {
         // serde_json's maps are sorted, so the order of the keys does not matter.
         let fingerprint = Sha256::new().chain_update(endpoint.path()).chain_update(body.to_string()).finalize();
         IdempotencyKey { hash: Sha256::digest(key).into(), fingerprint: fingerprint.into() }
@@ -119,22 +115,18 @@ pub async fn schedule(
 
 /// Rule 4: the interview that the key is bound to, if any.
 async fn find_replay(ctx: &Context, user_id: i64, key: &IdempotencyKey) -> Result<Option<i64>> {
-    let now = ctx.clock.now();
-    match store::key(&ctx.db, user_id, &key.hash).await? {
-        Some(held) if held.interview_id.is_some() && held.created_at < now - KEY_KEPT => Ok(None),
-        Some(held) if held.interview_id.is_none() && held.created_at < now - KEY_HELD => Ok(None),
+    let held = store::key(&ctx.db, user_id, &key.hash).await?.filter(|held| held.counts(ctx.clock.now()));
+    match held {
+        None => Ok(None),
         Some(held) if held.fingerprint != key.fingerprint => Err(Error::refused(
             StatusCode::UNPROCESSABLE_ENTITY,
             "This Idempotency-Key was already used with a different request.",
         )),
-        Some(held) => match held.interview_id {
-            Some(interview_id) => Ok(Some(interview_id)),
-            None => Err(Error::refused(
-                StatusCode::CONFLICT,
-                "A request with this Idempotency-Key is still being processed.",
-            )),
-        },
-        None => Ok(None),
+        Some(Key { interview_id: Some(interview_id), .. }) => Ok(Some(interview_id)),
+        Some(_) => Err(Error::refused(
+            StatusCode::CONFLICT,
+            "A request with this Idempotency-Key is still being processed.",
+        )),
     }
 }
 
@@ -166,7 +158,7 @@ fn check(user: &CurrentUser, request: &Request, facts: store::Facts) -> Result<P
     if !facts.has_applied {
         return Err(Error::bad_request("This candidate has not applied to this job."));
     }
-    Ok(Parties { candidate, recruiter: user.person(), company_name: facts.company_name, job_id: facts.job_id, job_title })
+    Ok(Parties { candidate, recruiter: person_of(user), company_name: facts.company_name, job_id: facts.job_id, job_title })
 }
 
 /// What a request owns while it runs.
@@ -174,6 +166,15 @@ struct Intent {
     id: Uuid,
     /// Chosen once and repeated on every retry, so a lost answer cannot make a second event; `None` without Google.
     event_id: Option<String>,
+}
+
+fn person_of(user: &CurrentUser) -> Person {
+    Person {
+        id: user.id,
+        first_name: user.first_name.clone(),
+        last_name: user.last_name.clone(),
+        email: user.email.clone(),
+    }
 }
 
 enum Claim {
@@ -193,17 +194,7 @@ async fn claim(ctx: &Context, user_id: i64, is_meet: bool, key: Option<&Idempote
     if let Some(key) = key {
         // The one who held the key before is dead: it must not commit any more.
         let before = store::key(&mut *tx, user_id, &key.hash).await?.and_then(|held| held.intent_id);
-        let claimed = store::claim_key(
-            &mut *tx,
-            user_id,
-            &key.hash,
-            &key.fingerprint,
-            id,
-            now,
-            now - KEY_HELD,
-            now - KEY_KEPT,
-        );
-        if !claimed.await? {
+        if !store::claim_key(&mut *tx, user_id, &key.hash, &key.fingerprint, id, now).await? {
             tx.rollback().await?;
             return match find_replay(ctx, user_id, key).await? {
                 Some(interview_id) => Ok(Claim::Bound(interview_id)),
@@ -329,7 +320,7 @@ impl Booking<'_> {
             if calendar::give_up(&mut db, self.intent.id, self.ctx.clock.now()).await? {
                 store::free_key(&mut *db, self.user.id, self.intent.id).await?;
             }
-            sqlx::Result::Ok(())
+            Ok::<_, sqlx::Error>(())
         };
         if let Err(fault) = given_up.await {
             tracing::error!(error = %fault, "a failed booking could not be given up; the sweep will do it");

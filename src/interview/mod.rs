@@ -89,8 +89,8 @@ async fn schedule(
 ) -> Result<Scheduled> {
     let body = body.object().await?;
     let request = Request::parse(&body, endpoint, ctx.settings.interview_duration_minutes)?;
-    let key = extract::idempotency_key(headers)?;
-    let key = key.map(|key| IdempotencyKey::new(key, endpoint, &Value::Object(body)));
+    let key = extract::IdempotencyKey::of(headers).key()?;
+    let key = key.map(|key| IdempotencyKey::new(&key, endpoint, &Value::Object(body)));
     // A booking runs to its end even when the client goes away.
     ctx.tasks.clone().spawn(booking::schedule(ctx, user, request, key)).await?
 }
@@ -162,8 +162,8 @@ fn role(interview: &Interview, user_id: i64) -> &'static str {
 
 /// The caller's interviews, latest first.
 #[utoipa::path(get, path = "/", tag = "interviews", responses((status = 200, body = Vec<Summary>)))]
-async fn list(State(ctx): State<Context>, user: CurrentUser, QueryParams(query): QueryParams) -> Result<Json<Vec<Summary>>> {
-    let role = query.get("role").map(String::as_str);
+async fn list(State(ctx): State<Context>, user: CurrentUser, query: QueryParams) -> Result<Json<Vec<Summary>>> {
+    let role = query.get("role");
     let (as_candidate, as_recruiter) = (role != Some("recruiter"), role != Some("candidate"));
     let interviews = store::of_user(&ctx.db, user.id, as_candidate, as_recruiter).await?;
     let now = ctx.clock.now();

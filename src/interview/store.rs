@@ -414,12 +414,25 @@ pub async fn busy(
     Ok(busy)
 }
 
-/// What an Idempotency-Key stands for at the moment.
+/// A request that has not ended after this long can no longer commit, and its key is free again.
+const KEY_HELD: TimeDelta = TimeDelta::seconds(60);
+/// How long a key stands for the interview it has made.
+const KEY_KEPT: TimeDelta = TimeDelta::hours(24);
+
+/// What an Idempotency-Key stands for.
 pub struct Key {
     pub fingerprint: Vec<u8>,
+    /// What came of it; `None`: its request still runs.
     pub interview_id: Option<i64>,
     pub intent_id: Option<Uuid>,
     pub created_at: DateTime<Utc>,
+}
+
+impl Key {
+    /// Whether it still counts.
+    pub fn counts(&self, now: DateTime<Utc>) -> bool {
+        self.created_at >= now - if self.interview_id.is_some() { KEY_KEPT } else { KEY_HELD }
+    }
 }
 
 pub async fn key(db: impl PgExecutor<'_>, user_id: i64, key_hash: &[u8]) -> sqlx::Result<Option<Key>> {
@@ -434,8 +447,7 @@ pub async fn key(db: impl PgExecutor<'_>, user_id: i64, key_hash: &[u8]) -> sqlx
     .await
 }
 
-/// Claims a key for an intent. A claim older than `dead_before` that came to nothing is taken over; `false`: somebody
-/// else holds the key.
+/// Claims a key for an intent, or takes it over from one that no longer counts; `false`: somebody else holds it.
 pub async fn claim_key(
     db: impl PgExecutor<'_>,
     user_id: i64,
@@ -443,22 +455,20 @@ pub async fn claim_key(
     fingerprint: &[u8],
     intent_id: Uuid,
     now: DateTime<Utc>,
-    dead_before: DateTime<Utc>,
-    expired_before: DateTime<Utc>,
 ) -> sqlx::Result<bool> {
     let claimed = sqlx::query!(
         "INSERT INTO ivs_idempotency_key AS held (user_id, key_hash, fingerprint, intent_id, created_at)
          VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (user_id, key_hash) DO UPDATE
          SET fingerprint = $3, intent_id = $4, interview_id = NULL, created_at = $5
-         WHERE held.created_at < CASE WHEN held.interview_id IS NULL THEN $6 ELSE $7 END",
+         WHERE held.created_at < CASE WHEN held.interview_id IS NULL THEN $6::timestamptz ELSE $7::timestamptz END",
         user_id,
         key_hash,
         fingerprint,
         intent_id,
         now,
-        dead_before,
-        expired_before
+        now - KEY_HELD,
+        now - KEY_KEPT
     )
     .execute(db)
     .await?;
@@ -558,7 +568,7 @@ pub async fn write_instants(db: impl PgExecutor<'_>, rows: &[Instants]) -> sqlx:
 
 /// Removes what has had its time: keys after a day, links that are no longer valid.
 pub async fn remove_expired(db: &mut PgConnection, now: DateTime<Utc>) -> sqlx::Result<()> {
-    sqlx::query!("DELETE FROM ivs_idempotency_key WHERE created_at < $1", now - TimeDelta::hours(24))
+    sqlx::query!("DELETE FROM ivs_idempotency_key WHERE created_at < $1", now - KEY_KEPT)
         .execute(&mut *db)
         .await?;
     sqlx::query!("DELETE FROM ivs_portal_token WHERE expires_at <= $1", now).execute(db).await?;

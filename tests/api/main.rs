@@ -1,3 +1,14 @@
+//! The tests through the front door: HTTP in; database, mails and the Google simulator out.
+
+#![allow(clippy::disallowed_methods, reason = "tests are outside the program: they have clients and folders of their own")]
+
+mod accounts;
 mod adoption;
+mod architecture;
 mod cluster;
+mod crash;
+mod framework;
+mod google;
+mod reading;
+mod scheduling;
 mod support;

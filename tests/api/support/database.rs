@@ -47,7 +47,7 @@ async fn shared() -> &'static Shared {
     static SHARED: OnceCell<Shared> = OnceCell::const_new();
     SHARED
         .get_or_init(async || {
-            let cluster = Cluster::start(&folder(), Durability::Fast, Path::new(PROGRAM), |_| ()).await.unwrap();
+            let cluster = Cluster::start(&folder("test"), Durability::Fast, Path::new(PROGRAM), |_| ()).await.unwrap();
             let template = format!("template_{}", schema_hash());
             prepare(&cluster, &template).await;
             Shared { cluster, template }
@@ -55,13 +55,13 @@ async fn shared() -> &'static Shared {
         .await
 }
 
-/// One folder for each user, which root's PostgreSQL can reach too.
+/// A folder for a cluster, the same for every process of this user, and one that root's PostgreSQL can reach too.
 #[allow(clippy::disallowed_methods, reason = "where a test's files go is no setting of the program")]
-fn folder() -> PathBuf {
+pub fn folder(name: &str) -> PathBuf {
     let user = std::process::Command::new("id").arg("-un").output().unwrap();
     let user = String::from_utf8(user.stdout).unwrap();
     let parent = if user.trim() == "root" { PathBuf::from("/var/tmp") } else { std::env::temp_dir() };
-    parent.join(format!("interviews-test-{}", user.trim()))
+    parent.join(format!("interviews-{name}-{}", user.trim()))
 }
 
 fn schema_hash() -> String {

@@ -3,7 +3,15 @@
 
 pub mod database;
 
-use std::{collections::HashMap, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::HashMap,
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use interviews::{
@@ -15,12 +23,17 @@ use interviews::{
         google::{self, Simulator},
         mailbox::{Mailbox, Received},
     },
-    jobs,
+    jobs, telemetry,
 };
 use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap, redirect::Policy};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::net::TcpListener;
+use tracing_subscriber::{
+    Layer,
+    layer::{Context as LayerContext, SubscriberExt},
+    util::SubscriberInitExt,
+};
 
 use database::TestDatabase;
 
@@ -80,6 +93,9 @@ impl TestApp {
 
     /// The same with these settings instead of the usual ones; an empty value unsets.
     pub async fn start_with(settings: &[(&str, &str)]) -> TestApp {
+        // What the server logs is shown with a test that fails.
+        let lines = tracing_subscriber::fmt::TestWriter::new;
+        _ = telemetry::subscriber("warn", lines, false).unwrap().try_init();
         let database = database::fresh().await;
         sqlx::raw_sql(include_str!("fixture.sql")).execute(&database.pool).await.unwrap();
         let clock = Clock::manual(NOW.parse().unwrap());
@@ -161,7 +177,7 @@ impl TestApp {
 
     /// Somebody of the fixture, with an access token as Django makes them.
     pub fn user(&self, id: i64) -> User<'_> {
-        User { app: self, id, token: access_token(self.now(), id) }
+        User { app: self, token: access_token(self.now(), id) }
     }
 
     /// How many rows a table has.
@@ -215,7 +231,6 @@ impl Drop for TestApp {
 /// Somebody who calls the API.
 pub struct User<'a> {
     pub app: &'a TestApp,
-    pub id: i64,
     pub token: String,
 }
 
@@ -305,4 +320,23 @@ pub async fn until<T>(mut ready: impl FnMut() -> Option<T>) -> T {
         assert!(tokio::time::Instant::now() < deadline, "waited in vain");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// How many SQL statements ran meanwhile, in this test's thread: the server runs in it too.
+pub async fn counting_statements<T>(work: impl Future<Output = T>) -> (T, usize) {
+    #[derive(Clone, Default)]
+    struct Counter(Arc<AtomicUsize>);
+
+    impl<S: tracing::Subscriber> Layer<S> for Counter {
+        fn on_event(&self, event: &tracing::Event<'_>, _: LayerContext<'_, S>) {
+            if event.metadata().target() == "sqlx::query" {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    let counter = Counter::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(counter.clone()));
+    let outcome = work.await;
+    (outcome, counter.0.load(Ordering::Relaxed))
 }

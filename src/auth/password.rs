@@ -1,0 +1,326 @@
+//! Django's password hashes, `pbkdf2_sha256$<iterations>$<salt>$<hash>`: PBKDF2-HMAC-SHA256 over the salt's bytes as
+//! they stand, 32 bytes in standard base64.
+//!
+//! Hashing is slow on purpose, so it runs on blocking threads, a few at once, behind a short queue; whoever finds the
+//! queue full, or waits too long in it, is told to come back. A refused password costs [`ITERATIONS`] whatever is stored,
+//! so the time of an answer tells nothing about the account.
+
+use std::{
+    hint::black_box,
+    num::NonZeroU32,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use aws_lc_rs::pbkdf2;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use secrecy::{ExposeSecret, SecretString};
+use subtle::ConstantTimeEq;
+use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
+
+use crate::{
+    clock::random_bytes,
+    http::{Error, Result},
+};
+
+/// What new hashes cost; a weaker stored one is replaced after a successful login.
+pub const ITERATIONS: NonZeroU32 = NonZeroU32::new(870_000).unwrap();
+
+/// A stored count beyond this matches nothing: it would only hold up everybody else.
+const MOST_ITERATIONS: u32 = 10_000_000;
+
+/// How many may wait for their turn, and how long.
+const QUEUE: usize = 16;
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a password is worth against a stored hash.
+#[derive(Debug)]
+pub struct Verdict {
+    pub right: bool,
+    /// A stronger hash to store in place of a weak one that matched.
+    pub upgrade: Option<String>,
+}
+
+/// Checks `password` against what is stored, `None` for nobody.
+///
+/// # Errors
+/// [`Error::Busy`] when too many passwords are being hashed.
+pub async fn verify(password: SecretString, stored: Option<String>) -> Result<Verdict> {
+    Gate::shared().run(move || judge(password.expose_secret(), stored.as_deref())).await
+}
+
+fn judge(password: &str, stored: Option<&str>) -> Verdict {
+    let stored = stored.and_then(Stored::parse);
+    let right = stored.as_ref().is_some_and(|stored| stored.matches(password));
+    let spent = stored.map_or(0, |stored| stored.iterations.get());
+    let mut upgrade = None;
+    if let Some(unspent) = NonZeroU32::new(ITERATIONS.get().saturating_sub(spent)) {
+        match right {
+            true => upgrade = Some(hash(password)),
+            false => _ = black_box(derive(password, "", unspent)),
+        }
+    }
+    Verdict { right, upgrade }
+}
+
+/// A hash to store: today's iterations, a fresh salt. Takes a good part of a second: not for a thread that serves.
+pub fn hash(password: &str) -> String {
+    let salt = salt();
+    format!("pbkdf2_sha256${ITERATIONS}${salt}${}", STANDARD.encode(derive(password, &salt, ITERATIONS)))
+}
+
+/// 22 alphanumeric characters, about 131 random bits.
+fn salt() -> String {
+    const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    // The remainder of 128 bits favours no character by more than 2^-122.
+    (0..22).map(|_| ALPHABET[(u128::from_le_bytes(random_bytes()) % 62) as usize] as char).collect()
+}
+
+fn derive(password: &str, salt: &str, iterations: NonZeroU32) -> [u8; 32] {
+    #[cfg(test)]
+    tests::SPENT.with(|spent| spent.set(spent.get() + iterations.get()));
+    let mut hash = [0; 32];
+    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt.as_bytes(), password.as_bytes(), &mut hash);
+    hash
+}
+
+/// A stored hash that some password could match.
+struct Stored<'a> {
+    iterations: NonZeroU32,
+    salt: &'a str,
+    hash: [u8; 32],
+}
+
+impl<'a> Stored<'a> {
+    /// `None` for an empty or locked (`!…`) value, another scheme, and anything malformed.
+    fn parse(text: &'a str) -> Option<Self> {
+        let (iterations, rest) = text.strip_prefix("pbkdf2_sha256$")?.split_once('$')?;
+        let (salt, hash) = rest.split_once('$')?;
+        let iterations: NonZeroU32 =
+            iterations.parse().ok().filter(|count: &NonZeroU32| count.get() <= MOST_ITERATIONS)?;
+        Some(Stored { iterations, salt, hash: STANDARD.decode(hash).ok()?.try_into().ok()? })
+    }
+
+    fn matches(&self, password: &str) -> bool {
+        derive(password, self.salt, self.iterations).ct_eq(&self.hash).into()
+    }
+}
+
+/// Lets a few in at once, and a few more wait.
+struct Gate {
+    /// Held while hashing.
+    desks: Arc<Semaphore>,
+    /// Held while hashing or waiting.
+    places: Arc<Semaphore>,
+    patience: Duration,
+}
+
+impl Gate {
+    /// The process's one gate: a core stays free for everything else, if there is more than one.
+    fn shared() -> &'static Gate {
+        static SHARED: OnceLock<Gate> = OnceLock::new();
+        SHARED.get_or_init(|| {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            Gate::new(cores.saturating_sub(1).max(1), PATIENCE)
+        })
+    }
+
+    fn new(desks: usize, patience: Duration) -> Self {
+        let places = Arc::new(Semaphore::new(desks + QUEUE));
+        Gate { desks: Arc::new(Semaphore::new(desks)), places, patience }
+    }
+
+    /// Runs `work` on a blocking thread when its turn comes. It keeps its desk until it is done, even if nobody waits
+    /// for the answer any more.
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        const BUSY: Error =
+            Error::Busy { detail: "Too many sign-ins at once. Please try again.", retry_after: PATIENCE.as_secs() };
+        let place = self.places.clone().try_acquire_owned().map_err(|_| BUSY)?;
+        let desk = timeout(self.patience, self.desks.clone().acquire_owned()).await.map_err(|_| BUSY)??;
+        let done = spawn_blocking(move || {
+            let _held = (desk, place);
+            work()
+        });
+        Ok(done.await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        cell::Cell,
+        sync::{
+            atomic::{AtomicUsize, Ordering},
+            mpsc,
+        },
+        time::Instant,
+    };
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    thread_local! {
+        /// The iterations this thread has computed.
+        pub static SPENT: Cell<u32> = const { Cell::new(0) };
+    }
+
+    const PASSWORD: &str = "Passw0rd!x";
+    const WEAK: &str = "pbkdf2_sha256$1000$contractsalt0123456789$bb0H4lFL10+249dOvv9+JDn6dSJk4bNiLkzR17guNew=";
+    const STRONG: &str = "pbkdf2_sha256$870000$contractsalt0123456789$dsKsiUXpSLWUDIG72X/4B4Bxq9aA/rTZc3oDJThxs4M=";
+
+    fn matches(password: &str, stored: &str) -> bool {
+        Stored::parse(stored).is_some_and(|stored| stored.matches(password))
+    }
+
+    #[test]
+    fn djangos_hashes_match_their_password_alone() {
+        for stored in [WEAK, STRONG] {
+            assert!(matches(PASSWORD, stored), "{stored}");
+            assert!(!matches("Passw0rd!y", stored), "{stored}");
+        }
+    }
+
+    #[test]
+    fn unusable_hashes_match_nothing() {
+        let changed = |from: &str, to: &str| WEAK.replacen(from, to, 1);
+        for stored in [
+            "",
+            "!",
+            "!pbkdf2_sha256$1000$contractsalt0123456789$bb0H4lFL10+249dOvv9+JDn6dSJk4bNiLkzR17guNew=",
+            "pbkdf2_sha256",
+            "pbkdf2_sha256$1000$salt",
+            &changed("pbkdf2_sha256", "pbkdf2_sha1"),
+            &changed("pbkdf2_sha256", "argon2"),
+            &changed("$1000$", "$0$"),
+            &changed("$1000$", "$-1000$"),
+            &changed("$1000$", "$many$"),
+            &changed("$1000$", "$10000001$"),
+            &changed("$1000$", "$99999999999999999999$"),
+            &changed("ew=", "ew"),
+            &changed("ew=", "e"),
+            &changed("bb0", "b*0"),
+            &changed("ew=", "ew=="),
+            &format!("{WEAK}$"),
+        ] {
+            assert!(Stored::parse(stored).is_none(), "{stored}");
+        }
+    }
+
+    #[test]
+    fn a_weak_hash_that_matched_is_replaced_and_a_strong_one_is_kept() {
+        let verdict = judge(PASSWORD, Some(WEAK));
+        let upgrade = verdict.upgrade.unwrap();
+        let parts: Vec<&str> = upgrade.split('$').collect();
+        assert_eq!(parts[..2], ["pbkdf2_sha256", "870000"]);
+        assert!(parts[2].len() == 22 && parts[2].chars().all(|c| c.is_ascii_alphanumeric()), "{upgrade}");
+        assert!(verdict.right && matches(PASSWORD, &upgrade));
+
+        let verdict = judge(PASSWORD, Some(STRONG));
+        assert!(verdict.right && verdict.upgrade.is_none());
+        assert!(judge("wrong", Some(WEAK)).upgrade.is_none());
+    }
+
+    #[test]
+    fn a_refusal_costs_the_same_for_nobody_and_for_a_weak_an_unusable_and_a_strong_hash() {
+        let older = "pbkdf2_sha256$600000$salt$bb0H4lFL10+249dOvv9+JDn6dSJk4bNiLkzR17guNew=";
+        for stored in
+            [None, Some(WEAK), Some(older), Some("!locked"), Some("pbkdf2_sha256$99999999$s$AA=="), Some(STRONG)]
+        {
+            SPENT.set(0);
+            assert!(!judge("wrong", stored).right);
+            assert_eq!(SPENT.get(), 870_000, "{stored:?}");
+        }
+        SPENT.set(0);
+        assert!(judge(PASSWORD, Some(WEAK)).right);
+        assert!(SPENT.get() >= 870_000, "an account that may not come in costs as much");
+    }
+
+    /// Work that says when it has begun and ends when it is told to.
+    fn held(gate: &Arc<Gate>) -> (tokio::task::JoinHandle<Result<()>>, mpsc::Sender<()>) {
+        let (end, ended) = mpsc::channel();
+        let gate = gate.clone();
+        (tokio::spawn(async move { gate.run(move || _ = ended.recv()).await }), end)
+    }
+
+    async fn until(condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !condition() {
+            assert!(Instant::now() < deadline, "waited too long");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn beyond_the_queue_sign_ins_are_refused_and_the_queue_is_served() {
+        let gate = Arc::new(Gate::new(1, Duration::from_secs(60)));
+        let (tasks, ends): (Vec<_>, Vec<_>) = (0..1 + QUEUE).map(|_| held(&gate)).unzip();
+        until(|| gate.places.available_permits() == 0).await;
+        assert!(matches!(gate.run(|| ()).await, Err(Error::Busy { retry_after: 1.., .. })));
+        drop(ends);
+        for task in tasks {
+            task.await.unwrap().unwrap();
+        }
+        gate.run(|| ()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_too_long_is_refused() {
+        let gate = Gate::new(1, Duration::from_millis(1));
+        let desk = gate.desks.clone().acquire_owned().await.unwrap();
+        assert!(matches!(gate.run(|| ()).await, Err(Error::Busy { .. })));
+        assert_eq!(gate.places.available_permits(), 1 + QUEUE, "a place is given back");
+        drop(desk);
+        gate.run(|| ()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_sign_in_keeps_its_desk_until_its_hash_is_done() {
+        let gate = Arc::new(Gate::new(1, Duration::from_secs(60)));
+        let (task, end) = held(&gate);
+        until(|| gate.desks.available_permits() == 0).await;
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+        assert_eq!(gate.desks.available_permits(), 0);
+        drop(end);
+        until(|| gate.desks.available_permits() == 1).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn never_more_hash_at_once_than_there_are_desks() {
+        let gate = Arc::new(Gate::new(2, Duration::from_secs(60)));
+        let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let tasks: Vec<_> = (0..QUEUE)
+            .map(|_| {
+                let (gate, running, most) = (gate.clone(), running.clone(), most.clone());
+                tokio::spawn(async move {
+                    let work = move || {
+                        most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        black_box(derive("work", "salt", NonZeroU32::MIN.saturating_add(2000)));
+                        running.fetch_sub(1, Ordering::SeqCst);
+                    };
+                    gate.run(work).await
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap().unwrap();
+        }
+        assert!((1..=2).contains(&most.load(Ordering::SeqCst)));
+    }
+
+    proptest! {
+        #[test]
+        fn random_text_is_parsed_without_a_panic(text: String, iterations: u64) {
+            prop_assert!(Stored::parse(&text).is_none());
+            Stored::parse(&format!("pbkdf2_sha256${iterations}${text}"));
+        }
+
+        #[test]
+        fn every_password_matches_its_own_hash_alone(password in "\\PC{0,80}", other in "\\PC{0,80}", salt in "[A-Za-z0-9]{22}") {
+            let stored = format!("pbkdf2_sha256$1${salt}${}", STANDARD.encode(derive(&password, &salt, NonZeroU32::MIN)));
+            prop_assert!(matches(&password, &stored));
+            prop_assert_eq!(matches(&other, &stored), other == password);
+        }
+    }
+}

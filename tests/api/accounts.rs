@@ -1,0 +1,225 @@
+//! Signing in, and who a token belongs to.
+
+use chrono::TimeDelta;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+const LOGIN: &str = "/api/users/login/";
+const PROFILE: &str = "/api/users/profile/";
+
+async fn login(app: &TestApp, email: &str, password: &str) -> Answer {
+    app.post(LOGIN, json!({"email": email, "password": password})).await
+}
+
+#[tokio::test]
+async fn example_1_a_recruiter_signs_in_and_the_token_works() {
+    let app = TestApp::start().await;
+    let answer = login(&app, " rita@x.test ", " Passw0rd!x ").await;
+    assert_eq!((answer.status.as_u16(), answer.header("set-cookie")), (200, None));
+    let body = answer.json();
+    let token = body["access_token"].as_str().unwrap();
+    assert_eq!(
+        body,
+        json!({"email": "rita@x.test", "role": "recruiter", "user_id": 101, "access_token": token,
+            "refresh_token": body["refresh_token"], "has_company": true, "company_id": 11, "has_resume": false,
+            "is_recruiter": true, "is_applicant": false})
+    );
+    assert_eq!(send(app.request(Method::GET, PROFILE).bearer_auth(token)).await.status, 200);
+    let claims = |token: &str| {
+        use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+        let part = |nr| BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(nr).unwrap()).unwrap();
+        assert_eq!(part(0), br#"{"alg":"HS256","typ":"JWT"}"#);
+        serde_json::from_slice::<Value>(&part(1)).unwrap()
+    };
+    let now = app.now().timestamp();
+    for (token, kind, minutes) in [(token, "access", 200_000), (body["refresh_token"].as_str().unwrap(), "refresh", 1440)] {
+        let claims = claims(token);
+        assert_eq!(claims["token_type"], kind);
+        assert_eq!((&claims["iat"], &claims["exp"]), (&json!(now), &json!(now + minutes * 60)));
+        assert_eq!(claims["user_id"], json!(101));
+        let jti = claims["jti"].as_str().unwrap();
+        assert!(jti.len() == 32 && jti.bytes().all(|byte| byte.is_ascii_hexdigit()), "{jti}");
+        assert_eq!(claims.as_object().unwrap().len(), 5);
+    }
+}
+
+#[tokio::test]
+async fn roles_follow_the_flags() {
+    let app = TestApp::start().await;
+    let carl = login(&app, "carl@x.test", PASSWORD).await.json();
+    assert_eq!((&carl["role"], &carl["company_id"]), (&json!("job_seeker"), &Value::Null));
+    sqlx::query("UPDATE users_user SET is_applicant = false WHERE id = 202").execute(app.db()).await.unwrap();
+    assert_eq!(login(&app, "dana@x.test", PASSWORD).await.json()["role"], Value::Null);
+}
+
+#[tokio::test]
+async fn example_2_a_wrong_password_and_an_unknown_address_are_answered_alike() {
+    let app = TestApp::start().await;
+    let refused = json!({"non_field_errors": ["Invalid email or password."]});
+    login(&app, "RITA@x.test", PASSWORD).await.assert(400, refused.clone());
+    login(&app, "rita@x.test", "wrong").await.assert(400, refused.clone());
+    login(&app, "nobody@x.test", PASSWORD).await.assert(400, refused.clone());
+    sqlx::query("UPDATE users_user SET password = '!unusable' WHERE id = 101").execute(app.db()).await.unwrap();
+    login(&app, "rita@x.test", "!unusable").await.assert(400, refused);
+}
+
+#[tokio::test]
+async fn example_3_only_the_right_password_learns_that_an_account_is_inactive_or_deleted() {
+    let app = TestApp::start().await;
+    login(&app, "ines@x.test", PASSWORD).await.assert(403, json!({"error": "Email not verified."}));
+    login(&app, "ines@x.test", "wrong").await.assert(400, json!({"non_field_errors": ["Invalid email or password."]}));
+    sqlx::query("UPDATE users_user SET is_deleted = true WHERE id = 202").execute(app.db()).await.unwrap();
+    login(&app, "dana@x.test", PASSWORD)
+        .await
+        .assert(400, json!({"non_field_errors": ["This account has been deleted. Please contact support."]}));
+}
+
+#[tokio::test]
+async fn wrong_fields_are_named_all_together() {
+    let app = TestApp::start().await;
+    let post = |body: Value| app.post(LOGIN, body);
+    post(json!({})).await.assert(400, json!({"email": ["This field is required."], "password": ["This field is required."]}));
+    post(json!({"email": null, "password": " "}))
+        .await
+        .assert(400, json!({"email": ["This field may not be null."], "password": ["This field may not be blank."]}));
+    post(json!({"email": true, "password": []}))
+        .await
+        .assert(400, json!({"email": ["Not a valid string."], "password": ["Not a valid string."]}));
+    post(json!({"email": "nobody", "password": "a\u{0}b"}))
+        .await
+        .assert(400, json!({"email": ["Enter a valid email address."], "password": ["Null characters are not allowed."]}));
+    post(json!({"email": "a@b", "password": "x"})).await.assert(400, json!({"email": ["Enter a valid email address."]}));
+    post(json!([])).await.assert(400, json!({"non_field_errors": ["Invalid data. Expected a dictionary, but got list."]}));
+    post(json!("x")).await.assert(400, json!({"non_field_errors": ["Invalid data. Expected a dictionary, but got str."]}));
+    post(Value::Null).await.assert(400, json!({"non_field_errors": ["No data provided"]}));
+}
+
+#[tokio::test]
+async fn a_weak_hash_is_replaced_after_a_success_and_only_then() {
+    let app = TestApp::start().await;
+    let stored = || async {
+        sqlx::query_scalar::<_, String>("SELECT password FROM users_user WHERE id = 101").fetch_one(app.db()).await.unwrap()
+    };
+    let before = stored().await;
+    login(&app, "rita@x.test", "wrong").await;
+    assert_eq!(stored().await, before);
+    assert_eq!(login(&app, "rita@x.test", PASSWORD).await.status, 200);
+    let after = stored().await;
+    let parts: Vec<&str> = after.split('$').collect();
+    assert_eq!((parts[0], parts[1], parts[2].len(), parts.len()), ("pbkdf2_sha256", "870000", 22, 4));
+    assert!(parts[2].bytes().all(|byte| byte.is_ascii_alphanumeric()));
+    assert_eq!(login(&app, "rita@x.test", PASSWORD).await.status, 200);
+    assert_eq!(stored().await, after);
+    let untouched: Option<chrono::DateTime<chrono::Utc>> =
+        sqlx::query_scalar("SELECT last_login FROM users_user WHERE id = 101").fetch_one(app.db()).await.unwrap();
+    assert_eq!(untouched, None);
+}
+
+#[tokio::test]
+async fn example_4_the_profile_is_the_callers() {
+    let app = TestApp::start().await;
+    let profile = app.user(RITA).get(PROFILE).await;
+    assert_eq!(profile.status, 200);
+    let profile = profile.json();
+    for (key, value) in [
+        ("id", json!(101)), ("email", json!("rita@x.test")), ("username", json!("rita")), ("first_name", json!("Rita")),
+        ("last_name", json!("Recruit")), ("is_recruiter", json!(true)), ("is_applicant", json!(false)),
+        ("has_resume", json!(false)), ("has_company", json!(true)), ("company_id", json!(11)),
+    ] {
+        assert_eq!(profile[key], value, "{key}");
+    }
+    for key in ["created_at", "updated_at"] {
+        let text = profile[key].as_str().unwrap();
+        assert!(text.ends_with('Z') && text.parse::<chrono::DateTime<chrono::Utc>>().is_ok(), "{text}");
+    }
+    assert_eq!(app.user(NORA).get(PROFILE).await.json()["company_id"], Value::Null);
+}
+
+#[tokio::test]
+async fn example_5_credentials_come_before_the_method() {
+    let app = TestApp::start().await;
+    let answer = send(app.request(Method::DELETE, "/api/company/google/check-connection/")).await;
+    answer.assert(401, json!({"detail": "Authentication credentials were not provided."}));
+    assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"api\""));
+}
+
+#[tokio::test]
+async fn every_row_of_the_401_table() {
+    let app = TestApp::start().await;
+    let exp = (app.now() + TimeDelta::days(1)).timestamp();
+    let good = json!({"token_type": "access", "exp": exp, "jti": "a", "user_id": RITA});
+    let with = |changes: Value| {
+        let mut claims = good.clone();
+        for (key, value) in changes.as_object().unwrap() {
+            if *value == json!("absent") { claims.as_object_mut().unwrap().remove(key); } else { claims[key] = value.clone(); }
+        }
+        format!("Bearer {}", token(&claims))
+    };
+    let invalid = |message: &str| {
+        json!({"detail": "Given token not valid for any token type", "code": "token_not_valid",
+            "messages": [{"token_class": "AccessToken", "token_type": "access", "message": message}]})
+    };
+    let missing = json!({"detail": "Authentication credentials were not provided."});
+    let two = json!({"detail": "Authorization header must contain two space-delimited values", "code": "bad_authorization_header"});
+    let unknown = json!({"detail": "User not found", "code": "user_not_found"});
+    let good_token = token(&good);
+    let forged = format!("Bearer {}x", good_token);
+    let none = format!("Bearer eyJhbGciOiJub25lIn0.{}.", good_token.split('.').nth(1).unwrap());
+    for (header, answer) in [
+        ("", missing.clone()),
+        ("Basic abc", missing.clone()),
+        (&format!("bearer {good_token}"), missing),
+        ("Bearer", two.clone()),
+        ("Bearer a b", two),
+        ("Bearer undefined", invalid("Token is invalid")),
+        (&forged, invalid("Token is invalid")),
+        (&none, invalid("Token is invalid")),
+        (&with(json!({"exp": app.now().timestamp()})), invalid("Token is expired")),
+        (&with(json!({"exp": "absent"})), invalid("Token has no 'exp' claim")),
+        (&with(json!({"jti": "absent"})), invalid("Token has no id")),
+        (&with(json!({"token_type": "absent"})), invalid("Token has no type")),
+        (&with(json!({"token_type": "refresh"})), invalid("Token has wrong type")),
+        (&with(json!({"user_id": "absent"})),
+            json!({"detail": "Token contained no recognizable user identification", "code": "token_not_valid"})),
+        (&with(json!({"user_id": 999})), unknown.clone()),
+        (&with(json!({"user_id": null})), unknown.clone()),
+        (&with(json!({"user_id": "rita"})), unknown),
+        (&with(json!({"user_id": INES})), json!({"detail": "User is inactive", "code": "user_inactive"})),
+    ] {
+        let answered = send(app.request(Method::GET, PROFILE).header("authorization", header)).await;
+        assert_eq!((answered.status.as_u16(), answered.json()), (401, answer), "{header}");
+        assert_eq!(answered.header("www-authenticate"), Some("Bearer realm=\"api\""), "{header}");
+    }
+    let numeric = with(json!({"user_id": "101"}));
+    assert_eq!(send(app.request(Method::GET, PROFILE).header("authorization", numeric)).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_token_counts_in_the_header_alone() {
+    let app = TestApp::start().await;
+    let token = access_token(app.now(), RITA);
+    let refused = json!({"detail": "Authentication credentials were not provided."});
+    app.get(&format!("{PROFILE}?token={token}&access_token={token}")).await.assert(401, refused.clone());
+    let cookie = app.request(Method::GET, PROFILE).header("cookie", format!("access_token={token}; umemployed_portal={token}"));
+    send(cookie).await.assert(401, refused);
+}
+
+#[tokio::test]
+async fn a_bad_bearer_header_is_refused_on_public_endpoints_too() {
+    let app = TestApp::start().await;
+    for (method, path) in [(Method::POST, LOGIN), (Method::GET, "/api/company/google/callback/")] {
+        let answer = send(app.request(method, path).header("authorization", "Bearer undefined")).await;
+        assert_eq!(answer.status, 401, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn google_sign_in_without_proof_is_refused_whatever_is_sent() {
+    let app = TestApp::start().await;
+    let refused = json!({"error": "Token and email are required."});
+    for body in [json!({"email": "rita@x.test", "google_id": "1"}), json!({"token": "x", "email": "rita@x.test"}), json!([])] {
+        app.post("/api/users/google-auth/", body).await.assert(400, refused.clone());
+    }
+}

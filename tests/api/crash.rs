@@ -1,0 +1,302 @@
+//! `kill -9` of a real server at each of the moments between intent and mails.
+//!
+//! A moment is reached by making what the server waits for then wait itself: Google, a table's lock, the SMTP server.
+//! After the restart all three sides agree. The time that must pass (45 s until an intent is undone, 30 s until the
+//! queue takes a mail over) is taken off the rows instead of being waited for.
+
+use std::{
+    net::Ipv4Addr,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use interviews::{
+    clock::Clock,
+    dev::{
+        google::{self, Call, Fault, FaultKind, Simulator},
+        mailbox::{self, Mailbox, Step},
+    },
+};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
+
+use crate::support::{self, *};
+
+/// Everything around the server, which outlives its processes.
+struct World {
+    database: database::TestDatabase,
+    google: Simulator,
+    mailbox: Mailbox,
+    port: u16,
+}
+
+/// A running `interviews serve`.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+impl World {
+    async fn new() -> World {
+        let database = database::fresh().await;
+        sqlx::raw_sql(include_str!("support/fixture.sql")).execute(&database.pool).await.unwrap();
+        let here = (Ipv4Addr::LOCALHOST, 0).into();
+        let options = google::Options {
+            clock: Clock::System,
+            client_id: "client".into(),
+            client_secret: "client-secret-of-the-tests".into(),
+            state_file: None,
+            accounts: vec!["rita@gmail.test".into()],
+        };
+        let google = Simulator::start(here, options).await.unwrap();
+        let mailbox = Mailbox::start(here, here, None).await.unwrap();
+        let port = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        World { database, google, mailbox, port }
+    }
+
+    /// Starts the server and waits until it is ready.
+    async fn serve(&self) -> Server {
+        let google = self.google.url();
+        let child = Command::new(database::PROGRAM)
+            .arg("serve")
+            .env_clear()
+            .envs([
+                ("DATABASE_URL", self.database.url.clone()),
+                ("SECRET_KEY", SECRET_KEY.into()),
+                ("PORT", self.port.to_string()),
+                ("GOOGLE_CLIENT_ID", "client".into()),
+                ("GOOGLE_CLIENT_SECRET", "client-secret-of-the-tests".into()),
+                ("TOKEN_ENCRYPTION_KEY", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".into()),
+                ("GOOGLE_AUTH_URI", format!("{google}/o/oauth2/auth")),
+                ("GOOGLE_TOKEN_URI", format!("{google}/token")),
+                ("GOOGLE_REVOKE_URI", format!("{google}/revoke")),
+                ("GOOGLE_CALENDAR_API_BASE", google.into()),
+                ("EMAIL_HOST", "127.0.0.1".into()),
+                ("EMAIL_PORT", self.mailbox.smtp_address().port().to_string()),
+                ("EMAIL_USE_TLS", "false".into()),
+            ])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let server = Server(child);
+        until_async(async || self.call(Method::GET, "/readyz", None).await.is_some_and(|answer| answer.0 == 200)).await;
+        server
+    }
+
+    /// A call of Rita's; `None` when the server does not answer.
+    async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Option<(StatusCode, Value)> {
+        let mut request = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .unwrap()
+            .request(method, format!("http://127.0.0.1:{}{path}", self.port))
+            .bearer_auth(support::access_token(Clock::System.now(), RITA))
+            .header("idempotency-key", "the one booking");
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.ok()?;
+        Some((response.status(), response.json().await.unwrap_or(Value::Null)))
+    }
+
+    async fn schedule(&self) -> Option<(StatusCode, Value)> {
+        self.call(Method::POST, "/api/company/google/create-interview/", Some(body(json!({})))).await
+    }
+
+    async fn connect(&self) {
+        let (_, urls) = self.call(Method::GET, "/api/company/google/auth-url/", None).await.unwrap();
+        let back = self.google.allow(urls["authorization_url"].as_str().unwrap()).unwrap();
+        reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap().get(back).send().await.unwrap();
+        until(|| (self.mailbox.mails().len() == 1).then_some(())).await;
+        self.mailbox.clear();
+    }
+
+    async fn count(&self, what: &'static str) -> i64 {
+        sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {what}")))
+            .fetch_one(&self.database.pool)
+            .await
+            .unwrap()
+    }
+
+    fn live_events(&self) -> usize {
+        self.google.events().iter().filter(|event| event["status"] != "cancelled").count()
+    }
+
+    fn hold(&self, on: Call, kind: FaultKind) {
+        self.google.order(Fault { on, times: 1, kind });
+    }
+
+    async fn until_called(&self, call: Call, times: usize) {
+        until(|| (self.google.requests().iter().filter(|seen| seen.call == call).count() >= times).then_some(())).await
+    }
+
+    /// As if a minute had passed since the kill.
+    async fn let_a_minute_pass(&self) {
+        sqlx::raw_sql(
+            "UPDATE ivs_intent SET created_at = created_at - interval '60 s', next_attempt_at = NULL;
+             UPDATE ivs_idempotency_key SET created_at = created_at - interval '60 s';
+             UPDATE ivs_mail SET leased_until = leased_until - interval '60 s';
+             UPDATE ivs_jobs._private_jobs SET run_at = run_at - interval '60 s'",
+        )
+        .execute(&self.database.pool)
+        .await
+        .unwrap();
+    }
+
+    /// Schedules, kills the server once `reached` says so, and checks that the client got no answer.
+    async fn kill_when<T>(&self, server: Server, reached: impl Future<Output = T>) -> T {
+        let killed = async {
+            let reached = reached.await;
+            drop(server);
+            reached
+        };
+        let (answer, reached) = tokio::join!(self.schedule(), killed);
+        assert_eq!(answer, None, "the server answered before it was killed");
+        reached
+    }
+
+    async fn until_mails_hang(&self) {
+        until(|| (self.mailbox.hanging() == 2).then_some(())).await
+    }
+
+    /// Nothing is left of the booking, the client is told nothing wrong, and the same request then works.
+    async fn assert_undone(&self) {
+        let _server = self.serve().await;
+        self.let_a_minute_pass().await;
+        until_async(async || self.count("ivs_intent WHERE event_id IS NULL OR undo_from IS NULL").await == 0 && self.live_events() == 0)
+            .await;
+        assert_eq!(self.count("company_interview").await, 3);
+        assert_eq!(self.count("notifications_notification").await, 0);
+        assert!(self.mailbox.mails().is_empty());
+        let (status, answer) = self.schedule().await.unwrap();
+        assert_eq!(status, 200, "{answer}");
+        self.assert_made(2).await;
+    }
+
+    /// One interview, one event, one notification, one pair of mails; `mails` counts copies too.
+    async fn assert_made(&self, mails: usize) {
+        until(|| (self.mailbox.mails().len() >= mails).then_some(())).await;
+        assert_eq!(self.count("company_interview").await, 4);
+        assert_eq!(self.live_events(), 1);
+        assert_eq!(self.count("notifications_notification").await, 1);
+        let received = self.mailbox.mails();
+        assert_eq!(received.len(), mails);
+        let mut ids: Vec<String> = received.iter().map(|mail| mail.header("Message-ID").unwrap()).collect();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), 2, "copies have one Message-ID");
+        until_async(async || self.count("ivs_mail WHERE state = 'sent' AND kind = 'scheduled'").await == 2).await;
+    }
+}
+
+async fn until_async(mut ready: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !ready().await {
+        assert!(tokio::time::Instant::now() < deadline, "waited in vain");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn killed_while_google_has_not_made_the_event_yet() {
+    let world = World::new().await;
+    let server = world.serve().await;
+    world.connect().await;
+    world.hold(Call::Insert, FaultKind::Hang);
+    world.kill_when(server, world.until_called(Call::Insert, 1)).await;
+    world.assert_undone().await;
+}
+
+#[tokio::test]
+async fn killed_after_the_event_was_made_and_the_answer_was_lost() {
+    let world = World::new().await;
+    let server = world.serve().await;
+    world.connect().await;
+    world.hold(Call::Insert, FaultKind::AnswerLost);
+    world.hold(Call::Insert, FaultKind::Hang);
+    world.kill_when(server, world.until_called(Call::Insert, 2)).await;
+    assert_eq!(world.live_events(), 1);
+    world.assert_undone().await;
+}
+
+#[tokio::test]
+async fn killed_while_the_meet_link_is_pending() {
+    let world = World::new().await;
+    let server = world.serve().await;
+    world.connect().await;
+    world.hold(Call::Get, FaultKind::Hang);
+    world.kill_when(server, world.until_called(Call::Get, 1)).await;
+    assert_eq!(world.live_events(), 1);
+    world.assert_undone().await;
+}
+
+#[tokio::test]
+async fn killed_between_googles_answer_and_the_commit() {
+    let world = World::new().await;
+    let server = world.serve().await;
+    world.connect().await;
+    let mut blocker = PgConnection::connect(&world.database.url).await.unwrap();
+    let mut tx = blocker.begin().await.unwrap();
+    sqlx::query("LOCK TABLE notifications_notification").execute(&mut *tx).await.unwrap();
+    let waiting = until_async(async || {
+        world.count("pg_locks WHERE NOT granted AND relation = 'notifications_notification'::regclass").await > 0
+    });
+    world.kill_when(server, waiting).await;
+    tx.rollback().await.unwrap();
+    assert_eq!(world.live_events(), 1);
+    world.assert_undone().await;
+}
+
+#[tokio::test]
+async fn killed_after_the_commit_before_any_mail() {
+    let world = World::new().await;
+    let server = world.serve().await;
+    world.connect().await;
+    world.mailbox.order(Step::Sender, mailbox::Fault::Hang, 2);
+    world.kill_when(server, world.until_mails_hang()).await;
+    assert_eq!(world.count("company_interview").await, 4);
+    world.mailbox.release();
+    let _server = world.serve().await;
+    world.let_a_minute_pass().await;
+    world.assert_made(2).await;
+    let (status, answer) = world.schedule().await.unwrap();
+    assert_eq!((status.as_u16(), &answer["emails_sent"]), (200, &json!({"candidate": true, "recruiter": true})));
+    world.assert_made(2).await;
+}
+
+#[tokio::test]
+async fn killed_between_the_smtp_servers_acceptance_and_our_note_of_it() {
+    let world = World::new().await;
+    let server = world.serve().await;
+    world.connect().await;
+    world.mailbox.order(Step::Sender, mailbox::Fault::Hang, 2);
+    let mut blocker = PgConnection::connect(&world.database.url).await.unwrap();
+    let reached = async {
+        world.until_mails_hang().await;
+        // The note touches the interview too: it has to wait.
+        let mut tx = blocker.begin().await.unwrap();
+        sqlx::query("SELECT FROM company_interview FOR UPDATE").execute(&mut *tx).await.unwrap();
+        world.mailbox.release();
+        until(|| (world.mailbox.mails().len() == 2).then_some(())).await;
+        until_async(async || world.count("pg_locks WHERE NOT granted").await > 0).await;
+        tx
+    };
+    let tx = world.kill_when(server, reached).await;
+    // What the dead server asked for must not happen after all when the row is free again.
+    until_async(async || {
+        let ended = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+                     AND pg_terminate_backend(pid)";
+        world.count(ended).await == 0
+    })
+    .await;
+    tx.rollback().await.unwrap();
+    let _server = world.serve().await;
+    world.let_a_minute_pass().await;
+    world.assert_made(4).await;
+}

@@ -1,0 +1,252 @@
+//! Lists, details and joining.
+
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+const LIST: &str = "/api/company/interviews/";
+
+fn ids(answer: &Answer) -> Vec<i64> {
+    answer.json().as_array().unwrap().iter().map(|item| item["id"].as_i64().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn example_8_a_recruiters_list_is_the_array_of_the_contract() {
+    let app = TestApp::start().await;
+    app.user(RITA).get(&format!("{LIST}?role=recruiter")).await.assert(
+        200,
+        json!([{"id": 501, "candidate_name": "Carl Candy", "candidate_email": "carl@x.test",
+            "recruiter_name": "Rita Recruit", "recruiter_email": "rita@x.test", "job_title": "Interview",
+            "company_name": "Acme", "date": "2030-01-15", "time": "14:00", "timezone": "America/New_York",
+            "interview_type": "google_meet", "meeting_link": "https://meet.google.com/abc-defg-hij", "note": "n",
+            "status": "upcoming", "user_role": "recruiter", "can_join": false,
+            "scheduled_time": "2030-01-15T14:00:00-05:00", "duration_minutes": 60, "location": null}]),
+    );
+}
+
+#[tokio::test]
+async fn example_9_a_candidate_sees_interviews_of_all_companies_latest_first() {
+    let app = TestApp::start().await;
+    let answer = app.user(CARL).get(LIST).await;
+    assert_eq!(ids(&answer), [502, 501, 503]);
+    let list = answer.json();
+    assert_eq!((&list[0]["meeting_link"], &list[0]["note"]), (&Value::Null, &Value::Null));
+    assert_eq!(list[0]["scheduled_time"], "2030-01-16T09:30:00+09:00");
+    assert_eq!(list[0]["user_role"], "candidate");
+    for (key, value) in [
+        ("recruiter_name", json!("Unknown")), ("recruiter_email", json!("")), ("timezone", json!("Mars/Phobos")),
+        ("status", json!("completed")), ("meeting_link", json!("https://meet.google.com/old-link-abc")),
+        ("scheduled_time", json!("2020-01-01T10:00:00+00:00")), ("company_name", json!("")), ("note", json!("")),
+        ("interview_type", json!("custom")),
+    ] {
+        assert_eq!(list[2][key], value, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn example_11_nobody_sees_interviews_of_others() {
+    let app = TestApp::start().await;
+    for user in [DANA, NORA] {
+        app.user(user).get(LIST).await.assert(200, json!([]));
+    }
+    // Carl applied to Acme; the company's owner still sees only his own interview with her.
+    assert_eq!(ids(&app.user(RITA).get(LIST).await), [501]);
+    assert_eq!(ids(&app.user(OTTO).get(LIST).await), [502]);
+    assert_eq!(ids(&app.user(CARL).get(&format!("{LIST}?role=recruiter")).await), [0i64; 0]);
+    assert_eq!(ids(&app.user(CARL).get(&format!("{LIST}?role=nonsense")).await), [502, 501, 503]);
+}
+
+#[tokio::test]
+async fn both_mount_points_answer_alike() {
+    let app = TestApp::start().await;
+    let carl = app.user(CARL);
+    for path in ["", "501/", "501/join/"] {
+        let here = carl.get(&format!("/api/company/interviews/{path}")).await;
+        let there = carl.get(&format!("/api/interviews/{path}")).await;
+        assert_eq!((here.status.as_u16(), here.json()), (200, there.json()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn example_12_details_are_for_participants_and_hide_the_link_until_the_door_opens() {
+    let app = TestApp::start().await;
+    let detail = app.user(CARL).get("/api/company/interviews/501/").await;
+    assert_eq!(detail.status, 200);
+    let detail = detail.json();
+    for (key, value) in [
+        ("meeting_link", Value::Null), ("cancellation_reason", Value::Null), ("portal_join_count", json!(0)),
+        ("meeting_started_at", Value::Null), ("meeting_ended_at", Value::Null), ("attendance", json!([])),
+        ("id", json!(501)), ("can_join", json!(false)),
+    ] {
+        assert_eq!(detail[key], value, "{key}");
+    }
+    app.user(OTTO)
+        .get("/api/company/interviews/501/")
+        .await
+        .assert(403, json!({"error": "You are not authorized to view this interview"}));
+    let missing = json!({"error": "Interview not found", "detail": "No Interview matches the given query."});
+    app.user(CARL).get("/api/company/interviews/999/").await.assert(404, missing.clone());
+    app.user(CARL).get("/api/interviews/99999999999999999999999/").await.assert(404, missing);
+    app.user(CARL).get("/api/interviews/5a/").await.assert(404, json!({"detail": "Not found."}));
+
+    app.set_now("2030-01-15T18:45:00Z");
+    let open = app.user(CARL).get("/api/company/interviews/501/").await.json();
+    assert_eq!((&open["can_join"], &open["meeting_link"]), (&json!(true), &json!("https://meet.google.com/abc-defg-hij")));
+}
+
+#[tokio::test]
+async fn details_show_who_was_there() {
+    let app = TestApp::start().await;
+    sqlx::query(
+        "INSERT INTO ivs_presence (interview_id, user_id, user_role, joined_at, left_at)
+         VALUES (501, 101, 'recruiter', '2030-01-15T19:01:00.5Z', NULL),
+                (501, 201, 'candidate', '2030-01-15T19:00:00Z', '2030-01-15T19:30:00Z')",
+    )
+    .execute(app.db())
+    .await
+    .unwrap();
+    let detail = app.user(RITA).get("/api/company/interviews/501/").await.json();
+    assert_eq!(
+        detail["attendance"],
+        json!([{"user_role": "candidate", "joined_at": "2030-01-15T19:00:00Z", "left_at": "2030-01-15T19:30:00Z"},
+            {"user_role": "recruiter", "joined_at": "2030-01-15T19:01:00.500000Z", "left_at": null}])
+    );
+}
+
+#[tokio::test]
+async fn example_13_joining_tells_when_and_where() {
+    let app = TestApp::start().await;
+    let link = "https://meet.google.com/abc-defg-hij";
+    app.set_now("2030-01-15T18:00:30Z");
+    app.user(CARL).get("/api/interviews/501/join/").await.assert(
+        200,
+        json!({"interview_id": 501, "meet_link": link, "meeting_link": link, "can_join": false,
+            "meeting_status": "upcoming", "status": "upcoming", "candidate_name": "Carl Candy",
+            "recruiter_name": "Rita Recruit", "job_title": "Interview", "scheduled_time": "2030-01-15T14:00:00-05:00",
+            "time_until_meeting": 59, "timezone": "America/New_York", "interview_type": "google_meet",
+            "location": null, "user_role": "candidate"}),
+    );
+    app.user(DANA)
+        .get("/api/interviews/501/join/")
+        .await
+        .assert(403, json!({"error": "You are not authorized to join this interview"}));
+}
+
+#[tokio::test]
+async fn the_door_opens_and_closes_by_the_table() {
+    let app = TestApp::start().await;
+    for (now, can_join, meeting_status, status, until) in [
+        ("2030-01-15T18:44:59Z", false, "upcoming", "upcoming", 15),
+        ("2030-01-15T18:45:00Z", true, "ready", "upcoming", 15),
+        ("2030-01-15T18:59:59Z", true, "ready", "upcoming", 0),
+        ("2030-01-15T19:00:00Z", true, "ready", "in_progress", 0),
+        ("2030-01-15T19:59:00Z", true, "ready", "in_progress", -59),
+        ("2030-01-15T20:00:00Z", true, "ready", "completed", -60),
+        ("2030-01-15T21:00:00Z", true, "ready", "completed", -120),
+        ("2030-01-15T21:01:00Z", false, "ended", "completed", -121),
+    ] {
+        app.set_now(now);
+        // The token is fresh at every moment.
+        let seen = app.user(RITA).get("/api/interviews/501/join/").await.json();
+        assert_eq!(seen["can_join"], can_join, "{now}");
+        assert_eq!(seen["meeting_status"], meeting_status, "{now}");
+        assert_eq!(seen["status"], status, "{now}");
+        assert_eq!(seen["time_until_meeting"], until, "{now}");
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_interview_stays_in_the_list_without_its_link() {
+    let app = TestApp::start().await;
+    sqlx::query("UPDATE company_interview SET cancelled_at = now(), cancellation_reason = 'ill' WHERE id = 501")
+        .execute(app.db())
+        .await
+        .unwrap();
+    app.set_now("2030-01-15T19:00:00Z");
+    let rita = app.user(RITA);
+    let list = rita.get(LIST).await.json();
+    assert_eq!((&list[0]["status"], &list[0]["meeting_link"]), (&json!("cancelled"), &Value::Null));
+    let detail = rita.get("/api/interviews/501/").await.json();
+    assert_eq!((&detail["cancellation_reason"], &detail["can_join"]), (&json!("ill"), &json!(false)));
+    let join = rita.get("/api/interviews/501/join/").await.json();
+    assert_eq!((&join["meeting_status"], &join["meet_link"]), (&json!("ended"), &Value::Null));
+}
+
+#[tokio::test]
+async fn reading_changes_nothing() {
+    let app = TestApp::start().await;
+    app.set_now("2030-01-15T19:00:00Z");
+    let rows = || async {
+        let rows: Vec<Value> = sqlx::query_scalar("SELECT to_jsonb(i) FROM company_interview i ORDER BY id")
+            .fetch_all(app.db())
+            .await
+            .unwrap();
+        rows
+    };
+    let before = rows().await;
+    for path in ["", "501/", "501/join/"] {
+        app.user(CARL).get(&format!("/api/interviews/{path}")).await;
+    }
+    assert_eq!(rows().await, before);
+    assert_eq!(app.count("ivs_presence").await, 0);
+}
+
+#[tokio::test]
+async fn the_device_check_is_posted_and_its_body_is_ignored() {
+    let app = TestApp::start().await;
+    app.user(CARL).post("/api/company/interviews/test-connection/", json!([1])).await.assert(
+        200,
+        json!({"connection_test": "success", "camera_access": true, "microphone_access": true, "network_quality": "good",
+            "recommendations": []}),
+    );
+    let answer = app.user(CARL).get("/api/company/interviews/test-connection/").await;
+    answer.assert(405, json!({"detail": "Method \"GET\" not allowed."}));
+    assert_eq!(answer.header("allow"), Some("POST, OPTIONS"));
+}
+
+#[tokio::test]
+async fn a_list_of_250_interviews_is_one_query_besides_the_look_up_of_the_caller() {
+    let app = TestApp::start().await;
+    sqlx::query(
+        "INSERT INTO company_interview (candidate_id, recruiter_id, interview_type, date, time, timezone, meeting_link,
+             room_id, created_at, updated_at)
+         SELECT 201, 102, 'phone', '2030-01-01'::date + n, '09:00', 'Asia/Tokyo', '', 'R' || n, now(), now()
+         FROM generate_series(1, 249) n",
+    )
+    .execute(app.db())
+    .await
+    .unwrap();
+    let otto = app.user(OTTO);
+    let (list, statements) = counting_statements(otto.get(LIST)).await;
+    assert_eq!((ids(&list).len(), statements), (250, 2));
+    for path in ["/api/interviews/502/", "/api/interviews/502/join/"] {
+        assert_eq!(counting_statements(otto.get(path)).await.1, 2, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_sweep_fills_the_instants_of_rows_that_django_wrote() {
+    let app = TestApp::start().await;
+    let starts = || async {
+        let rows: Vec<(i64, Option<chrono::DateTime<chrono::Utc>>, Option<String>)> =
+            sqlx::query_as("SELECT id, starts_at, starts_at_tzdb FROM company_interview ORDER BY id")
+                .fetch_all(app.db())
+                .await
+                .unwrap();
+        rows.into_iter().map(|(id, at, version)| (id, at.map(|at| at.to_rfc3339()), version)).collect::<Vec<_>>()
+    };
+    let version = || Some(interviews::zone::tzdb_version().to_owned());
+    app.sweep().await;
+    assert_eq!(
+        starts().await,
+        [
+            (501, Some("2030-01-15T19:00:00+00:00".into()), version()),
+            (502, Some("2030-01-16T00:30:00+00:00".into()), version()),
+            (503, Some("2020-01-01T10:00:00+00:00".into()), version()),
+        ]
+    );
+    // Django moves one, and does not even touch `updated_at`.
+    sqlx::query("UPDATE company_interview SET timezone = 'Asia/Kolkata' WHERE id = 501").execute(app.db()).await.unwrap();
+    app.sweep().await;
+    assert_eq!(starts().await[0].1.as_deref(), Some("2030-01-15T08:30:00+00:00"));
+}
