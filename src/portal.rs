@@ -198,7 +198,8 @@ fn safe_link(interview: &Interview) -> Option<Url> {
 }
 
 fn page_address(interview: &Interview, token: Option<&str>) -> String {
-    let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(token.map(|token| ("token", token))).finish();
+    let query =
+        form_urlencoded::Serializer::new(String::new()).extend_pairs(token.map(|token| ("token", token))).finish();
     format!("/interviews/{}/join/?{query}", interview.id)
 }
 

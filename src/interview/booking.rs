@@ -123,10 +123,9 @@ async fn find_replay(ctx: &Context, user_id: i64, key: &IdempotencyKey) -> Resul
             "This Idempotency-Key was already used with a different request.",
         )),
         Some(Key { interview_id: Some(interview_id), .. }) => Ok(Some(interview_id)),
-        Some(_) => Err(Error::refused(
-            StatusCode::CONFLICT,
-            "A request with this Idempotency-Key is still being processed.",
-        )),
+        Some(_) => {
+            Err(Error::refused(StatusCode::CONFLICT, "A request with this Idempotency-Key is still being processed."))
+        }
     }
 }
 
@@ -158,7 +157,13 @@ fn check(user: &CurrentUser, request: &Request, facts: store::Facts) -> Result<P
     if !facts.has_applied {
         return Err(Error::bad_request("This candidate has not applied to this job."));
     }
-    Ok(Parties { candidate, recruiter: person_of(user), company_name: facts.company_name, job_id: facts.job_id, job_title })
+    Ok(Parties {
+        candidate,
+        recruiter: person_of(user),
+        company_name: facts.company_name,
+        job_id: facts.job_id,
+        job_title,
+    })
 }
 
 /// What a request owns while it runs.

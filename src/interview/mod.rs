@@ -274,8 +274,7 @@ async fn participated(ctx: &Context, id: Option<i64>, user: &CurrentUser, refusa
         Some(id) => store::by_id(&ctx.db, id).await?,
         None => None,
     };
-    let interview =
-        interview.ok_or(Error::missing("Interview not found", "No Interview matches the given query."))?;
+    let interview = interview.ok_or(Error::missing("Interview not found", "No Interview matches the given query."))?;
     if !interview.is_participant(user.id) {
         return Err(Error::forbidden(refusal));
     }

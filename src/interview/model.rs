@@ -230,8 +230,7 @@ fn zone(value: Option<&Value>) -> Result<Zone> {
         Some(Value::String(text)) if text.is_empty() => Some("UTC"),
         Some(value) => value.as_str(),
     };
-    name.and_then(Zone::parse)
-        .ok_or(Error::bad_request("Invalid timezone. Use an IANA name such as America/New_York."))
+    name.and_then(Zone::parse).ok_or(Error::bad_request("Invalid timezone. Use an IANA name such as America/New_York."))
 }
 
 /// The first of `note` and `notes` that is not blank.
@@ -254,10 +253,7 @@ fn note(body: &Map<String, Value>) -> Result<Option<String>> {
 }
 
 fn interview_type(value: Option<&Value>) -> Result<InterviewType> {
-    value
-        .and_then(Value::as_str)
-        .and_then(InterviewType::parse)
-        .ok_or(Error::bad_request("Invalid interview_type."))
+    value.and_then(Value::as_str).and_then(InterviewType::parse).ok_or(Error::bad_request("Invalid interview_type."))
 }
 
 fn duration_minutes(value: Option<&Value>) -> Result<i32> {
@@ -361,7 +357,13 @@ impl Window {
 }
 
 /// The sentences of contract §5.6.1 that follow from the time alone.
-pub fn time_warnings(zone: &Zone, date: NaiveDate, time: NaiveTime, start: &Resolved, now: DateTime<Utc>) -> Vec<String> {
+pub fn time_warnings(
+    zone: &Zone,
+    date: NaiveDate,
+    time: NaiveTime,
+    start: &Resolved,
+    now: DateTime<Utc>,
+) -> Vec<String> {
     let mut warnings = Vec::new();
     if start.at < now {
         warnings.push("The interview time is in the past.".to_owned());
@@ -417,21 +419,36 @@ mod tests {
         let long_note = "x".repeat(5001);
         let long_name = "x".repeat(256);
         for (key, values, text) in [
-            ("candidate_id", vec![json!("abc"), json!(true), json!(1.5), json!([1]), json!({}), json!("-1"), json!("1 ")],
-                "Invalid candidate_id."),
+            (
+                "candidate_id",
+                vec![json!("abc"), json!(true), json!(1.5), json!([1]), json!({}), json!("-1"), json!("1 ")],
+                "Invalid candidate_id.",
+            ),
             ("job_id", vec![json!("abc"), json!(true), json!(1.5)], "Invalid job_id."),
             ("company_id", vec![json!("abc"), json!(true), json!(false), json!([])], "Invalid company_id."),
-            ("date", vec![json!("2030-02-30"), json!(20300201), json!("01/02/2030"), json!(["2030-02-01"])],
-                "Invalid date. Use YYYY-MM-DD."),
-            ("time", vec![json!("25:00"), json!("24:00"), json!("14:00Z"), json!(" 14:00"), json!(14)],
-                "Invalid time. Use HH:MM."),
-            ("timezone", vec![json!("Mars/Phobos"), json!("america/new_york"), json!(5), json!("Etc/Unknown")],
-                "Invalid timezone. Use an IANA name such as America/New_York."),
+            (
+                "date",
+                vec![json!("2030-02-30"), json!(20300201), json!("01/02/2030"), json!(["2030-02-01"])],
+                "Invalid date. Use YYYY-MM-DD.",
+            ),
+            (
+                "time",
+                vec![json!("25:00"), json!("24:00"), json!("14:00Z"), json!(" 14:00"), json!(14)],
+                "Invalid time. Use HH:MM.",
+            ),
+            (
+                "timezone",
+                vec![json!("Mars/Phobos"), json!("america/new_york"), json!(5), json!("Etc/Unknown")],
+                "Invalid timezone. Use an IANA name such as America/New_York.",
+            ),
             ("note", vec![json!(5), json!({})], "Invalid note."),
             ("notes", vec![json!(long_note)], "Note is too long (at most 5000 characters)."),
             ("interview_type", vec![json!("zoom"), json!(5)], "Invalid interview_type."),
-            ("duration_minutes", vec![json!(4), json!(481), json!(5.5), json!(true), json!("x"), json!("")],
-                "Invalid duration_minutes. Use a whole number from 5 to 480."),
+            (
+                "duration_minutes",
+                vec![json!(4), json!(481), json!(5.5), json!(true), json!("x"), json!("")],
+                "Invalid duration_minutes. Use a whole number from 5 to 480.",
+            ),
             ("location", vec![json!(5), json!(long_name)], "Invalid location."),
         ] {
             for value in values {

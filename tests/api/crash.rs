@@ -111,7 +111,14 @@ impl World {
     async fn connect(&self) {
         let (_, urls) = self.call(Method::GET, "/api/company/google/auth-url/", None).await.unwrap();
         let back = self.google.allow(urls["authorization_url"].as_str().unwrap()).unwrap();
-        reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap().get(back).send().await.unwrap();
+        reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .unwrap()
+            .get(back)
+            .send()
+            .await
+            .unwrap();
         until(|| (self.mailbox.mails().len() == 1).then_some(())).await;
         self.mailbox.clear();
     }
@@ -168,8 +175,10 @@ impl World {
     async fn assert_undone(&self) {
         let _server = self.serve().await;
         self.let_a_minute_pass().await;
-        until_async(async || self.count("ivs_intent WHERE event_id IS NULL OR undo_from IS NULL").await == 0 && self.live_events() == 0)
-            .await;
+        until_async(async || {
+            self.count("ivs_intent WHERE event_id IS NULL OR undo_from IS NULL").await == 0 && self.live_events() == 0
+        })
+        .await;
         assert_eq!(self.count("company_interview").await, 3);
         assert_eq!(self.count("notifications_notification").await, 0);
         assert!(self.mailbox.mails().is_empty());
@@ -238,9 +247,7 @@ async fn killed_between_googles_answer_and_the_commit() {
     let mut blocker = PgConnection::connect(&world.database.url).await.unwrap();
     let mut tx = blocker.begin().await.unwrap();
     sqlx::query("LOCK TABLE notifications_notification").execute(&mut *tx).await.unwrap();
-    let waiting = until_async(async || {
-        world.count(WAITING).await > 0
-    });
+    let waiting = until_async(async || world.count(WAITING).await > 0);
     world.kill_when(server, waiting).await;
     tx.rollback().await.unwrap();
     assert_eq!(world.live_events(), 1);

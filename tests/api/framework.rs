@@ -11,7 +11,10 @@ const OURS: &str = "http://localhost:3000";
 async fn example_6_a_missing_slash_is_redirected_for_get_and_served_for_the_rest() {
     let app = TestApp::start().await;
     let answer = app.get("/api/company/interviews?role=candidate").await;
-    assert_eq!((answer.status.as_u16(), answer.header("location")), (301, Some("/api/company/interviews/?role=candidate")));
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("location")),
+        (301, Some("/api/company/interviews/?role=candidate"))
+    );
     let answer = app.post("/api/users/login", json!({"email": "rita@x.test", "password": PASSWORD})).await;
     assert_eq!(answer.status, 200);
     app.get("/healthz").await.assert(200, json!({"status": "ok"}));
@@ -32,8 +35,10 @@ async fn example_7_a_preflight_is_answered_on_every_url() {
         for (name, value) in [
             ("access-control-allow-origin", OURS),
             ("access-control-allow-credentials", "true"),
-            ("access-control-allow-headers",
-                "accept, accept-encoding, authorization, content-type, dnt, idempotency-key, origin, user-agent, x-csrftoken, x-requested-with"),
+            (
+                "access-control-allow-headers",
+                "accept, accept-encoding, authorization, content-type, dnt, idempotency-key, origin, user-agent, x-csrftoken, x-requested-with",
+            ),
             ("access-control-allow-methods", "DELETE, GET, OPTIONS, PATCH, POST, PUT"),
             ("access-control-max-age", "86400"),
         ] {
@@ -99,13 +104,18 @@ async fn existing_paths_name_their_methods() {
 async fn only_json_is_spoken() {
     let app = TestApp::start().await;
     let rita = app.user(RITA);
-    let accepting = |accept: &'static str| send(rita.request(Method::GET, "/api/users/profile/").header("accept", accept));
+    let accepting =
+        |accept: &'static str| send(rita.request(Method::GET, "/api/users/profile/").header("accept", accept));
     for accept in ["text/csv", "application/xml", "application/json;q=0"] {
         accepting(accept).await.assert(406, json!({"detail": "Could not satisfy the request Accept header."}));
     }
     for accept in ["application/json", "text/html", "*/*", "text/csv, application/*;q=0.1"] {
         let answer = accepting(accept).await;
-        assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, Some("application/json")), "{accept}");
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("content-type")),
+            (200, Some("application/json")),
+            "{accept}"
+        );
     }
     let without = send(app.request(Method::GET, "/api/users/profile/").header("accept", "text/csv")).await;
     assert_eq!(without.status, 406, "406 comes before 401");

@@ -8,15 +8,25 @@ use serde_json::json;
 use crate::support::*;
 
 async fn states(app: &TestApp) -> Vec<String> {
-    sqlx::query_scalar("SELECT state FROM ivs_mail WHERE kind = 'scheduled' ORDER BY state").fetch_all(app.db()).await.unwrap()
+    sqlx::query_scalar("SELECT state FROM ivs_mail WHERE kind = 'scheduled' ORDER BY state")
+        .fetch_all(app.db())
+        .await
+        .unwrap()
 }
 
 /// Removes what differs from run to run.
 fn steady(text: &str, app: &TestApp, id: i64) -> String {
-    let text = text.replace(&app.url, "https://portal.test").replace(&format!("/{id}/"), "/456/").replace(&format!("interview-{id}@"), "interview-456@");
+    let text = text
+        .replace(&app.url, "https://portal.test")
+        .replace(&format!("/{id}/"), "/456/")
+        .replace(&format!("interview-{id}@"), "interview-456@");
     let mut steady = String::new();
     for part in text.split_inclusive("?token=") {
-        let part = if steady.is_empty() { part } else { part.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || "-_".contains(c)) };
+        let part = if steady.is_empty() {
+            part
+        } else {
+            part.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || "-_".contains(c))
+        };
         steady.push_str(part);
     }
     steady
@@ -25,7 +35,10 @@ fn steady(text: &str, app: &TestApp, id: i64) -> String {
 #[tokio::test]
 async fn both_people_get_a_mail_of_their_own_with_the_invitation() {
     let app = TestApp::start().await;
-    let answer = app.user(OTTO).schedule_otherwise(phone_body(json!({"location": "+81 3 0000 0000", "date": "2030-03-16"}))).await;
+    let answer = app
+        .user(OTTO)
+        .schedule_otherwise(phone_body(json!({"location": "+81 3 0000 0000", "date": "2030-03-16"})))
+        .await;
     let id = answer.json()["interview_id"].as_i64().unwrap();
     let mails = app.mails(2).await;
     let to = |address: &str| mails.iter().find(|mail| mail.to() == [address]).unwrap();
@@ -58,9 +71,16 @@ async fn both_people_get_a_mail_of_their_own_with_the_invitation() {
         assert_eq!((part.method.as_deref(), file.method.as_deref()), (Some("REQUEST"), Some("REQUEST")));
         assert_eq!((file.file_name.as_deref(), &part.text), (Some("interview.ics"), &file.text));
         for line in [
-            "METHOD:REQUEST", "SEQUENCE:0", "DTSTAMP:20261120T120000Z", "DTSTART:20300316T010000Z", "DTEND:20300316T020000Z",
-            "SUMMARY:Interview: Analyst", "LOCATION:+81 3 0000 0000", "STATUS:CONFIRMED",
-            "ORGANIZER;CN=Otto Other:mailto:otto@x.test", &format!("UID:interview-{id}@umemployed.com"),
+            "METHOD:REQUEST",
+            "SEQUENCE:0",
+            "DTSTAMP:20261120T120000Z",
+            "DTSTART:20300316T010000Z",
+            "DTEND:20300316T020000Z",
+            "SUMMARY:Interview: Analyst",
+            "LOCATION:+81 3 0000 0000",
+            "STATUS:CONFIRMED",
+            "ORGANIZER;CN=Otto Other:mailto:otto@x.test",
+            &format!("UID:interview-{id}@umemployed.com"),
         ] {
             assert!(part.text.contains(&format!("{line}\r\n")), "{line} is missing in {}", part.text);
         }
@@ -83,10 +103,12 @@ async fn the_invitation_has_googles_uid_and_organizer() {
 #[tokio::test]
 async fn hostile_texts_change_neither_headers_nor_html_nor_calendar() {
     let app = TestApp::start().await;
-    sqlx::query("UPDATE users_user SET first_name = E'Carl\r\nBcc: evil@x.test', last_name = '<img src=x>\"' WHERE id = 201")
-        .execute(app.db())
-        .await
-        .unwrap();
+    sqlx::query(
+        "UPDATE users_user SET first_name = E'Carl\r\nBcc: evil@x.test', last_name = '<img src=x>\"' WHERE id = 201",
+    )
+    .execute(app.db())
+    .await
+    .unwrap();
     let title = "Cook\r\nBcc: evil@x.test <b>\"Größe\"</b>";
     let note = "line one\r\nATTENDEE:mailto:evil@x.test\r\nEND:VCALENDAR <script>";
     let changes = json!({"job_id": null, "job_title": title, "notes": note});

@@ -26,15 +26,27 @@ async fn example_31_a_mailed_link_opens_one_page_and_nothing_else() {
     assert!(candidates.starts_with(&format!("{}/interviews/{id}/join/?token=", app.url)), "{candidates}");
     let page = app.get(&candidates).await;
     assert_eq!(page.status, 200);
-    for text in ["Software Engineer", "Acme", "Rita Recruit", "Friday, February 01, 2030", "2:00 PM", "America/New_York",
-        "UTC-05:00", "1 hour", "Upcoming", "1:45 PM"]
-    {
+    for text in [
+        "Software Engineer",
+        "Acme",
+        "Rita Recruit",
+        "Friday, February 01, 2030",
+        "2:00 PM",
+        "America/New_York",
+        "UTC-05:00",
+        "1 hour",
+        "Upcoming",
+        "1:45 PM",
+    ] {
         assert!(page.text.contains(text), "{text} is missing in {}", page.text);
     }
     assert!(!page.text.contains("meet.google.com") && !page.text.contains("<script"), "{}", page.text);
     for (name, value) in [
-        ("cache-control", "no-store"), ("referrer-policy", "no-referrer"), ("x-robots-tag", "noindex"),
-        ("cross-origin-opener-policy", "same-origin-allow-popups"), ("content-type", "text/html; charset=utf-8"),
+        ("cache-control", "no-store"),
+        ("referrer-policy", "no-referrer"),
+        ("x-robots-tag", "noindex"),
+        ("cross-origin-opener-policy", "same-origin-allow-popups"),
+        ("content-type", "text/html; charset=utf-8"),
     ] {
         assert_eq!(page.header(name), Some(value), "{name}");
     }
@@ -113,7 +125,11 @@ async fn a_link_ends_a_day_after_the_door_closes_and_with_its_persons_account() 
 async fn a_cancelled_interview_says_so_and_shows_no_link() {
     let app = TestApp::start().await;
     let (id, link, _) = scheduled(&app).await;
-    sqlx::query("UPDATE company_interview SET cancelled_at = now() WHERE id = $1").bind(id).execute(app.db()).await.unwrap();
+    sqlx::query("UPDATE company_interview SET cancelled_at = now() WHERE id = $1")
+        .bind(id)
+        .execute(app.db())
+        .await
+        .unwrap();
     app.set_now("2030-02-01T19:00:00Z");
     let page = app.get(&link).await;
     assert!(page.text.contains("cancelled") && !page.text.contains("meet.google.com"), "{}", page.text);

@@ -179,7 +179,10 @@ impl TestApp {
 
     /// How many rows a table has.
     pub async fn count(&self, table: &'static str) -> i64 {
-        sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"))).fetch_one(self.db()).await.unwrap()
+        sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}")))
+            .fetch_one(self.db())
+            .await
+            .unwrap()
     }
 
     /// The mails so far, waiting for `count` of them.
@@ -210,12 +213,13 @@ impl Drop for TestApp {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let mut conn = <sqlx::PgConnection as sqlx::Connection>::connect(&pool_url).await.unwrap();
-                let left: Vec<Value> =
-                    sqlx::query_scalar("SELECT payload::jsonb FROM ivs_jobs._private_jobs WHERE run_at <= $1 OR attempts > 0")
-                        .bind(now)
-                        .fetch_all(&mut conn)
-                        .await
-                        .unwrap();
+                let left: Vec<Value> = sqlx::query_scalar(
+                    "SELECT payload::jsonb FROM ivs_jobs._private_jobs WHERE run_at <= $1 OR attempts > 0",
+                )
+                .bind(now)
+                .fetch_all(&mut conn)
+                .await
+                .unwrap();
                 left
             })
         })
@@ -275,7 +279,9 @@ pub async fn send(request: RequestBuilder) -> Answer {
 /// An access token as SimpleJWT makes them, signed here by hand.
 pub fn access_token(now: DateTime<Utc>, user_id: i64) -> String {
     let exp = (now + TimeDelta::days(30)).timestamp();
-    token(&json!({"token_type": "access", "exp": exp, "iat": now.timestamp(), "jti": "0".repeat(32), "user_id": user_id}))
+    token(
+        &json!({"token_type": "access", "exp": exp, "iat": now.timestamp(), "jti": "0".repeat(32), "user_id": user_id}),
+    )
 }
 
 /// A JWT with these claims.
