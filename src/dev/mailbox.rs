@@ -34,7 +34,7 @@ use tokio::{
 const COMMAND_LIMIT: u64 = 12288;
 /// The longest line of a mail, its end included (RFC 5321 §4.5.3.1.6).
 const LINE_LIMIT: u64 = 1000;
-const MAIL_LIMIT: usize = 10 << 20;
+const MAIL_LIMIT: usize = 1 << 20;
 const RECIPIENTS_LIMIT: usize = 100;
 
 /// The running mailbox; dropping it stops it.
