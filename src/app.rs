@@ -3,7 +3,12 @@
 use std::{future::Future, pin::Pin, time::Duration};
 
 use anyhow::Context as _;
-use axum::{Json, Router, extract::State, http::StatusCode, middleware};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{Method, StatusCode},
+    middleware,
+};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::{
@@ -24,7 +29,7 @@ use crate::{
     http::layers::{self, Routes},
     interview,
     jobs::{self, Job, Outcome},
-    mail, portal,
+    mail, openapi, portal,
     smtp::Smtp,
 };
 
@@ -62,11 +67,14 @@ fn routes() -> OpenApiRouter<Context> {
 }
 
 /// The whole service, doors included.
-pub fn router(ctx: Context) -> Router {
+pub fn router(ctx: Context) -> anyhow::Result<Router> {
     let (router, document) = routes().split_for_parts();
-    let inside = router.with_state(ctx.clone());
+    let inside = router.with_state(ctx.clone()).merge(openapi::router(&document)?);
+    let known = openapi::PATHS
+        .into_iter()
+        .fold(Routes::from_openapi(&document), |known, path| known.with(path, &[Method::GET]));
     let authenticate = middleware::from_fn_with_state(ctx.clone(), auth::authenticate);
-    layers::door(inside, Routes::from_openapi(&document), &ctx.settings.allowed_origins, authenticate)
+    Ok(layers::door(inside, known, &ctx.settings.allowed_origins, authenticate))
 }
 
 /// Whether the process serves; asks nothing else.
@@ -133,7 +141,7 @@ pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken)
     }));
     beside.close();
 
-    let serving = axum::serve(listener, router(ctx.clone())).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let serving = axum::serve(listener, router(ctx.clone())?).with_graceful_shutdown(stop.clone().cancelled_owned());
     let mut serving = tokio::spawn(serving.into_future());
     tokio::select! {
         ended = &mut serving => return Ok(ended??),
