@@ -38,7 +38,7 @@ pub fn routes() -> OpenApiRouter<Context> {
 }
 
 /// The user whose access token came with the request, as the database knows it now; also the body of the profile.
-#[derive(Clone, Debug, Serialize, ToSchema, sqlx::FromRow)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Profile)]
 pub struct CurrentUser {
     pub id: i64,

@@ -15,11 +15,12 @@ const GOOGLE_PAGE: &str = "https://myaccount.google.com/connections";
 /// Sends the queued mail to the Google account that was connected; see [`mail::deliver`].
 pub async fn deliver(ctx: &Context, id: Uuid) -> anyhow::Result<Delivery> {
     mail::deliver(ctx, id, async |queued| {
-        let email: Option<String> =
-            sqlx::query_scalar("SELECT email FROM users_user WHERE id = $1 AND is_active AND NOT is_deleted")
-                .bind(queued.user_id)
-                .fetch_optional(&ctx.db)
-                .await?;
+        let email = sqlx::query_scalar!(
+            "SELECT email FROM users_user WHERE id = $1 AND is_active AND NOT is_deleted",
+            queued.user_id
+        )
+        .fetch_optional(&ctx.db)
+        .await?;
         let Some(user_email) = email else { return Ok(None) };
         let google_account = queued.recipient.context("a mail to a Google account names no account")?;
         let settings = &ctx.settings;

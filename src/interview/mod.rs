@@ -335,5 +335,5 @@ pub const INSTANTS_EVERY: Duration = Duration::from_secs(30);
 
 /// Removes idempotency keys and link tokens that have had their time.
 pub async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
-    Ok(store::remove_expired(&mut *ctx.db.acquire().await?, ctx.clock.now()).await?)
+    Ok(store::remove_expired(&ctx.db, ctx.clock.now()).await?)
 }

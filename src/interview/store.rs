@@ -567,8 +567,14 @@ pub async fn write_instants(db: impl PgExecutor<'_>, rows: &[Instants]) -> sqlx:
 }
 
 /// Removes what has had its time: keys after a day, links that are no longer valid.
-pub async fn remove_expired(db: &mut PgConnection, now: DateTime<Utc>) -> sqlx::Result<()> {
-    sqlx::query!("DELETE FROM ivs_idempotency_key WHERE created_at < $1", now - KEY_KEPT).execute(&mut *db).await?;
-    sqlx::query!("DELETE FROM ivs_portal_token WHERE expires_at <= $1", now).execute(db).await?;
+pub async fn remove_expired(db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH keys AS (DELETE FROM ivs_idempotency_key WHERE created_at < $1)
+         DELETE FROM ivs_portal_token WHERE expires_at <= $2",
+        now - KEY_KEPT,
+        now
+    )
+    .execute(db)
+    .await?;
     Ok(())
 }
