@@ -29,7 +29,8 @@ use crate::{
     http::layers::{self, Routes},
     interview,
     jobs::{self, Job, Outcome},
-    mail, openapi, portal,
+    mail::{self, Email, Kind, Queued},
+    openapi, portal,
     smtp::Smtp,
 };
 
@@ -96,21 +97,17 @@ async fn readyz(State(ctx): State<Context>) -> (StatusCode, Json<Value>) {
 pub fn run_job(ctx: Context, job: Job) -> Pin<Box<dyn Future<Output = anyhow::Result<Outcome>> + Send>> {
     Box::pin(async move {
         match job {
-            Job::SendMail { mail } => send_mail(&ctx, mail).await,
+            Job::SendMail { mail } => mail::deliver(&ctx, mail, |mail| compose(&ctx, mail)).await,
         }
     })
 }
 
-async fn send_mail(ctx: &Context, id: uuid::Uuid) -> anyhow::Result<Outcome> {
-    let delivery = match mail::kind(&ctx.db, id).await? {
-        None => return Ok(Outcome::Done),
-        Some(mail::Kind::GoogleConnected) => calendar::emails::deliver(ctx, id).await?,
-        Some(mail::Kind::Scheduled) => interview::emails::deliver(ctx, id).await?,
-    };
-    Ok(match delivery {
-        mail::Delivery::Later(wait) => Outcome::Again(wait),
-        mail::Delivery::Sent | mail::Delivery::AlreadyDone | mail::Delivery::Refused => Outcome::Done,
-    })
+/// The words of a queued mail; `None` when there is no longer anything true to say.
+async fn compose(ctx: &Context, mail: Queued) -> anyhow::Result<Option<Email>> {
+    match mail.kind {
+        Kind::Scheduled => interview::emails::compose(ctx, mail).await,
+        Kind::GoogleConnected => calendar::emails::compose(ctx, mail).await,
+    }
 }
 
 /// A pass of every sweep, one after the other; what `serve` does on its own schedule.
@@ -133,8 +130,8 @@ pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken)
     beside.spawn(every(Duration::from_secs(5), stop.clone(), ctx.clone(), |ctx| async move {
         calendar::undo_intents(&ctx).await
     }));
-    beside.spawn(every(interview::INSTANTS_EVERY, stop.clone(), ctx.clone(), |ctx| async move {
-        interview::fill_instants(&ctx).await.map(|_| ())
+    beside.spawn(every(Duration::from_secs(30), stop.clone(), ctx.clone(), |ctx| async move {
+        interview::fill_instants(&ctx).await
     }));
     beside.spawn(every(Duration::from_secs(600), stop.clone(), ctx.clone(), |ctx| async move {
         remove_expired(&ctx).await

@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::{
     clock::random_uuid,
     context::Context,
-    jobs::{self, Job},
+    jobs::{self, Job, Outcome},
     smtp::SendError,
     telemetry::masked,
 };
@@ -97,19 +97,6 @@ pub struct Queued {
     pub created_at: DateTime<Utc>,
 }
 
-/// What [`deliver`] came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivery {
-    /// The SMTP server has just accepted it.
-    Sent,
-    /// It had ended before, or what it would say is no longer true.
-    AlreadyDone,
-    /// Given up: refused for good, or not accepted within a day.
-    Refused,
-    /// Still queued; to be tried again after this long.
-    Later(Duration),
-}
-
 /// A person to write to: the name shown, when there is one, and the address.
 pub type Correspondent = (Option<String>, String);
 
@@ -158,12 +145,6 @@ pub async fn accepted(db: impl PgExecutor<'_>, interview_id: i64, kind: Kind) ->
     .await
 }
 
-/// What a queued, or ended, mail is about; `None` when it is gone.
-pub async fn kind(db: impl PgExecutor<'_>, id: Uuid) -> anyhow::Result<Option<Kind>> {
-    let kind = sqlx::query_scalar!("SELECT kind FROM ivs_mail WHERE id = $1", id).fetch_optional(db).await?;
-    kind.map(|kind| Kind::parse(&kind)).transpose()
-}
-
 /// Forgets mails that ended long ago.
 pub async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
     sqlx::query!("DELETE FROM ivs_mail WHERE state <> 'queued' AND created_at < $1", ctx.clock.now() - KEPT)
@@ -176,8 +157,8 @@ pub async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
 ///
 /// `render` makes the mail from the present state of the world; `None` drops it, because the interview's SEQUENCE has
 /// moved past the mail's. A mail that is being sent by somebody else is left alone. Errors are faults of the database
-/// or of `render`; what SMTP says is a [`Delivery`].
-pub async fn deliver<F, R>(ctx: &Context, id: Uuid, render: F) -> anyhow::Result<Delivery>
+/// or of `render`; whatever SMTP says, the mail has ended or is to be tried again.
+pub async fn deliver<F, R>(ctx: &Context, id: Uuid, render: F) -> anyhow::Result<Outcome>
 where
     F: FnOnce(Queued) -> R,
     R: Future<Output = anyhow::Result<Option<Email>>>,
@@ -189,7 +170,7 @@ where
         attempt = attempt(ctx, &mail, render) => attempt,
         () = lease.lost() => {
             tracing::warn!(mail = %id, "another sender took this mail over; leaving it to that one");
-            return Ok(Delivery::Later(LEASE));
+            return Ok(Outcome::Again(LEASE));
         }
     };
     match attempt {
@@ -199,28 +180,28 @@ where
         }
         Ok(Attempt::Sent) => {
             lease.note_sent(mail.kind).await?;
-            Ok(Delivery::Sent)
+            Ok(Outcome::Done)
         }
         Ok(Attempt::Outdated) => {
             tracing::info!(mail = %id, "mail dropped: what it would say is no longer true");
             lease.finish("dropped", None).await?;
-            Ok(Delivery::AlreadyDone)
+            Ok(Outcome::Done)
         }
         Ok(Attempt::Failed(SendError::Refused(why))) => {
             tracing::warn!(mail = %id, attempts, error = why, "mail refused for good");
             lease.finish("refused", Some(&why)).await?;
-            Ok(Delivery::Refused)
+            Ok(Outcome::Done)
         }
         Ok(Attempt::Failed(SendError::Later(why))) => {
             let age = (ctx.clock.now() - mail.created_at).to_std().unwrap_or_default();
             let Some(wait) = retry_after(age, attempts) else {
                 tracing::error!(mail = %id, attempts, error = why, "mail given up after a day");
                 lease.finish("expired", Some(&why)).await?;
-                return Ok(Delivery::Refused);
+                return Ok(Outcome::Done);
             };
             tracing::warn!(mail = %id, attempts, error = why, "mail not sent; it will be tried again");
             lease.give_back(&why).await?;
-            Ok(Delivery::Later(wait))
+            Ok(Outcome::Again(wait))
         }
     }
 }
@@ -255,16 +236,16 @@ where
 }
 
 /// What stands in the row of a mail that could not be leased.
-async fn standing(ctx: &Context, id: Uuid) -> anyhow::Result<Delivery> {
+async fn standing(ctx: &Context, id: Uuid) -> anyhow::Result<Outcome> {
     let row =
         sqlx::query!("SELECT state, leased_until FROM ivs_mail WHERE id = $1", id).fetch_optional(&ctx.db).await?;
     Ok(match row {
         Some(row) if row.state == "queued" => {
             let left = row.leased_until.map_or(TimeDelta::zero(), |until| until - ctx.clock.now());
-            Delivery::Later(left.to_std().unwrap_or_default() + Duration::from_secs(1))
+            Outcome::Again(left.to_std().unwrap_or_default() + Duration::from_secs(1))
         }
         // Ended, or gone with its interview or user.
-        _ => Delivery::AlreadyDone,
+        _ => Outcome::Done,
     })
 }
 

@@ -1,7 +1,7 @@
 //! Our calendar objects as two parsers that are not ours read them (PyPI's icalendar and vobject, by
 //! `ics_parsers/check.py`). Where Python does not have them the test says so and passes, except in CI.
 
-use std::{io::Write as _, fs, path::Path, process::Command};
+use std::{fs, io::Write as _, path::Path, process::Command};
 
 use interviews::{
     icalendar::{Invitation, Method, Person},

@@ -280,6 +280,13 @@ pub async fn lock_user(tx: &mut PgConnection, user_id: i64) -> sqlx::Result<bool
     Ok(active.unwrap_or(false))
 }
 
+/// The address of an active user.
+pub async fn active_email(db: impl PgExecutor<'_>, user_id: i64) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar!("SELECT email FROM users_user WHERE id = $1 AND is_active AND NOT is_deleted", user_id)
+        .fetch_optional(db)
+        .await
+}
+
 /// The id of the company that the user owns.
 pub async fn company_of(db: impl PgExecutor<'_>, user_id: i64) -> sqlx::Result<Option<i32>> {
     sqlx::query_scalar!("SELECT id FROM company_company WHERE user_id = $1", user_id).fetch_optional(db).await

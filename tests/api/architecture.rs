@@ -67,7 +67,9 @@ fn imports(program: &str) -> Vec<String> {
 
 #[test]
 fn imports_are_found_however_they_are_written() {
-    let program = program("use crate::{\n    a,\n    b::{c, d},\n    e::f,\n};\n// crate::no\nfn g() { crate::h::i(crate::j) }\n#[cfg(test)]\nmod tests {\nuse crate::k;");
+    let program = program(
+        "use crate::{\n    a,\n    b::{c, d},\n    e::f,\n};\n// crate::no\nfn g() { crate::h::i(crate::j) }\n#[cfg(test)]\nmod tests {\nuse crate::k;",
+    );
     assert_eq!(imports(&program), ["a", "b", "e", "h", "j"]);
 }
 
