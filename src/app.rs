@@ -26,8 +26,11 @@ use crate::{
     config::Settings,
     context::{Context, Parts},
     db,
-    http::layers::{self, Routes},
-    interview,
+    http::{
+        layers::{self, Routes},
+        server,
+    },
+    interview::{self, Reach},
     jobs::{self, Job, Outcome},
     mail::{self, Email, Kind, Queued},
     openapi, portal,
@@ -75,7 +78,7 @@ pub fn router(ctx: Context) -> anyhow::Result<Router> {
         .into_iter()
         .fold(Routes::from_openapi(&document), |known, path| known.with(path, &[Method::GET]));
     let authenticate = middleware::from_fn_with_state(ctx.clone(), auth::authenticate);
-    Ok(layers::door(inside, known, &ctx.settings.allowed_origins, authenticate))
+    Ok(layers::door(inside, known, &ctx.settings.allowed_origins, |router| router.layer(authenticate)))
 }
 
 /// Whether the process serves; asks nothing else.
@@ -113,7 +116,7 @@ async fn compose(ctx: &Context, mail: Queued) -> anyhow::Result<Option<Email>> {
 /// A pass of every sweep, one after the other; what `serve` does on its own schedule.
 pub async fn sweep(ctx: &Context) -> anyhow::Result<()> {
     calendar::undo_intents(ctx).await?;
-    interview::fill_instants(ctx).await?;
+    interview::fill_instants(ctx, Reach::All).await?;
     remove_expired(ctx).await
 }
 
@@ -131,27 +134,30 @@ pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken)
         calendar::undo_intents(&ctx).await
     }));
     beside.spawn(every(Duration::from_secs(30), stop.clone(), ctx.clone(), |ctx| async move {
-        interview::fill_instants(&ctx).await
+        interview::fill_instants(&ctx, Reach::Ahead).await
+    }));
+    beside.spawn(every(Duration::from_secs(3600), stop.clone(), ctx.clone(), |ctx| async move {
+        interview::fill_instants(&ctx, Reach::All).await
     }));
     beside.spawn(every(Duration::from_secs(600), stop.clone(), ctx.clone(), |ctx| async move {
         remove_expired(&ctx).await
     }));
     beside.close();
 
-    let serving = axum::serve(listener, router(ctx.clone())?).with_graceful_shutdown(stop.clone().cancelled_owned());
-    let mut serving = tokio::spawn(serving.into_future());
-    tokio::select! {
-        ended = &mut serving => return Ok(ended??),
-        () = stop.cancelled() => {}
-    }
+    let serving = server::serve(listener, router(ctx.clone())?, stop.clone());
     let finish = async {
-        _ = (&mut serving).await;
+        serving.await;
         beside.wait().await;
         ctx.tasks.close();
         ctx.tasks.wait().await;
     };
-    if tokio::time::timeout(STOP_PATIENCE, finish).await.is_err() {
-        tracing::warn!("stopping although something still runs; what was left is taken up at the next start");
+    let patience = async {
+        stop.cancelled().await;
+        tokio::time::sleep(STOP_PATIENCE).await;
+    };
+    tokio::select! {
+        () = finish => {}
+        () = patience => tracing::warn!("stopping although something still runs; the next start takes it up"),
     }
     ctx.db.close().await;
     Ok(())
@@ -177,7 +183,7 @@ pub fn stop_signal() -> anyhow::Result<CancellationToken> {
 }
 
 /// Does `work` now and then again after each `period`; a failure is logged and does not end it.
-async fn every<F: Future<Output = anyhow::Result<()>>>(
+async fn every<F: Future<Output = anyhow::Result<()>> + Send + 'static>(
     period: Duration,
     stop: CancellationToken,
     ctx: Context,
@@ -190,8 +196,11 @@ async fn every<F: Future<Output = anyhow::Result<()>>>(
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        if let Err(fault) = work(ctx.clone()).await {
-            tracing::error!(error = format!("{fault:#}"), "a sweep failed; it comes again");
+        // In a task of its own, so that a panic ends this pass and not the sweep.
+        match tokio::spawn(work(ctx.clone())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) => tracing::error!(error = format!("{fault:#}"), "a sweep failed; it comes again"),
+            Err(_) => tracing::error!("a sweep panicked; it comes again"),
         }
     }
 }

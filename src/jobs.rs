@@ -2,9 +2,9 @@
 //!
 //! A job is queued in the caller's transaction, so it exists exactly when what it follows from does. Any instance may
 //! run it, and may run it twice. A job that is not finished asks for another go ([`Outcome::Again`]); one that fails
-//! unexpectedly is tried again with growing gaps. Jobs of a killed process are taken over within a minute.
+//! unexpectedly is tried again a minute later. Jobs of a killed process are taken over within a minute.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 use chrono::{DateTime, Utc};
 use graphile_worker::{
@@ -18,6 +18,8 @@ use uuid::Uuid;
 use crate::{context::Context, db::JOBS_SCHEMA};
 
 const CONCURRENCY: usize = 8;
+/// When a job that failed by a fault of ours is tried again.
+const AFTER_FAULT: Duration = Duration::from_secs(60);
 
 /// What can be queued; the queue keeps it as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,7 +91,7 @@ async fn work_once(ctx: &Context, run: Run, stop: &CancellationToken) -> anyhow:
         .shutdown_signal(stop.clone().cancelled_owned())
         .shutdown_interrupted_job_retry_delay(Duration::ZERO)
         .add_extension(Runner { ctx: ctx.clone(), run })
-        .define_job::<Queued>()
+        .define_job::<Job>()
         .init()
         .await?
         .run()
@@ -132,24 +134,27 @@ impl fmt::Debug for Runner {
     }
 }
 
-/// A job as the worker sees it.
-#[derive(Serialize, Deserialize)]
-#[serde(transparent)]
-struct Queued(Job);
-
-impl TaskHandler for Queued {
+impl TaskHandler for Job {
     const IDENTIFIER: &'static str = "job";
 
     async fn run(self, worker: WorkerContext) -> impl IntoTaskHandlerResult {
-        let runner = worker.get_ext::<Runner>().cloned().ok_or_else(|| Arc::new(anyhow::anyhow!("no runner")))?;
-        let outcome = async {
-            let outcome = (runner.run)(runner.ctx.clone(), self.0.clone()).await?;
-            repeat(&runner.ctx, &self.0, outcome).await?;
-            anyhow::Ok(())
-        };
-        outcome.await.map_err(|fault| {
-            tracing::error!(job = self.0.key(), error = format!("{fault:#}"), "job failed; it will be tried again");
-            Arc::new(fault)
-        })
+        let Runner { ctx, run } =
+            worker.get_ext::<Runner>().cloned().ok_or("the worker was started without a runner")?;
+        // A task of its own: a worker that is told to stop drops what it runs after a while, and so does one that has
+        // lost the database. A mail must not be dropped between its acceptance and our note of it.
+        let tasks = ctx.tasks.clone();
+        let done = tasks.spawn(async move {
+            let outcome = run(ctx.clone(), self.clone()).await.unwrap_or_else(|fault| {
+                tracing::error!(job = self.key(), error = format!("{fault:#}"), "job failed; it will be tried again");
+                Outcome::Again(AFTER_FAULT)
+            });
+            repeat(&ctx, &self, outcome).await
+        });
+        match done.await {
+            Ok(Ok(())) => Ok(()),
+            // What a panic or the database says stays out of the queue's tables.
+            Ok(Err(_)) => Err("the job's outcome could not be written"),
+            Err(_) => Err("the job panicked"),
+        }
     }
 }

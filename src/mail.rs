@@ -34,7 +34,7 @@ const RENEWAL: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 /// How long sending is tried.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long an ended mail's row is kept.
+/// How long a mail's row is kept.
 const KEPT: TimeDelta = TimeDelta::days(90);
 /// How long the note of an accepted mail is tried, a try a second.
 const NOTE_TRIES: u32 = 10 * 60;
@@ -145,11 +145,18 @@ pub async fn accepted(db: impl PgExecutor<'_>, interview_id: i64, kind: Kind) ->
     .await
 }
 
-/// Forgets mails that ended long ago.
+/// Ends mails whose day is over although no try has ended them (their job was lost to a fault), and forgets old ones.
 pub async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
-    sqlx::query!("DELETE FROM ivs_mail WHERE state <> 'queued' AND created_at < $1", ctx.clock.now() - KEPT)
-        .execute(&ctx.db)
-        .await?;
+    let now = ctx.clock.now();
+    sqlx::query!(
+        "UPDATE ivs_mail SET state = 'expired', finished_at = $1
+         WHERE state = 'queued' AND created_at < $2 AND (leased_until IS NULL OR leased_until < $1)",
+        now,
+        now - DAY - HOUR
+    )
+    .execute(&ctx.db)
+    .await?;
+    sqlx::query!("DELETE FROM ivs_mail WHERE created_at < $1", now - KEPT).execute(&ctx.db).await?;
     Ok(())
 }
 

@@ -140,7 +140,7 @@ impl fmt::Debug for Zone {
 }
 
 /// The first instant of the year 1.
-const FIRST: DateTime<Utc> = NaiveDate::from_ymd_opt(1, 1, 1).unwrap().and_time(NaiveTime::MIN).and_utc();
+pub const FIRST: DateTime<Utc> = NaiveDate::from_ymd_opt(1, 1, 1).unwrap().and_time(NaiveTime::MIN).and_utc();
 /// The last microsecond of the year 9999: PostgreSQL keeps no more.
 pub const LAST: DateTime<Utc> = NaiveDate::from_ymd_opt(9999, 12, 31)
     .unwrap()

@@ -10,7 +10,6 @@
 
 use std::{
     any::Any,
-    convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,7 +23,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::json;
-use tower::{Layer, Service};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument, field::Empty};
 use utoipa::openapi::{OpenApi, RefOr, path::Operation, security::SecurityRequirement};
@@ -199,32 +197,20 @@ struct Door {
 
 /// Wraps `inner`, which has the templates of `routes`, into everything of contract §3.
 ///
-/// `authenticate` stands between the look-up of the URL and of the method: it finds an `Arc<Route>` among the request's
-/// extensions, refuses with [`Error::Unauthenticated`], or leaves the caller among the extensions.
-pub fn door<L>(inner: Router, routes: Routes, allowed_origins: &[String], authenticate: L) -> Router
-where
-    L: Layer<axum::routing::Route> + Clone + Send + Sync + 'static,
-    L::Service: Service<Request> + Clone + Send + Sync + 'static,
-    <L::Service as Service<Request>>::Response: IntoResponse + 'static,
-    <L::Service as Service<Request>>::Error: Into<Infallible> + 'static,
-    <L::Service as Service<Request>>::Future: Send + 'static,
-{
+/// `authenticate` adds what stands between the look-up of the URL and of the method: it finds an `Arc<Route>` among the
+/// request's extensions, refuses with [`Error::Unauthenticated`], or leaves the caller among the extensions.
+pub fn door(
+    inner: Router,
+    routes: Routes,
+    allowed_origins: &[String],
+    authenticate: impl FnOnce(Router) -> Router,
+) -> Router {
     assemble(inner, Door { routes, allowed_origins: allowed_origins.to_vec(), patience: PATIENCE }, authenticate)
 }
 
-fn assemble<L>(inner: Router, door: Door, authenticate: L) -> Router
-where
-    L: Layer<axum::routing::Route> + Clone + Send + Sync + 'static,
-    L::Service: Service<Request> + Clone + Send + Sync + 'static,
-    <L::Service as Service<Request>>::Response: IntoResponse + 'static,
-    <L::Service as Service<Request>>::Error: Into<Infallible> + 'static,
-    <L::Service as Service<Request>>::Future: Send + 'static,
-{
+fn assemble(inner: Router, door: Door, authenticate: impl FnOnce(Router) -> Router) -> Router {
     // A router's layers run after its own matching: `inner` is a fallback, so that it matches what `enter` has rewritten.
-    Router::new()
-        .fallback_service(inner)
-        .layer(middleware::from_fn(allow_method))
-        .layer(authenticate)
+    authenticate(Router::new().fallback_service(inner).layer(middleware::from_fn(allow_method)))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(Arc::new(door), enter))
 }
@@ -271,7 +257,13 @@ impl Door {
             let slashed = with_slash(request.uri())?;
             if matches!(*request.method(), Method::GET | Method::HEAD) {
                 let location = HeaderValue::from_bytes(slashed.as_str().as_bytes())?;
-                return Ok((StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, location)]).into_response());
+                // The query may hold a mailed link's token: it goes along, and nowhere else.
+                let private = [
+                    (header::LOCATION, location),
+                    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+                    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+                ];
+                return Ok((StatusCode::MOVED_PERMANENTLY, private).into_response());
             }
             *request.uri_mut() = Uri::from(slashed);
         }
@@ -542,7 +534,7 @@ mod tests {
             .layer(middleware::map_response_with_state((), matched));
         let routes = Routes::from_openapi(&document).with("/interviews/{id}/join/", &[Method::GET, Method::POST]);
         let door = Door { routes, allowed_origins: vec![SPA.into(), "https://app.test".into()], patience };
-        (assemble(router, door, middleware::from_fn(authenticate)), document)
+        (assemble(router, door, |router| router.layer(middleware::from_fn(authenticate))), document)
     }
 
     /// Says which template axum's own router has matched.

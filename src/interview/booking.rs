@@ -7,10 +7,12 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
+use tracing::Instrument as _;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -32,17 +34,17 @@ const MAIL_PATIENCE: Duration = Duration::from_secs(10);
 /// When the queue takes over from the request's own task.
 const MAIL_FALLBACK: Duration = Duration::from_secs(30);
 
-/// A client's Idempotency-Key with what it was used for; only hashes are kept.
-pub struct IdempotencyKey {
+/// A client's Idempotency-Key and what it is used for; only hashes are kept.
+pub struct KeyUse {
     hash: [u8; 32],
     fingerprint: [u8; 32],
 }
 
-impl IdempotencyKey {
+impl KeyUse {
     pub fn new(key: &str, endpoint: Endpoint, body: &Value) -> Self {
         // serde_json's maps are sorted, so the order of the keys does not matter.
         let fingerprint = Sha256::new().chain_update(endpoint.path()).chain_update(body.to_string()).finalize();
-        IdempotencyKey { hash: Sha256::digest(key).into(), fingerprint: fingerprint.into() }
+        KeyUse { hash: Sha256::digest(key).into(), fingerprint: fingerprint.into() }
     }
 }
 
@@ -76,13 +78,8 @@ pub struct EmailsSent {
 /// Schedules an interview, or answers again what a request with the same key has made.
 ///
 /// Follows the rules of contract §5.6 from the fourth on. It must run to its end even when nobody waits for it: spawn it.
-pub async fn schedule(
-    ctx: Context,
-    user: CurrentUser,
-    request: Request,
-    key: Option<IdempotencyKey>,
-) -> Result<Scheduled> {
-    let replay = match &key {
+pub async fn schedule(ctx: Context, user: CurrentUser, request: Request, key: Option<KeyUse>) -> Result<Scheduled> {
+    let bound = match &key {
         Some(key) => find_replay(&ctx, user.id, key).await?,
         None => None,
     };
@@ -90,8 +87,8 @@ pub async fn schedule(
     if !user.is_recruiter || facts.company_id.is_none() {
         return Err(Error::forbidden("Only recruiters with a company can schedule interviews."));
     }
-    if let Some(interview_id) = replay {
-        return answer(&ctx, interview_id, true).await;
+    if let Some(interview_id) = bound {
+        return replay(&ctx, interview_id).await;
     }
     let parties = check(&user, &request, facts)?;
     let is_meet = request.interview_type == InterviewType::GoogleMeet;
@@ -100,14 +97,14 @@ pub async fn schedule(
     }
     let intent = match claim(&ctx, user.id, is_meet, key.as_ref()).await? {
         Claim::Ours(intent) => intent,
-        Claim::Bound(interview_id) => return answer(&ctx, interview_id, true).await,
+        Claim::Bound(interview_id) => return replay(&ctx, interview_id).await,
     };
     let booking = Booking { ctx: &ctx, user: &user, request: &request, parties: &parties, intent: &intent };
     match booking.carry_out(key.as_ref()).await {
-        Ok((interview_id, mails)) => {
+        Ok((made, mails)) => {
             // Nothing from here on can undo the interview.
             send_now(&ctx, mails).await;
-            answer(&ctx, interview_id, false).await
+            Ok(answer(&ctx, made, false).await)
         }
         Err(error) => {
             booking.abandon().await;
@@ -117,7 +114,7 @@ pub async fn schedule(
 }
 
 /// Rule 4: the interview that the key is bound to, if any.
-async fn find_replay(ctx: &Context, user_id: i64, key: &IdempotencyKey) -> Result<Option<i64>> {
+async fn find_replay(ctx: &Context, user_id: i64, key: &KeyUse) -> Result<Option<i64>> {
     let held = store::key(&ctx.db, user_id, &key.hash).await?.filter(|held| held.counts(ctx.clock.now()));
     match held {
         None => Ok(None),
@@ -126,10 +123,12 @@ async fn find_replay(ctx: &Context, user_id: i64, key: &IdempotencyKey) -> Resul
             "This Idempotency-Key was already used with a different request.",
         )),
         Some(Key { interview_id: Some(interview_id), .. }) => Ok(Some(interview_id)),
-        Some(_) => {
-            Err(Error::refused(StatusCode::CONFLICT, "A request with this Idempotency-Key is still being processed."))
-        }
+        Some(_) => Err(still_processed()),
     }
+}
+
+fn still_processed() -> Error {
+    Error::refused(StatusCode::CONFLICT, "A request with this Idempotency-Key is still being processed.")
 }
 
 /// Who and what the interview is about, once the rules have been checked.
@@ -191,8 +190,24 @@ enum Claim {
     Bound(i64),
 }
 
-/// Records the intent and claims the key, in one transaction.
-async fn claim(ctx: &Context, user_id: i64, is_meet: bool, key: Option<&IdempotencyKey>) -> Result<Claim> {
+/// Records the intent and claims the key.
+async fn claim(ctx: &Context, user_id: i64, is_meet: bool, key: Option<&KeyUse>) -> Result<Claim> {
+    // Twice, because whoever holds the key may free it between our try and our look.
+    for _ in 0..2 {
+        if let Some(intent) = try_claim(ctx, user_id, is_meet, key).await? {
+            return Ok(Claim::Ours(intent));
+        }
+        if let Some(key) = key
+            && let Some(interview_id) = find_replay(ctx, user_id, key).await?
+        {
+            return Ok(Claim::Bound(interview_id));
+        }
+    }
+    Err(still_processed())
+}
+
+/// In one transaction: the intent, and the key with it; `None` when somebody else holds the key.
+async fn try_claim(ctx: &Context, user_id: i64, is_meet: bool, key: Option<&KeyUse>) -> Result<Option<Intent>> {
     let id = clock::random_uuid();
     // A UUID's 32 hexadecimal digits are letters that Google allows in an id (0-9, a-v).
     let event_id = is_meet.then(|| clock::random_uuid().simple().to_string());
@@ -200,21 +215,17 @@ async fn claim(ctx: &Context, user_id: i64, is_meet: bool, key: Option<&Idempote
     let mut tx = ctx.db.begin().await?;
     calendar::record_intent(&mut tx, id, user_id, event_id.as_deref(), now).await?;
     if let Some(key) = key {
-        // The one who held the key before is dead: it must not commit any more.
+        // Whoever held the key before and counts no longer must not commit any more.
         let before = store::key(&mut *tx, user_id, &key.hash).await?.and_then(|held| held.intent_id);
         if !store::claim_key(&mut *tx, user_id, &key.hash, &key.fingerprint, id, now).await? {
-            tx.rollback().await?;
-            return match find_replay(ctx, user_id, key).await? {
-                Some(interview_id) => Ok(Claim::Bound(interview_id)),
-                None => Err(anyhow::anyhow!("the idempotency key was freed while it was claimed").into()),
-            };
+            return Ok(None);
         }
         if let Some(dead) = before {
             calendar::give_up(&mut tx, dead, now).await?;
         }
     }
     tx.commit().await?;
-    Ok(Claim::Ours(Intent { id, event_id }))
+    Ok(Some(Intent { id, event_id }))
 }
 
 /// One scheduling request between its intent and its answer.
@@ -227,8 +238,8 @@ struct Booking<'a> {
 }
 
 impl Booking<'_> {
-    /// Rules 12 and 13: the event, then everything of ours in one transaction. Gives the interview's id and its mails.
-    async fn carry_out(&self, key: Option<&IdempotencyKey>) -> Result<(i64, Vec<Uuid>)> {
+    /// Rules 12 and 13: the event, then everything of ours in one transaction. Gives what was made and its mails.
+    async fn carry_out(&self, key: Option<&KeyUse>) -> Result<(Made, Vec<Uuid>)> {
         let event = match &self.intent.event_id {
             Some(event_id) => Some(self.create_event(event_id).await?),
             None => None,
@@ -246,7 +257,29 @@ impl Booking<'_> {
             return Err(anyhow::anyhow!("the intent was given up before it could commit").into());
         }
         tx.commit().await?;
-        Ok((interview_id, mails))
+        Ok((self.made(interview_id, event), mails))
+    }
+
+    fn made(&self, interview_id: i64, event: Option<calendar::Created>) -> Made {
+        let request = self.request;
+        let (meeting_link, event_id) = event.map(|event| (event.meeting_link, event.event_id)).unzip();
+        Made {
+            interview_id,
+            interview_type: request.interview_type,
+            meeting_link,
+            event_id,
+            candidate: self.parties.candidate.clone(),
+            recruiter_id: self.user.id,
+            calendar_invite_sent: false,
+            time_warnings: model::time_warnings(
+                &request.zone,
+                request.date,
+                request.time,
+                &request.start,
+                self.ctx.clock.now(),
+            ),
+            span: (request.start.at, request.end),
+        }
     }
 
     async fn create_event(&self, event_id: &str) -> Result<calendar::Created> {
@@ -337,11 +370,12 @@ async fn send_now(ctx: &Context, mails: Vec<Uuid>) {
         .map(|id| {
             let ctx = ctx.clone();
             let tasks = ctx.tasks.clone();
-            tasks.spawn(async move {
+            let sending = async move {
                 if let Err(fault) = mail::deliver(&ctx, id, |mail| emails::compose(&ctx, mail)).await {
                     tracing::error!(mail = %id, error = format!("{fault:#}"), "a mail was left to the queue");
                 }
-            })
+            };
+            tasks.spawn(sending.in_current_span())
         })
         .collect();
     let all = async {
@@ -352,45 +386,72 @@ async fn send_now(ctx: &Context, mails: Vec<Uuid>) {
     _ = tokio::time::timeout(MAIL_PATIENCE, all).await;
 }
 
-/// The answer as the interview's row tells it.
-async fn answer(ctx: &Context, interview_id: i64, replayed: bool) -> Result<Scheduled> {
-    let settings = &ctx.settings;
+/// What an answer tells of an interview that has been made.
+struct Made {
+    interview_id: i64,
+    interview_type: InterviewType,
+    meeting_link: Option<String>,
+    event_id: Option<String>,
+    candidate: Person,
+    recruiter_id: i64,
+    calendar_invite_sent: bool,
+    time_warnings: Vec<String>,
+    /// Start and end.
+    span: (DateTime<Utc>, DateTime<Utc>),
+}
+
+/// The answer of a request whose key stands for this interview: as the interview's row tells it.
+async fn replay(ctx: &Context, interview_id: i64) -> Result<Scheduled> {
     let interview = store::by_id(&ctx.db, interview_id).await?;
     let interview = interview.ok_or_else(|| anyhow::anyhow!("the interview is gone before it could be answered"))?;
-    let (zone, window) = (interview.zone(), interview.window(settings));
-    let mut warnings = Vec::new();
-    if let Some(start) = zone.instant(interview.date, interview.time) {
-        warnings = model::time_warnings(&zone, interview.date, interview.time, &start, ctx.clock.now());
-    }
-    let recruiter_id = interview.recruiter_id.unwrap_or_default();
-    let span = (window.start, window.end);
-    let busy = store::busy(&ctx.db, interview.candidate_id, recruiter_id, span, interview.id, settings).await?;
-    warnings.extend(model::overlap_warnings(&interview.candidate(), busy.candidate, busy.recruiter));
-    let sent = mail::accepted(&ctx.db, interview.id, Kind::Scheduled).await?;
-    let emails_sent = EmailsSent {
-        candidate: sent.contains(&interview.candidate_id),
-        recruiter: interview.recruiter_id.is_some_and(|id| sent.contains(&id)),
-    };
+    let (zone, window) = (interview.zone(), interview.window(&ctx.settings));
+    let (date, time) = (interview.date, interview.time);
+    let start = zone.instant(date, time);
     let is_meet = interview.kind() == InterviewType::GoogleMeet;
-    let link = Some(interview.meeting_link.clone()).filter(|link| is_meet && !link.is_empty());
-    let event_id = interview.google_event_id.clone().filter(|_| is_meet);
-    Ok(Scheduled {
-        success: true,
-        interview_id: interview.id,
+    let made = Made {
+        interview_id,
         interview_type: interview.kind(),
-        meeting_link: link.clone(),
-        meet_link: link,
-        event_id: event_id.clone(),
-        calendar_event_id: event_id,
-        portal_join_url: format!("/interviews/{}/join", interview.id),
-        meet_embed_url: format!("/interviews/{}/join/", interview.id),
+        candidate: interview.candidate(),
+        recruiter_id: interview.recruiter_id.unwrap_or_default(),
+        calendar_invite_sent: interview.calendar_invite_sent,
+        time_warnings: start
+            .map(|start| model::time_warnings(&zone, date, time, &start, ctx.clock.now()))
+            .unwrap_or_default(),
+        span: (window.start, window.end),
+        meeting_link: Some(interview.meeting_link).filter(|link| is_meet && !link.is_empty()),
+        event_id: interview.google_event_id.filter(|_| is_meet),
+    };
+    Ok(answer(ctx, made, true).await)
+}
+
+/// Words an answer. What cannot be read any more is left out: the interview is made, whatever happens to its answer.
+async fn answer(ctx: &Context, made: Made, replayed: bool) -> Scheduled {
+    let Made { interview_id, candidate, recruiter_id, .. } = made;
+    let busy = store::busy(&ctx.db, candidate.id, recruiter_id, made.span, interview_id, &ctx.settings).await;
+    let sent = mail::accepted(&ctx.db, interview_id, Kind::Scheduled).await;
+    let unread = |fault: &sqlx::Error| tracing::warn!(error = %fault, "an answer lacks what could not be read");
+    let busy = busy.inspect_err(unread).unwrap_or_default();
+    let sent = sent.inspect_err(unread).unwrap_or_default();
+    let emails_sent = EmailsSent { candidate: sent.contains(&candidate.id), recruiter: sent.contains(&recruiter_id) };
+    let mut warnings = made.time_warnings;
+    warnings.extend(model::overlap_warnings(&candidate, busy.candidate, busy.recruiter));
+    Scheduled {
+        success: true,
+        interview_id,
+        interview_type: made.interview_type,
+        meeting_link: made.meeting_link.clone(),
+        meet_link: made.meeting_link,
+        event_id: made.event_id.clone(),
+        calendar_event_id: made.event_id,
+        portal_join_url: format!("/interviews/{interview_id}/join"),
+        meet_embed_url: format!("/interviews/{interview_id}/join/"),
         emails_sent,
-        calendar_invite_sent: interview.calendar_invite_sent || emails_sent.candidate || emails_sent.recruiter,
+        calendar_invite_sent: made.calendar_invite_sent || emails_sent.candidate || emails_sent.recruiter,
         warnings,
-        message: match is_meet {
-            true => "Google Meet interview created successfully!",
-            false => "Interview created successfully",
+        message: match made.interview_type {
+            InterviewType::GoogleMeet => "Google Meet interview created successfully!",
+            _ => "Interview created successfully",
         },
         replayed,
-    })
+    }
 }

@@ -13,17 +13,18 @@ pub use store::Interview;
 use axum::{
     Json,
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode},
+    http::{HeaderValue, StatusCode},
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
+use tracing::Instrument as _;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
-    booking::{IdempotencyKey, Scheduled},
+    booking::{KeyUse, Scheduled},
     model::{Endpoint, MeetingStatus, Request, Side, Status},
     store::{Instants, Presence},
 };
@@ -32,7 +33,7 @@ use crate::{
     context::Context,
     http::{
         Error, Result,
-        extract::{self, PathId, QueryParams, RequestBody},
+        extract::{IdempotencyKey, PathId, QueryParams, RequestBody},
     },
     secret::TokenHash,
     zone,
@@ -58,10 +59,10 @@ pub fn routes() -> OpenApiRouter<Context> {
 async fn create_google_interview(
     State(ctx): State<Context>,
     user: CurrentUser,
-    headers: HeaderMap,
+    key: IdempotencyKey,
     body: RequestBody,
 ) -> Result<Response> {
-    let scheduled = schedule(ctx, user, Endpoint::Google, &headers, body).await?;
+    let scheduled = schedule(ctx, user, Endpoint::Google, key, body).await?;
     Ok(answer(StatusCode::OK, scheduled))
 }
 
@@ -71,10 +72,10 @@ async fn create_google_interview(
 async fn create_interview(
     State(ctx): State<Context>,
     user: CurrentUser,
-    headers: HeaderMap,
+    key: IdempotencyKey,
     body: RequestBody,
 ) -> Result<Response> {
-    let scheduled = schedule(ctx, user, Endpoint::Company, &headers, body).await?;
+    let scheduled = schedule(ctx, user, Endpoint::Company, key, body).await?;
     Ok(answer(StatusCode::CREATED, scheduled))
 }
 
@@ -82,15 +83,16 @@ async fn schedule(
     ctx: Context,
     user: CurrentUser,
     endpoint: Endpoint,
-    headers: &HeaderMap,
+    key: IdempotencyKey,
     body: RequestBody,
 ) -> Result<Scheduled> {
     let body = body.object().await?;
     let request = Request::parse(&body, endpoint, ctx.settings.interview_duration_minutes)?;
-    let key = extract::IdempotencyKey::of(headers).key()?;
-    let key = key.map(|key| IdempotencyKey::new(&key, endpoint, &Value::Object(body)));
+    let key = key.key()?;
+    let key = key.map(|key| KeyUse::new(&key, endpoint, &Value::Object(body)));
     // A booking runs to its end even when the client goes away.
-    ctx.tasks.clone().spawn(booking::schedule(ctx, user, request, key)).await?
+    let booking = ctx.tasks.spawn(booking::schedule(ctx.clone(), user, request, key).in_current_span());
+    booking.await.map_err(|_| anyhow::anyhow!("a booking panicked"))?
 }
 
 fn answer(status: StatusCode, scheduled: Scheduled) -> Response {
@@ -292,18 +294,29 @@ pub async fn by_mailed_link(ctx: &Context, id: i64, token: &TokenHash) -> sqlx::
     store::by_portal_token(&mut *ctx.db.acquire().await?, id, token, ctx.clock.now()).await
 }
 
+/// Which rows [`fill_instants`] looks at, besides those that lack their instants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Those that are not long past: all that a reminder or a new interview can meet.
+    Ahead,
+    All,
+}
+
 /// Fills the cached instants of rows that Django inserted or changed (contract §6.1).
-pub async fn fill_instants(ctx: &Context) -> anyhow::Result<()> {
+pub async fn fill_instants(ctx: &Context, reach: Reach) -> anyhow::Result<()> {
     const CHUNK: i64 = 5000;
     let mut after = 0;
-    // Rows that lie further back than this matter to nobody's reminder or overlap.
-    let past = ctx.clock.now() - TimeDelta::days(2);
+    let now = ctx.clock.now();
+    let past = match reach {
+        Reach::Ahead => now - TimeDelta::days(2),
+        Reach::All => zone::FIRST,
+    };
     loop {
         let rows = store::instants_to_check(&ctx.db, after, CHUNK, past).await?;
         let (Some(last), full) = (rows.last().map(|row| row.id), rows.len() as i64 == CHUNK) else { break };
         let wrong: Vec<Instants> = rows.into_iter().filter_map(|row| corrected(ctx, row)).collect();
         if !wrong.is_empty() {
-            store::write_instants(&ctx.db, &wrong).await?;
+            store::write_instants(&ctx.db, &wrong, now).await?;
         }
         if !full {
             break;

@@ -376,6 +376,7 @@ pub async fn insert_notification(
 }
 
 /// Who of the two has another uncancelled interview that overlaps [start, end).
+#[derive(Default)]
 pub struct Busy {
     pub candidate: bool,
     pub recruiter: bool,
@@ -548,7 +549,7 @@ pub async fn instants_to_check(
 }
 
 /// Writes the instants of rows that still say what they were computed from.
-pub async fn write_instants(db: impl PgExecutor<'_>, rows: &[Instants]) -> sqlx::Result<()> {
+pub async fn write_instants(db: impl PgExecutor<'_>, rows: &[Instants], now: DateTime<Utc>) -> sqlx::Result<()> {
     let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
     let dates: Vec<NaiveDate> = rows.iter().map(|row| row.date).collect();
     let times: Vec<NaiveTime> = rows.iter().map(|row| row.time).collect();
@@ -557,7 +558,7 @@ pub async fn write_instants(db: impl PgExecutor<'_>, rows: &[Instants]) -> sqlx:
     let starts: Vec<Option<DateTime<Utc>>> = rows.iter().map(|row| row.starts_at).collect();
     let ends: Vec<Option<DateTime<Utc>>> = rows.iter().map(|row| row.ends_at).collect();
     sqlx::query!(
-        "UPDATE company_interview i SET starts_at = new.starts_at, ends_at = new.ends_at, starts_at_tzdb = $7
+        "UPDATE company_interview i SET starts_at = new.starts_at, ends_at = new.ends_at, starts_at_tzdb = $7, updated_at = $9
          FROM unnest($1::bigint[], $2::date[], $3::time[], $4::text[], $5::timestamptz[], $6::timestamptz[], $8::int[])
               AS new (id, date, time, timezone, starts_at, ends_at, duration_minutes)
          WHERE i.id = new.id AND i.date = new.date AND i.time = new.time AND i.timezone = new.timezone
@@ -569,7 +570,8 @@ pub async fn write_instants(db: impl PgExecutor<'_>, rows: &[Instants]) -> sqlx:
         &starts as &[Option<DateTime<Utc>>],
         &ends as &[Option<DateTime<Utc>>],
         zone::tzdb_version(),
-        &durations as &[Option<i32>]
+        &durations as &[Option<i32>],
+        now
     )
     .execute(db)
     .await?;

@@ -57,7 +57,9 @@ async fn example_1_a_recruiter_signs_in_and_the_token_works() {
 #[tokio::test]
 async fn roles_follow_the_flags() {
     let app = TestApp::start().await;
-    let carl = login(&app, "carl@x.test", PASSWORD).await.json();
+    let carl = login(&app, "carl@x.test", PASSWORD).await;
+    assert_eq!(carl.status, 200, "{carl:?}");
+    let carl = carl.json();
     assert_eq!((&carl["role"], &carl["company_id"]), (&json!("job_seeker"), &Value::Null));
     sqlx::query("UPDATE users_user SET is_applicant = false WHERE id = 202").execute(app.db()).await.unwrap();
     assert_eq!(login(&app, "dana@x.test", PASSWORD).await.json()["role"], Value::Null);
