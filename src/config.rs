@@ -132,7 +132,9 @@ impl Reader {
             match (environment(&name), from_file) {
                 (Some(_), Some(_)) => reader.faults.push(format!("{name}: give it or {name}_FILE, not both")),
                 (Some(value), None) => _ = reader.values.insert(key, value),
-                (None, Some(Ok(value))) => _ = reader.values.insert(key, value.trim_end_matches(['\r', '\n']).to_owned()),
+                (None, Some(Ok(value))) => {
+                    _ = reader.values.insert(key, value.trim_end_matches(['\r', '\n']).to_owned())
+                }
                 (None, Some(Err(error))) => {
                     reader.faults.push(format!("{name}_FILE: cannot read the file: {error}"));
                 }
@@ -271,7 +273,8 @@ impl Reader {
         for origin in frontend_url.into_iter().chain(listed) {
             match Url::parse(origin).map(|url| url.origin()) {
                 Ok(origin) if origin.is_tuple() => origins.push(origin.ascii_serialization()),
-                _ => self.fault("CORS_ALLOWED_ORIGINS", "holds something that is not an origin such as https://app.example"),
+                _ => self
+                    .fault("CORS_ALLOWED_ORIGINS", "holds something that is not an origin such as https://app.example"),
             }
         }
         origins
@@ -379,9 +382,15 @@ mod tests {
         ])
         .unwrap_err()
         .to_string();
-        for name in
-            ["DATABASE_URL", "SECRET_KEY", "PORT", "PUBLIC_URL", "TOKEN_ENCRYPTION_KEY", "EMAIL_USE_TLS", "GOOGLE_TOKEN_URI"]
-        {
+        for name in [
+            "DATABASE_URL",
+            "SECRET_KEY",
+            "PORT",
+            "PUBLIC_URL",
+            "TOKEN_ENCRYPTION_KEY",
+            "EMAIL_USE_TLS",
+            "GOOGLE_TOKEN_URI",
+        ] {
             assert!(faults.contains(&format!("  {name}: ")), "{name} is missing in {faults}");
         }
         assert!(!faults.contains("topsecret"), "{faults}");

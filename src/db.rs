@@ -1,4 +1,4 @@
-//! The way to PostgreSQL: the pool, the schema, and what a violated constraint means.
+//! The way to PostgreSQL: the pool and the schema.
 //!
 //! The database is shared with a Django application. [`migrate`] hides how ours grows beside Django's: it adopts an
 //! existing database (only adding to it, and refusing one that lacks what we need before it changes anything) or
@@ -50,26 +50,6 @@ pub async fn is_migrated(pool: &PgPool) -> bool {
         .fetch_one(pool)
         .await
         .unwrap_or(false)
-}
-
-/// Turns the violation of one named constraint into the caller's own error: under concurrency the database is the
-/// validator.
-///
-/// ```ignore
-/// insert(&mut tx, &row).await.on_constraint("company_interview_room_id_key", || BookingError::RoomTaken)?;
-/// ```
-pub trait OnConstraint<T> {
-    /// `error()` if this is a violation of the constraint (or unique index) called `name`, else the error as it is.
-    fn on_constraint<E: From<sqlx::Error>>(self, name: &str, error: impl FnOnce() -> E) -> Result<T, E>;
-}
-
-impl<T> OnConstraint<T> for Result<T, sqlx::Error> {
-    fn on_constraint<E: From<sqlx::Error>>(self, name: &str, error: impl FnOnce() -> E) -> Result<T, E> {
-        self.map_err(|e| match e.as_database_error().and_then(|e| e.constraint()) {
-            Some(violated) if violated == name => error(),
-            _ => e.into(),
-        })
-    }
 }
 
 /// Django's tables, for an empty database.

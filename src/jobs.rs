@@ -17,9 +17,6 @@ use uuid::Uuid;
 
 use crate::{context::Context, db::JOBS_SCHEMA};
 
-
-
-
 const CONCURRENCY: usize = 8;
 
 /// What can be queued; the queue keeps it as JSON.

@@ -106,8 +106,6 @@
 //!   column, so that one copied elsewhere does not open. Several keys may open, the first seals: keys can be changed.
 //! * **A grant is refreshed by one request at a time**, under a lease in the database; the others wait by polling,
 //!   without a connection in hand, and read the row again.
-//! * **The database validates under concurrency**: a named constraint's violation becomes the client's error where it
-//!   happens (`db::OnConstraint`).
 //! * **Migrations take turns by polling** `pg_try_advisory_lock`: a waiter blocked inside a statement would deadlock
 //!   with `CREATE INDEX CONCURRENTLY`.
 //! * **No framework of our own**: no traits with one implementation, no repositories, no second set of structs for rows.
@@ -153,6 +151,7 @@ pub mod auth;
 pub mod calendar;
 pub mod interview;
 pub mod portal;
+pub mod openapi;
 pub mod app;
 // development only
 #[cfg(feature = "dev")]

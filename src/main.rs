@@ -67,7 +67,8 @@ fn main() -> ExitCode {
 
 fn default_command() -> Command {
     #[cfg(feature = "dev")]
-    if ["DATABASE_URL", "DATABASE_URL_FILE", "CONFIG_FILE"].into_iter().all(|name| config::environment(name).is_none()) {
+    if ["DATABASE_URL", "DATABASE_URL_FILE", "CONFIG_FILE"].into_iter().all(|name| config::environment(name).is_none())
+    {
         return Command::Dev;
     }
     Command::Serve

@@ -531,7 +531,7 @@ mod tests {
         let settings = Settings::from_layers(|name| value(name).filter(|value| !value.is_empty())).expect("settings");
         let db = PgPoolOptions::new().acquire_timeout(Duration::from_millis(50));
         let db = db.connect_lazy("postgres://127.0.0.1:1/none").expect("a URL");
-        Context::new(Parts { settings, clock, db, http: reqwest::Client::new(), smtp: None, tasks: Default::default() })
+        Context::new(Parts { settings, clock, db, http: Default::default(), smtp: None, tasks: Default::default() })
     }
 
     #[test]

@@ -34,7 +34,7 @@ use tokio::{
 const COMMAND_LIMIT: u64 = 12288;
 /// The longest line of a mail, its end included (RFC 5321 §4.5.3.1.6).
 const LINE_LIMIT: u64 = 1000;
-const MAIL_LIMIT: usize = 10 << 20;
+const MAIL_LIMIT: usize = 1 << 20;
 const RECIPIENTS_LIMIT: usize = 100;
 
 /// The running mailbox; dropping it stops it.
@@ -975,8 +975,13 @@ mod tests {
         .await;
     }
 
+    #[allow(clippy::disallowed_methods, reason = "the test's browser, not the server")]
+    fn browser() -> reqwest::Client {
+        reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap()
+    }
+
     async fn get(mailbox: &Mailbox, path: &str) -> (u16, String, String) {
-        let answer = reqwest::get(format!("{}{path}", mailbox.url())).await.unwrap();
+        let answer = browser().get(format!("{}{path}", mailbox.url())).send().await.unwrap();
         let policy = answer.headers().get("content-security-policy").map(|value| value.to_str().unwrap().to_owned());
         (answer.status().as_u16(), policy.unwrap_or_default(), answer.text().await.unwrap())
     }
@@ -1045,7 +1050,7 @@ mod tests {
         for part in ["/companies/11/dashboard", "google_oauth", "success", "b c"] {
             assert!(html.contains(part), "{part} in {html}");
         }
-        let posted = reqwest::Client::new().post(format!("{}/companies/", mailbox.url())).send().await.unwrap();
+        let posted = browser().post(format!("{}/companies/", mailbox.url())).send().await.unwrap();
         assert_eq!(posted.status().as_u16(), 405);
     }
 }

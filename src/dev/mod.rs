@@ -54,8 +54,9 @@ pub async fn run() -> anyhow::Result<()> {
     let ports = Ports::bind()?;
     let home = |name: &str| environment(name).map(std::path::PathBuf::from);
     let dir = postgres::default_data_dir(home("XDG_DATA_HOME").as_deref(), home("HOME").as_deref())?;
-    fs::create_dir_all(&dir)
-        .with_context(|| format!("cannot write {}: set XDG_DATA_HOME to a folder that can be written", dir.display()))?;
+    fs::create_dir_all(&dir).with_context(|| {
+        format!("cannot write {}: set XDG_DATA_HOME to a folder that can be written", dir.display())
+    })?;
     let cluster = Cluster::start(&dir.join("postgres"), Durability::Durable, &std::env::current_exe()?, say).await?;
     let outcome = run_on(&cluster, &dir, ports, stop).await;
     say("Stopping PostgreSQL.");
@@ -160,10 +161,7 @@ fn say(sentence: &str) {
 fn banner(server: &str, google: &str, mailbox: &str, now: DateTime<Utc>) -> String {
     let date = now.date_naive().checked_add_days(Days::new(7)).unwrap_or(now.date_naive());
     let [rita, ..] = seed::LOGINS;
-    let logins: String = seed::LOGINS
-        .iter()
-        .map(|(email, role)| format!("    {email:<22} {role}\n"))
-        .collect();
+    let logins: String = seed::LOGINS.iter().map(|(email, role)| format!("    {email:<22} {role}\n")).collect();
     format!(
         r#"
 UmEmployed Interviews is running. Ctrl-C stops it and all it started.

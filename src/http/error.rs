@@ -27,11 +27,18 @@ pub enum Error {
     /// A row of the 401 table of contract §4.3.
     Unauthenticated(Value),
     /// An endpoint's refusal: `{"error": …}` and, for missing rows, `detail`.
-    Refused { status: StatusCode, error: Cow<'static, str>, detail: Option<&'static str> },
+    Refused {
+        status: StatusCode,
+        error: Cow<'static, str>,
+        detail: Option<&'static str>,
+    },
     /// A refusal with a body of its own shape.
     Body(StatusCode, Value),
     /// Too busy for now; seconds to wait.
-    Busy { detail: &'static str, retry_after: u64 },
+    Busy {
+        detail: &'static str,
+        retry_after: u64,
+    },
     /// A fault of ours: answered without its cause, which goes to the log.
     Internal(anyhow::Error),
 }
@@ -72,10 +79,9 @@ impl IntoResponse for Error {
             Error::NotAcceptable => {
                 (StatusCode::NOT_ACCEPTABLE, detail("Could not satisfy the request Accept header."))
             }
-            Error::UnsupportedMediaType(sent) => (
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                detail(&format!("Unsupported media type \"{sent}\" in request.")),
-            ),
+            Error::UnsupportedMediaType(sent) => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, detail(&format!("Unsupported media type \"{sent}\" in request.")))
+            }
             Error::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, detail("Request body too large.")),
             Error::JsonParse(text) => (StatusCode::BAD_REQUEST, detail(&format!("JSON parse error - {text}"))),
             Error::Unauthenticated(body) => {

@@ -10,7 +10,14 @@ const LOGIN: &str = "/api/users/login/";
 const PROFILE: &str = "/api/users/profile/";
 
 async fn login(app: &TestApp, email: &str, password: &str) -> Answer {
-    app.post(LOGIN, json!({"email": email, "password": password})).await
+    // Where other tests keep the one place for hashing busy, a client comes again.
+    loop {
+        let answer = app.post(LOGIN, json!({"email": email, "password": password})).await;
+        if answer.status != 503 {
+            return answer;
+        }
+        assert_eq!(answer.json(), json!({"detail": "Too many sign-ins at once. Please try again."}));
+    }
 }
 
 #[tokio::test]
@@ -34,7 +41,9 @@ async fn example_1_a_recruiter_signs_in_and_the_token_works() {
         serde_json::from_slice::<Value>(&part(1)).unwrap()
     };
     let now = app.now().timestamp();
-    for (token, kind, minutes) in [(token, "access", 200_000), (body["refresh_token"].as_str().unwrap(), "refresh", 1440)] {
+    for (token, kind, minutes) in
+        [(token, "access", 200_000), (body["refresh_token"].as_str().unwrap(), "refresh", 1440)]
+    {
         let claims = claims(token);
         assert_eq!(claims["token_type"], kind);
         assert_eq!((&claims["iat"], &claims["exp"]), (&json!(now), &json!(now + minutes * 60)));
@@ -80,19 +89,28 @@ async fn example_3_only_the_right_password_learns_that_an_account_is_inactive_or
 async fn wrong_fields_are_named_all_together() {
     let app = TestApp::start().await;
     let post = |body: Value| app.post(LOGIN, body);
-    post(json!({})).await.assert(400, json!({"email": ["This field is required."], "password": ["This field is required."]}));
+    post(json!({}))
+        .await
+        .assert(400, json!({"email": ["This field is required."], "password": ["This field is required."]}));
     post(json!({"email": null, "password": " "}))
         .await
         .assert(400, json!({"email": ["This field may not be null."], "password": ["This field may not be blank."]}));
     post(json!({"email": true, "password": []}))
         .await
         .assert(400, json!({"email": ["Not a valid string."], "password": ["Not a valid string."]}));
-    post(json!({"email": "nobody", "password": "a\u{0}b"}))
+    post(json!({"email": "nobody", "password": "a\u{0}b"})).await.assert(
+        400,
+        json!({"email": ["Enter a valid email address."], "password": ["Null characters are not allowed."]}),
+    );
+    post(json!({"email": "a@b", "password": "x"}))
         .await
-        .assert(400, json!({"email": ["Enter a valid email address."], "password": ["Null characters are not allowed."]}));
-    post(json!({"email": "a@b", "password": "x"})).await.assert(400, json!({"email": ["Enter a valid email address."]}));
-    post(json!([])).await.assert(400, json!({"non_field_errors": ["Invalid data. Expected a dictionary, but got list."]}));
-    post(json!("x")).await.assert(400, json!({"non_field_errors": ["Invalid data. Expected a dictionary, but got str."]}));
+        .assert(400, json!({"email": ["Enter a valid email address."]}));
+    post(json!([]))
+        .await
+        .assert(400, json!({"non_field_errors": ["Invalid data. Expected a dictionary, but got list."]}));
+    post(json!("x"))
+        .await
+        .assert(400, json!({"non_field_errors": ["Invalid data. Expected a dictionary, but got str."]}));
     post(Value::Null).await.assert(400, json!({"non_field_errors": ["No data provided"]}));
 }
 
@@ -100,7 +118,10 @@ async fn wrong_fields_are_named_all_together() {
 async fn a_weak_hash_is_replaced_after_a_success_and_only_then() {
     let app = TestApp::start().await;
     let stored = || async {
-        sqlx::query_scalar::<_, String>("SELECT password FROM users_user WHERE id = 101").fetch_one(app.db()).await.unwrap()
+        sqlx::query_scalar::<_, String>("SELECT password FROM users_user WHERE id = 101")
+            .fetch_one(app.db())
+            .await
+            .unwrap()
     };
     let before = stored().await;
     login(&app, "rita@x.test", "wrong").await;
@@ -124,9 +145,16 @@ async fn example_4_the_profile_is_the_callers() {
     assert_eq!(profile.status, 200);
     let profile = profile.json();
     for (key, value) in [
-        ("id", json!(101)), ("email", json!("rita@x.test")), ("username", json!("rita")), ("first_name", json!("Rita")),
-        ("last_name", json!("Recruit")), ("is_recruiter", json!(true)), ("is_applicant", json!(false)),
-        ("has_resume", json!(false)), ("has_company", json!(true)), ("company_id", json!(11)),
+        ("id", json!(101)),
+        ("email", json!("rita@x.test")),
+        ("username", json!("rita")),
+        ("first_name", json!("Rita")),
+        ("last_name", json!("Recruit")),
+        ("is_recruiter", json!(true)),
+        ("is_applicant", json!(false)),
+        ("has_resume", json!(false)),
+        ("has_company", json!(true)),
+        ("company_id", json!(11)),
     ] {
         assert_eq!(profile[key], value, "{key}");
     }
@@ -153,7 +181,11 @@ async fn every_row_of_the_401_table() {
     let with = |changes: Value| {
         let mut claims = good.clone();
         for (key, value) in changes.as_object().unwrap() {
-            if *value == json!("absent") { claims.as_object_mut().unwrap().remove(key); } else { claims[key] = value.clone(); }
+            if *value == json!("absent") {
+                claims.as_object_mut().unwrap().remove(key);
+            } else {
+                claims[key] = value.clone();
+            }
         }
         format!("Bearer {}", token(&claims))
     };
@@ -181,8 +213,10 @@ async fn every_row_of_the_401_table() {
         (&with(json!({"jti": "absent"})), invalid("Token has no id")),
         (&with(json!({"token_type": "absent"})), invalid("Token has no type")),
         (&with(json!({"token_type": "refresh"})), invalid("Token has wrong type")),
-        (&with(json!({"user_id": "absent"})),
-            json!({"detail": "Token contained no recognizable user identification", "code": "token_not_valid"})),
+        (
+            &with(json!({"user_id": "absent"})),
+            json!({"detail": "Token contained no recognizable user identification", "code": "token_not_valid"}),
+        ),
         (&with(json!({"user_id": 999})), unknown.clone()),
         (&with(json!({"user_id": null})), unknown.clone()),
         (&with(json!({"user_id": "rita"})), unknown),
@@ -202,7 +236,8 @@ async fn a_token_counts_in_the_header_alone() {
     let token = access_token(app.now(), RITA);
     let refused = json!({"detail": "Authentication credentials were not provided."});
     app.get(&format!("{PROFILE}?token={token}&access_token={token}")).await.assert(401, refused.clone());
-    let cookie = app.request(Method::GET, PROFILE).header("cookie", format!("access_token={token}; umemployed_portal={token}"));
+    let cookie =
+        app.request(Method::GET, PROFILE).header("cookie", format!("access_token={token}; umemployed_portal={token}"));
     send(cookie).await.assert(401, refused);
 }
 
@@ -219,7 +254,9 @@ async fn a_bad_bearer_header_is_refused_on_public_endpoints_too() {
 async fn google_sign_in_without_proof_is_refused_whatever_is_sent() {
     let app = TestApp::start().await;
     let refused = json!({"error": "Token and email are required."});
-    for body in [json!({"email": "rita@x.test", "google_id": "1"}), json!({"token": "x", "email": "rita@x.test"}), json!([])] {
+    for body in
+        [json!({"email": "rita@x.test", "google_id": "1"}), json!({"token": "x", "email": "rita@x.test"}), json!([])]
+    {
         app.post("/api/users/google-auth/", body).await.assert(400, refused.clone());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use interviews::db::{self, OnConstraint as _};
+use interviews::db;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
 
 use crate::support::database::{TestDatabase, empty, fresh};
@@ -320,29 +320,4 @@ async fn what_refers_to_a_row_that_django_deletes_goes_with_it() {
     assert_eq!(count(&database.pool, "SELECT count(*) FROM ivs_portal_token").await, 1);
     assert_eq!(count(&database.pool, "SELECT count(*) FROM ivs_presence").await, 0);
     assert_eq!(count(&database.pool, "SELECT count(*) FROM company_interview WHERE job_id IS NULL").await, 2);
-}
-
-#[derive(Debug, PartialEq)]
-enum Fault {
-    RoomTaken,
-    Other,
-}
-
-impl From<sqlx::Error> for Fault {
-    fn from(_: sqlx::Error) -> Self {
-        Fault::Other
-    }
-}
-
-#[tokio::test]
-async fn a_violated_constraint_is_the_callers_error_by_its_name() {
-    let database = fresh().await;
-    run(&database.pool, FIXTURE).await;
-    for (sql, fault) in [
-        ("UPDATE company_interview SET room_id = 'ABCD1234'", Fault::RoomTaken),
-        ("UPDATE users_user SET email = 'rita@x.test'", Fault::Other),
-    ] {
-        let outcome = database.pool.execute(sqlx::raw_sql(sql)).await;
-        assert_eq!(outcome.on_constraint("company_interview_room_id_key", || Fault::RoomTaken).unwrap_err(), fault);
-    }
 }

@@ -7,7 +7,6 @@
 use std::{
     net::Ipv4Addr,
     process::{Child, Command, Stdio},
-    time::Duration,
 };
 
 use interviews::{
@@ -112,7 +111,14 @@ impl World {
     async fn connect(&self) {
         let (_, urls) = self.call(Method::GET, "/api/company/google/auth-url/", None).await.unwrap();
         let back = self.google.allow(urls["authorization_url"].as_str().unwrap()).unwrap();
-        reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap().get(back).send().await.unwrap();
+        reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .unwrap()
+            .get(back)
+            .send()
+            .await
+            .unwrap();
         until(|| (self.mailbox.mails().len() == 1).then_some(())).await;
         self.mailbox.clear();
     }
@@ -169,8 +175,10 @@ impl World {
     async fn assert_undone(&self) {
         let _server = self.serve().await;
         self.let_a_minute_pass().await;
-        until_async(async || self.count("ivs_intent WHERE event_id IS NULL OR undo_from IS NULL").await == 0 && self.live_events() == 0)
-            .await;
+        until_async(async || {
+            self.count("ivs_intent WHERE event_id IS NULL OR undo_from IS NULL").await == 0 && self.live_events() == 0
+        })
+        .await;
         assert_eq!(self.count("company_interview").await, 3);
         assert_eq!(self.count("notifications_notification").await, 0);
         assert!(self.mailbox.mails().is_empty());
@@ -195,13 +203,8 @@ impl World {
     }
 }
 
-async fn until_async(mut ready: impl AsyncFnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    while !ready().await {
-        assert!(tokio::time::Instant::now() < deadline, "waited in vain");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
+/// Who waits for a lock in this database.
+const WAITING: &str = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
 
 #[tokio::test]
 async fn killed_while_google_has_not_made_the_event_yet() {
@@ -244,9 +247,7 @@ async fn killed_between_googles_answer_and_the_commit() {
     let mut blocker = PgConnection::connect(&world.database.url).await.unwrap();
     let mut tx = blocker.begin().await.unwrap();
     sqlx::query("LOCK TABLE notifications_notification").execute(&mut *tx).await.unwrap();
-    let waiting = until_async(async || {
-        world.count("pg_locks WHERE NOT granted AND relation = 'notifications_notification'::regclass").await > 0
-    });
+    let waiting = until_async(async || world.count(WAITING).await > 0);
     world.kill_when(server, waiting).await;
     tx.rollback().await.unwrap();
     assert_eq!(world.live_events(), 1);
@@ -284,17 +285,19 @@ async fn killed_between_the_smtp_servers_acceptance_and_our_note_of_it() {
         sqlx::query("SELECT FROM company_interview FOR UPDATE").execute(&mut *tx).await.unwrap();
         world.mailbox.release();
         until(|| (world.mailbox.mails().len() == 2).then_some(())).await;
-        until_async(async || world.count("pg_locks WHERE NOT granted").await > 0).await;
+        until_async(async || world.count(WAITING).await > 0).await;
         tx
     };
     let tx = world.kill_when(server, reached).await;
     // What the dead server asked for must not happen after all when the row is free again.
-    until_async(async || {
-        let ended = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
-                     AND pg_terminate_backend(pid)";
-        world.count(ended).await == 0
-    })
-    .await;
+    sqlx::raw_sql(
+        "SELECT CASE WHEN datname = current_database() AND wait_event_type = 'Lock' THEN pg_terminate_backend(pid) END
+         FROM pg_stat_activity",
+    )
+    .execute(&world.database.pool)
+    .await
+    .unwrap();
+    until_async(async || world.count(WAITING).await == 0).await;
     tx.rollback().await.unwrap();
     let _server = world.serve().await;
     world.let_a_minute_pass().await;

@@ -11,7 +11,10 @@ const OURS: &str = "http://localhost:3000";
 async fn example_6_a_missing_slash_is_redirected_for_get_and_served_for_the_rest() {
     let app = TestApp::start().await;
     let answer = app.get("/api/company/interviews?role=candidate").await;
-    assert_eq!((answer.status.as_u16(), answer.header("location")), (301, Some("/api/company/interviews/?role=candidate")));
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("location")),
+        (301, Some("/api/company/interviews/?role=candidate"))
+    );
     let answer = app.post("/api/users/login", json!({"email": "rita@x.test", "password": PASSWORD})).await;
     assert_eq!(answer.status, 200);
     app.get("/healthz").await.assert(200, json!({"status": "ok"}));
@@ -32,8 +35,10 @@ async fn example_7_a_preflight_is_answered_on_every_url() {
         for (name, value) in [
             ("access-control-allow-origin", OURS),
             ("access-control-allow-credentials", "true"),
-            ("access-control-allow-headers",
-                "accept, accept-encoding, authorization, content-type, dnt, idempotency-key, origin, user-agent, x-csrftoken, x-requested-with"),
+            (
+                "access-control-allow-headers",
+                "accept, accept-encoding, authorization, content-type, dnt, idempotency-key, origin, user-agent, x-csrftoken, x-requested-with",
+            ),
             ("access-control-allow-methods", "DELETE, GET, OPTIONS, PATCH, POST, PUT"),
             ("access-control-max-age", "86400"),
         ] {
@@ -99,13 +104,18 @@ async fn existing_paths_name_their_methods() {
 async fn only_json_is_spoken() {
     let app = TestApp::start().await;
     let rita = app.user(RITA);
-    let accepting = |accept: &'static str| send(rita.request(Method::GET, "/api/users/profile/").header("accept", accept));
+    let accepting =
+        |accept: &'static str| send(rita.request(Method::GET, "/api/users/profile/").header("accept", accept));
     for accept in ["text/csv", "application/xml", "application/json;q=0"] {
         accepting(accept).await.assert(406, json!({"detail": "Could not satisfy the request Accept header."}));
     }
     for accept in ["application/json", "text/html", "*/*", "text/csv, application/*;q=0.1"] {
         let answer = accepting(accept).await;
-        assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, Some("application/json")), "{accept}");
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("content-type")),
+            (200, Some("application/json")),
+            "{accept}"
+        );
     }
     let without = send(app.request(Method::GET, "/api/users/profile/").header("accept", "text/csv")).await;
     assert_eq!(without.status, 406, "406 comes before 401");
@@ -127,4 +137,56 @@ async fn readiness_follows_the_database() {
     app.get("/readyz").await.assert(503, json!({"status": "unavailable"}));
     app.get("/healthz").await.assert(200, json!({"status": "ok"}));
     app.user(RITA).get("/api/users/profile/").await.assert(500, json!({"detail": "Internal server error."}));
+}
+
+#[tokio::test]
+async fn the_openapi_document_lists_every_api_path_and_the_pages_show_it() {
+    let app = TestApp::start().await;
+    let document = app.get("/openapi.json").await.json();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"), "{}", document["openapi"]);
+    let paths = document["paths"].as_object().unwrap();
+    for path in [
+        "/api/users/login/",
+        "/api/users/profile/",
+        "/api/users/google-auth/",
+        "/api/company/google/check-connection/",
+        "/api/company/google/auth-url/",
+        "/api/company/google/connect/",
+        "/api/company/google/callback/",
+        "/api/company/google/disconnect/",
+        "/api/company/google/create-interview/",
+        "/api/company/create-interview/",
+        "/api/company/interviews/",
+        "/api/company/interviews/{id}/",
+        "/api/company/interviews/{id}/join/",
+        "/api/company/interviews/test-connection/",
+        "/api/interviews/",
+        "/api/interviews/{id}/",
+    ] {
+        assert!(paths.contains_key(path), "{path}");
+    }
+    let mut ids: Vec<&str> = paths
+        .values()
+        .flat_map(|item| item.as_object().unwrap().values())
+        .filter_map(|operation| operation["operationId"].as_str())
+        .collect();
+    let count = ids.len();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), count);
+    assert_eq!(document["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
+    assert!(paths["/api/interviews/{id}/"]["get"]["responses"]["404"].is_object());
+    for path in ["/swagger/", "/redoc/"] {
+        let page = app.get(path).await;
+        assert_eq!((page.status.as_u16(), page.header("content-type")), (200, Some("text/html")), "{path}");
+        assert!(!page.text.contains("http://") && !page.text.contains("https://"), "{}", page.text);
+        for part in ["swagger-ui.css", "swagger-ui-bundle.js", "swagger-initializer.js"] {
+            assert!(page.text.contains(part));
+            assert_eq!(app.get(&format!("{path}{part}")).await.status, 200, "{part}");
+        }
+        assert_eq!(app.get(&format!("{path}nothing")).await.status, 404);
+    }
+    let served = app.get("/swagger/?format=openapi").await;
+    assert_eq!(served.header("content-type"), Some("application/openapi+json"));
+    assert_eq!(served.json(), document);
 }

@@ -32,8 +32,18 @@ async fn the_authorization_url_is_as_google_wants_it_and_its_secrets_are_not_kep
     let names: Vec<&str> = pairs.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(
         names,
-        ["response_type", "client_id", "redirect_uri", "scope", "state", "access_type", "include_granted_scopes",
-            "prompt", "code_challenge", "code_challenge_method"]
+        [
+            "response_type",
+            "client_id",
+            "redirect_uri",
+            "scope",
+            "state",
+            "access_type",
+            "include_granted_scopes",
+            "prompt",
+            "code_challenge",
+            "code_challenge_method"
+        ]
     );
     assert!(url.as_str().contains("scope=openid+https%3A%2F%2Fwww.googleapis.com%2Fauth%2Fuserinfo.email+"), "{url}");
     let value = |name: &str| pairs.iter().find(|(key, _)| key == name).unwrap().1.clone();
@@ -43,8 +53,10 @@ async fn the_authorization_url_is_as_google_wants_it_and_its_secrets_are_not_kep
         "openid https://www.googleapis.com/auth/userinfo.email https://www.googleapis.com/auth/userinfo.profile \
          https://www.googleapis.com/auth/calendar.events"
     );
-    assert_eq!((value("access_type"), value("prompt"), value("code_challenge_method")),
-        ("offline".into(), "consent".into(), "S256".into()));
+    assert_eq!(
+        (value("access_type"), value("prompt"), value("code_challenge_method")),
+        ("offline".into(), "consent".into(), "S256".into())
+    );
     let state = answer["state"].as_str().unwrap();
     assert_eq!(value("state"), state);
     assert!(state.len() >= 22);
@@ -62,7 +74,10 @@ async fn a_recruiter_connects_and_the_google_account_is_told() {
     rita.get(CHECK).await.assert(200, json!({"connected": false, "email": null}));
     let back = rita.connect("rita@gmail.test").await;
     assert_eq!(back.status, 302);
-    assert_eq!(back.header("location"), Some(format!("{FRONTEND}/companies/11/dashboard?google_oauth=success").as_str()));
+    assert_eq!(
+        back.header("location"),
+        Some(format!("{FRONTEND}/companies/11/dashboard?google_oauth=success").as_str())
+    );
     rita.get(CHECK).await.assert(200, json!({"connected": true, "email": "rita@gmail.test"}));
     let sealed = credentials(&app).await.unwrap();
     assert!(!sealed.contains("ya29") && !sealed.contains("1//") && !sealed.contains("gmail"), "{sealed}");
@@ -71,7 +86,10 @@ async fn a_recruiter_connects_and_the_google_account_is_told() {
     app.run_jobs().await;
     let mails = app.mailbox.mails();
     let [mail] = &mails[..] else { panic!("{} mails", mails.len()) };
-    assert_eq!((mail.subject(), mail.envelope_to.clone()), ("Google Calendar connected".into(), vec!["rita@gmail.test".to_string()]));
+    assert_eq!(
+        (mail.subject(), mail.envelope_to.clone()),
+        ("Google Calendar connected".into(), vec!["rita@gmail.test".to_string()])
+    );
     assert!(mail.text().contains("rita@x.test"));
     assert!(mail.calendar().is_none());
 }
@@ -263,14 +281,20 @@ async fn django_tokens(app: &TestApp, user: &User<'_>) -> Value {
     let challenge = BASE64_URL_SAFE_NO_PAD.encode(sha2::Sha256::digest(verifier));
     let mut url = url::Url::parse(&user.authorization_url().await).unwrap();
     let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
-    url.query_pairs_mut().clear().extend_pairs(
-        pairs.iter().map(|(key, value)| (key, if key == "code_challenge" { &challenge } else { value })),
-    );
+    url.query_pairs_mut()
+        .clear()
+        .extend_pairs(pairs.iter().map(|(key, value)| (key, if key == "code_challenge" { &challenge } else { value })));
     let back = url::Url::parse(&app.google.allow_as(url.as_str(), "rita@gmail.test").unwrap()).unwrap();
     let code = back.query_pairs().find(|(key, _)| key == "code").unwrap().1.into_owned();
     let redirect_uri = format!("{}{CALLBACK}", app.url);
-    let form = [("grant_type", "authorization_code"), ("code", &code), ("redirect_uri", &redirect_uri),
-        ("code_verifier", verifier), ("client_id", "client"), ("client_secret", "client-secret-of-the-tests")];
+    let form = [
+        ("grant_type", "authorization_code"),
+        ("code", &code),
+        ("redirect_uri", &redirect_uri),
+        ("code_verifier", verifier),
+        ("client_id", "client"),
+        ("client_secret", "client-secret-of-the-tests"),
+    ];
     let tokens = send(app.request(Method::POST, &app.ctx.settings.google_token_uri).form(&form)).await.json();
     sqlx::query("DELETE FROM company_oauthstate").execute(app.db()).await.unwrap();
     json!({"token": tokens["access_token"], "refresh_token": tokens["refresh_token"], "token_uri": "https://evil.test/token",
@@ -311,7 +335,9 @@ async fn disconnecting_deletes_the_row_and_revokes_the_grant() {
     disconnect(Method::DELETE).await.assert(200, done.clone());
     assert_eq!(credentials(&app).await, None);
     assert_eq!(app.google.requests().iter().filter(|call| call.call == Call::Revoke).count(), 1);
-    disconnect(Method::POST).await.assert(200, json!({"success": true, "message": "Google Calendar was not connected."}));
+    disconnect(Method::POST)
+        .await
+        .assert(200, json!({"success": true, "message": "Google Calendar was not connected."}));
     disconnect(Method::GET).await.assert(405, json!({"detail": "Method \"GET\" not allowed."}));
     // Google's refusal to revoke changes nothing.
     rita.connect("rita@gmail.test").await;

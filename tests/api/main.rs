@@ -1,6 +1,9 @@
 //! The tests through the front door: HTTP in; database, mails and the Google simulator out.
 
-#![allow(clippy::disallowed_methods, reason = "tests are outside the program: they have clients and folders of their own")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are outside the program: they have clients and folders of their own"
+)]
 
 mod accounts;
 mod adoption;
@@ -9,6 +12,8 @@ mod cluster;
 mod crash;
 mod framework;
 mod google;
+mod mails;
+mod portal;
 mod reading;
 mod scheduling;
 mod support;

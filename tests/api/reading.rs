@@ -34,9 +34,14 @@ async fn example_9_a_candidate_sees_interviews_of_all_companies_latest_first() {
     assert_eq!(list[0]["scheduled_time"], "2030-01-16T09:30:00+09:00");
     assert_eq!(list[0]["user_role"], "candidate");
     for (key, value) in [
-        ("recruiter_name", json!("Unknown")), ("recruiter_email", json!("")), ("timezone", json!("Mars/Phobos")),
-        ("status", json!("completed")), ("meeting_link", json!("https://meet.google.com/old-link-abc")),
-        ("scheduled_time", json!("2020-01-01T10:00:00+00:00")), ("company_name", json!("")), ("note", json!("")),
+        ("recruiter_name", json!("Unknown")),
+        ("recruiter_email", json!("")),
+        ("timezone", json!("Mars/Phobos")),
+        ("status", json!("completed")),
+        ("meeting_link", json!("https://meet.google.com/old-link-abc")),
+        ("scheduled_time", json!("2020-01-01T10:00:00+00:00")),
+        ("company_name", json!("")),
+        ("note", json!("")),
         ("interview_type", json!("custom")),
     ] {
         assert_eq!(list[2][key], value, "{key}");
@@ -74,9 +79,14 @@ async fn example_12_details_are_for_participants_and_hide_the_link_until_the_doo
     assert_eq!(detail.status, 200);
     let detail = detail.json();
     for (key, value) in [
-        ("meeting_link", Value::Null), ("cancellation_reason", Value::Null), ("portal_join_count", json!(0)),
-        ("meeting_started_at", Value::Null), ("meeting_ended_at", Value::Null), ("attendance", json!([])),
-        ("id", json!(501)), ("can_join", json!(false)),
+        ("meeting_link", Value::Null),
+        ("cancellation_reason", Value::Null),
+        ("portal_join_count", json!(0)),
+        ("meeting_started_at", Value::Null),
+        ("meeting_ended_at", Value::Null),
+        ("attendance", json!([])),
+        ("id", json!(501)),
+        ("can_join", json!(false)),
     ] {
         assert_eq!(detail[key], value, "{key}");
     }
@@ -91,7 +101,10 @@ async fn example_12_details_are_for_participants_and_hide_the_link_until_the_doo
 
     app.set_now("2030-01-15T18:45:00Z");
     let open = app.user(CARL).get("/api/company/interviews/501/").await.json();
-    assert_eq!((&open["can_join"], &open["meeting_link"]), (&json!(true), &json!("https://meet.google.com/abc-defg-hij")));
+    assert_eq!(
+        (&open["can_join"], &open["meeting_link"]),
+        (&json!(true), &json!("https://meet.google.com/abc-defg-hij"))
+    );
 }
 
 #[tokio::test]
@@ -246,7 +259,10 @@ async fn the_sweep_fills_the_instants_of_rows_that_django_wrote() {
         ]
     );
     // Django moves one, and does not even touch `updated_at`.
-    sqlx::query("UPDATE company_interview SET timezone = 'Asia/Kolkata' WHERE id = 501").execute(app.db()).await.unwrap();
+    sqlx::query("UPDATE company_interview SET timezone = 'Asia/Kolkata' WHERE id = 501")
+        .execute(app.db())
+        .await
+        .unwrap();
     app.sweep().await;
     assert_eq!(starts().await[0].1.as_deref(), Some("2030-01-15T08:30:00+00:00"));
 }

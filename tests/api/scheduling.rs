@@ -86,14 +86,27 @@ async fn example_15_a_google_meet_interview_is_made_everywhere_once() {
         .await
         .unwrap();
     for (column, value) in [
-        ("recruiter_id", json!(RITA)), ("candidate_id", json!(CARL)), ("job_id", json!(21)),
-        ("job_title", json!("Software Engineer")), ("interview_type", json!("google_meet")),
-        ("date", json!("2030-02-01")), ("time", json!("14:00:00")), ("timezone", json!("America/New_York")),
-        ("meeting_link", json!(link)), ("google_event_id", event["id"].clone()), ("note", json!("hi")),
-        ("ical_uid", event["iCalUID"].clone()), ("ical_organizer", json!("rita@gmail.test")), ("ical_sequence", json!(0)),
-        ("duration_minutes", Value::Null), ("location", Value::Null), ("calendar_invite_sent", json!(true)),
-        ("starts_at", json!("2030-02-01T19:00:00+00:00")), ("ends_at", json!("2030-02-01T20:00:00+00:00")),
-        ("starts_at_tzdb", json!(interviews::zone::tzdb_version())), ("reminder_24h_sent", json!(false)),
+        ("recruiter_id", json!(RITA)),
+        ("candidate_id", json!(CARL)),
+        ("job_id", json!(21)),
+        ("job_title", json!("Software Engineer")),
+        ("interview_type", json!("google_meet")),
+        ("date", json!("2030-02-01")),
+        ("time", json!("14:00:00")),
+        ("timezone", json!("America/New_York")),
+        ("meeting_link", json!(link)),
+        ("google_event_id", event["id"].clone()),
+        ("note", json!("hi")),
+        ("ical_uid", event["iCalUID"].clone()),
+        ("ical_organizer", json!("rita@gmail.test")),
+        ("ical_sequence", json!(0)),
+        ("duration_minutes", Value::Null),
+        ("location", Value::Null),
+        ("calendar_invite_sent", json!(true)),
+        ("starts_at", json!("2030-02-01T19:00:00+00:00")),
+        ("ends_at", json!("2030-02-01T20:00:00+00:00")),
+        ("starts_at_tzdb", json!(interviews::zone::tzdb_version())),
+        ("reminder_24h_sent", json!(false)),
     ] {
         assert_eq!(row[column], value, "{column}");
     }
@@ -162,11 +175,15 @@ async fn example_17_missing_fields_are_named_as_each_endpoint_does() {
     let app = TestApp::start().await;
     let rita = app.user(RITA);
     rita.schedule(body(json!({"time": null}))).await.assert(400, json!({"error": "Missing required fields"}));
-    rita.schedule_otherwise(body(json!({"time": null}))).await.assert(400, json!({"error": "The 'time' field is required."}));
+    rita.schedule_otherwise(body(json!({"time": null})))
+        .await
+        .assert(400, json!({"error": "The 'time' field is required."}));
     rita.schedule_otherwise(body(json!({"time": null, "date": ""})))
         .await
         .assert(400, json!({"error": "The 'date' field is required."}));
-    rita.schedule_otherwise(body(json!({"candidate_id": 0}))).await.assert(400, json!({"error": "Missing required fields"}));
+    rita.schedule_otherwise(body(json!({"candidate_id": 0})))
+        .await
+        .assert(400, json!({"error": "Missing required fields"}));
     rita.schedule(json!({})).await.assert(400, json!({"error": "Missing required fields"}));
     assert_nothing_written(&app).await;
 }
@@ -209,7 +226,9 @@ async fn bodies_that_are_no_objects_are_refused_and_nothing_is_written() {
     };
     rita.schedule(json!([1])).await.assert(400, json!({"error": "Invalid data. Expected a JSON object."}));
     rita.schedule(json!(null)).await.assert(400, json!({"error": "Invalid data. Expected a JSON object."}));
-    rita.schedule(body(json!({"notes": "a\u{0}b"}))).await.assert(400, json!({"error": "Null characters are not allowed."}));
+    rita.schedule(body(json!({"notes": "a\u{0}b"})))
+        .await
+        .assert(400, json!({"error": "Null characters are not allowed."}));
     let bad_utf8 = raw("application/json", b"{\"notes\":\"\xff\"}".to_vec()).await;
     assert_eq!(bad_utf8.status, 400);
     assert!(bad_utf8.json()["detail"].as_str().unwrap().starts_with("JSON parse error - "), "{bad_utf8:?}");
@@ -225,8 +244,15 @@ async fn bodies_that_are_no_objects_are_refused_and_nothing_is_written() {
 #[tokio::test]
 async fn forms_are_accepted_wherever_json_is() {
     let app = TestApp::start().await;
-    let form = [("candidate_id", "201"), ("job_id", "21"), ("date", "2030-02-01"), ("time", "14:00"),
-        ("timezone", "Europe/Paris"), ("interview_type", "phone"), ("duration_minutes", "45")];
+    let form = [
+        ("candidate_id", "201"),
+        ("job_id", "21"),
+        ("date", "2030-02-01"),
+        ("time", "14:00"),
+        ("timezone", "Europe/Paris"),
+        ("interview_type", "phone"),
+        ("duration_minutes", "45"),
+    ];
     let path = "/api/company/create-interview";
     let answer = send(app.user(RITA).request(reqwest::Method::POST, path).form(&form)).await;
     assert_eq!(answer.status, 201, "{answer:?}");
@@ -305,7 +331,10 @@ async fn example_22_a_phone_interview_warns_of_both_overlaps() {
 async fn example_23_the_past_only_warns() {
     let app = TestApp::start().await;
     let answer = app.user(OTTO).schedule_otherwise(phone_body(json!({"date": "2020-01-01"}))).await;
-    assert_eq!((answer.status.as_u16(), &answer.json()["warnings"]), (201, &json!(["The interview time is in the past."])));
+    assert_eq!(
+        (answer.status.as_u16(), &answer.json()["warnings"]),
+        (201, &json!(["The interview time is in the past."]))
+    );
 }
 
 #[tokio::test]
@@ -313,10 +342,18 @@ async fn gaps_and_overlaps_of_daylight_saving_time_warn_and_are_resolved() {
     let app = TestApp::start().await;
     let otto = app.user(OTTO);
     for (date, time, warning, starts_at) in [
-        ("2027-03-14", "02:30", "02:30 does not exist on 2027-03-14 in America/New_York; the interview starts at 03:30.",
-            "2027-03-14T07:30:00+00:00"),
-        ("2027-11-07", "01:30", "01:30 happens twice on 2027-11-07 in America/New_York; the first one is used.",
-            "2027-11-07T05:30:00+00:00"),
+        (
+            "2027-03-14",
+            "02:30",
+            "02:30 does not exist on 2027-03-14 in America/New_York; the interview starts at 03:30.",
+            "2027-03-14T07:30:00+00:00",
+        ),
+        (
+            "2027-11-07",
+            "01:30",
+            "01:30 happens twice on 2027-11-07 in America/New_York; the first one is used.",
+            "2027-11-07T05:30:00+00:00",
+        ),
     ] {
         let changes = json!({"date": date, "time": time, "timezone": "America/New_York"});
         let answer = otto.schedule_otherwise(phone_body(changes)).await;
@@ -335,10 +372,16 @@ async fn gaps_and_overlaps_of_daylight_saving_time_warn_and_are_resolved() {
 async fn an_interview_that_ends_when_another_begins_does_not_overlap_it() {
     let app = TestApp::start().await;
     // 502 runs from 09:30 to 10:30.
-    for (time, minutes, overlaps) in [("10:30", 60, false), ("08:30", 60, false), ("08:30", 61, true), ("10:29", 5, true)] {
+    for (time, minutes, overlaps) in
+        [("10:30", 60, false), ("08:30", 60, false), ("08:30", 61, true), ("10:29", 5, true)]
+    {
         let changes = json!({"time": time, "duration_minutes": minutes});
         let answer = app.user(OTTO).schedule_otherwise(phone_body(changes)).await;
-        assert_eq!(answer.json()["warnings"].as_array().unwrap().len(), if overlaps { 2 } else { 0 }, "{time} {minutes}");
+        assert_eq!(
+            answer.json()["warnings"].as_array().unwrap().len(),
+            if overlaps { 2 } else { 0 },
+            "{time} {minutes}"
+        );
         sqlx::query("DELETE FROM company_interview WHERE id > 1000").execute(app.db()).await.unwrap();
     }
 }
@@ -421,9 +464,7 @@ async fn a_request_that_hangs_holds_its_key_for_a_minute_and_can_no_longer_commi
     let slow = with_key();
     let others = async {
         until_calls(&app, Call::Insert, 1).await;
-        with_key()
-            .await
-            .assert(409, json!({"error": "A request with this Idempotency-Key is still being processed."}));
+        with_key().await.assert(409, json!({"error": "A request with this Idempotency-Key is still being processed."}));
         app.advance(std::time::Duration::from_secs(61));
         with_key().await
     };
@@ -436,14 +477,6 @@ async fn a_request_that_hangs_holds_its_key_for_a_minute_and_can_no_longer_commi
 
 async fn until_calls(app: &TestApp, call: Call, count: usize) {
     until(|| (app.google.requests().iter().filter(|seen| seen.call == call).count() >= count).then_some(())).await
-}
-
-async fn until_async(mut ready: impl AsyncFnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
-    while !ready().await {
-        assert!(tokio::time::Instant::now() < deadline, "waited in vain");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
 }
 
 #[tokio::test]
@@ -549,7 +582,9 @@ async fn without_google_settings_meet_interviews_are_503_and_the_others_work() {
     let rita = app.user(RITA);
     rita.schedule(body(json!({}))).await.assert(503, json!({"error": "Google integration is not configured"}));
     assert_eq!(rita.schedule(body(json!({"interview_type": "phone"}))).await.status, 200);
-    rita.get("/api/company/google/auth-url/").await.assert(503, json!({"error": "Google integration is not configured"}));
+    rita.get("/api/company/google/auth-url/")
+        .await
+        .assert(503, json!({"error": "Google integration is not configured"}));
 }
 
 #[tokio::test]
@@ -602,6 +637,7 @@ async fn hostile_texts_are_harmless_at_google() {
     let event = &app.google.events()[0];
     let description = event["description"].as_str().unwrap();
     assert!(description.contains("Note: &lt;b&gt;bold&lt;/b&gt; &amp; "), "{description}");
-    let stored: String = sqlx::query_scalar("SELECT note FROM company_interview WHERE id > 1000").fetch_one(app.db()).await.unwrap();
+    let stored: String =
+        sqlx::query_scalar("SELECT note FROM company_interview WHERE id > 1000").fetch_one(app.db()).await.unwrap();
     assert_eq!(stored, note);
 }

@@ -88,7 +88,7 @@ impl Reply {
             410 => ("deleted", "deleted", "Resource has been deleted"),
             412 => ("conditionNotMet", "condition_not_met", "Precondition Failed"),
             429 => ("rateLimitExceeded", "rate_limit_exceeded", "Rate Limit Exceeded"),
-            400..=499 => ("badRequest", "invalid_request", "Bad Request"),
+            402..=499 => ("badRequest", "invalid_request", "Bad Request"),
             503 => ("backendError", "temporarily_unavailable", "Service Unavailable"),
             _ => ("backendError", "internal_failure", "Backend Error"),
         };

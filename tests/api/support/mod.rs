@@ -29,11 +29,8 @@ use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap, redirect::P
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::net::TcpListener;
-use tracing_subscriber::{
-    Layer,
-    layer::{Context as LayerContext, SubscriberExt},
-    util::SubscriberInitExt,
-};
+use tracing::span;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use database::TestDatabase;
 
@@ -131,7 +128,7 @@ impl TestApp {
         let settings =
             Settings::from_layers(|name| values.get(name).filter(|value| !value.is_empty()).cloned()).unwrap();
         let ctx = app::context(settings, clock, database.pool.clone()).unwrap();
-        let served = tokio::spawn(axum::serve(listener, app::router(ctx.clone())).into_future());
+        let served = tokio::spawn(axum::serve(listener, app::router(ctx.clone()).unwrap()).into_future());
         let http = reqwest::Client::builder().redirect(Policy::none()).build().unwrap();
         TestApp { url, ctx, google, mailbox, http, served, database }
     }
@@ -182,7 +179,10 @@ impl TestApp {
 
     /// How many rows a table has.
     pub async fn count(&self, table: &'static str) -> i64 {
-        sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"))).fetch_one(self.db()).await.unwrap()
+        sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}")))
+            .fetch_one(self.db())
+            .await
+            .unwrap()
     }
 
     /// The mails so far, waiting for `count` of them.
@@ -213,12 +213,13 @@ impl Drop for TestApp {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let mut conn = <sqlx::PgConnection as sqlx::Connection>::connect(&pool_url).await.unwrap();
-                let left: Vec<Value> =
-                    sqlx::query_scalar("SELECT payload::jsonb FROM ivs_jobs._private_jobs WHERE run_at <= $1 OR attempts > 0")
-                        .bind(now)
-                        .fetch_all(&mut conn)
-                        .await
-                        .unwrap();
+                let left: Vec<Value> = sqlx::query_scalar(
+                    "SELECT payload::jsonb FROM ivs_jobs._private_jobs WHERE run_at <= $1 OR attempts > 0",
+                )
+                .bind(now)
+                .fetch_all(&mut conn)
+                .await
+                .unwrap();
                 left
             })
         })
@@ -278,7 +279,9 @@ pub async fn send(request: RequestBuilder) -> Answer {
 /// An access token as SimpleJWT makes them, signed here by hand.
 pub fn access_token(now: DateTime<Utc>, user_id: i64) -> String {
     let exp = (now + TimeDelta::days(30)).timestamp();
-    token(&json!({"token_type": "access", "exp": exp, "iat": now.timestamp(), "jti": "0".repeat(32), "user_id": user_id}))
+    token(
+        &json!({"token_type": "access", "exp": exp, "iat": now.timestamp(), "jti": "0".repeat(32), "user_id": user_id}),
+    )
 }
 
 /// A JWT with these claims.
@@ -322,21 +325,43 @@ pub async fn until<T>(mut ready: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Polls until it is so, for at most twenty seconds.
+pub async fn until_async(mut ready: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !ready().await {
+        assert!(tokio::time::Instant::now() < deadline, "waited in vain");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// How many SQL statements ran meanwhile, in this test's thread: the server runs in it too.
 pub async fn counting_statements<T>(work: impl Future<Output = T>) -> (T, usize) {
-    #[derive(Clone, Default)]
     struct Counter(Arc<AtomicUsize>);
 
-    impl<S: tracing::Subscriber> Layer<S> for Counter {
-        fn on_event(&self, event: &tracing::Event<'_>, _: LayerContext<'_, S>) {
-            if event.metadata().target() == "sqlx::query" {
-                self.0.fetch_add(1, Ordering::Relaxed);
-            }
+    impl tracing::Subscriber for Counter {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            metadata.target() == "sqlx::query"
         }
+
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+        fn enter(&self, _: &span::Id) {}
+
+        fn exit(&self, _: &span::Id) {}
     }
 
-    let counter = Counter::default();
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(counter.clone()));
+    let counter = Arc::new(AtomicUsize::new(0));
+    let _guard = tracing::subscriber::set_default(Counter(counter.clone()));
     let outcome = work.await;
-    (outcome, counter.0.load(Ordering::Relaxed))
+    (outcome, counter.load(Ordering::Relaxed))
 }
