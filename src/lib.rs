@@ -33,6 +33,7 @@
 //! | `calendar` | Google: OAuth, grants, events, and the undoing of what a dead request left there |
 //! | `interview` | scheduling, listing, opening, joining; the words of the mails |
 //! | `portal` | the pages that mailed links open |
+//! | `openapi` | the document of the API, and the pages that show it |
 //! | `app` | the assembly: every route, every job, what runs beside the requests, the graceful stop |
 //!
 //! `dev` (a cargo feature, on by default, off in the container image) is what `cargo run` and the tests put around

@@ -3,12 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use interviews::{
-    app, auth, calendar,
-    clock::Clock,
-    config::{self, Settings},
-    db, interview, mail, telemetry,
-};
+use interviews::{app, auth, calendar, clock::Clock, config::Settings, db, interview, mail, telemetry};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 
@@ -67,7 +62,9 @@ fn main() -> ExitCode {
 
 fn default_command() -> Command {
     #[cfg(feature = "dev")]
-    if ["DATABASE_URL", "DATABASE_URL_FILE", "CONFIG_FILE"].into_iter().all(|name| config::environment(name).is_none())
+    if ["DATABASE_URL", "DATABASE_URL_FILE", "CONFIG_FILE"]
+        .into_iter()
+        .all(|name| interviews::config::environment(name).is_none())
     {
         return Command::Dev;
     }
