@@ -1,4 +1,5 @@
--- What only this server keeps. Django knows nothing of these tables, so what refers to its rows goes with them.
+-- What only this server keeps. Django knows nothing of these tables, so what refers to its rows goes with them:
+-- every such reference has an index.
 
 -- A scheduling request under way, from before its first effect until its interview is written.
 CREATE TABLE ivs_intent (
@@ -23,6 +24,7 @@ CREATE TABLE ivs_idempotency_key (
     created_at timestamptz NOT NULL,
     PRIMARY KEY (user_id, key_hash)
 );
+CREATE INDEX ivs_idempotency_key_interview ON ivs_idempotency_key (interview_id);
 CREATE INDEX ivs_idempotency_key_created ON ivs_idempotency_key (created_at);
 
 -- The right of one person to open one interview's page without signing in.
@@ -33,6 +35,7 @@ CREATE TABLE ivs_portal_token (
     expires_at timestamptz NOT NULL
 );
 CREATE INDEX ivs_portal_token_interview ON ivs_portal_token (interview_id);
+CREATE INDEX ivs_portal_token_user ON ivs_portal_token (user_id);
 CREATE INDEX ivs_portal_token_expires ON ivs_portal_token (expires_at);
 
 -- Who was in an interview, from when to when; at most one presence of a person is open.
@@ -45,6 +48,7 @@ CREATE TABLE ivs_presence (
     left_at timestamptz
 );
 CREATE INDEX ivs_presence_interview ON ivs_presence (interview_id, joined_at);
+CREATE INDEX ivs_presence_user ON ivs_presence (user_id);
 CREATE UNIQUE INDEX ivs_presence_open ON ivs_presence (interview_id, user_id) WHERE left_at IS NULL;
 
 -- A mail, from the transaction that caused it until 90 days later. Its text is rendered when it is sent.
@@ -64,6 +68,7 @@ CREATE TABLE ivs_mail (
     error text
 );
 CREATE INDEX ivs_mail_interview ON ivs_mail (interview_id);
+CREATE INDEX ivs_mail_user ON ivs_mail (user_id);
 CREATE INDEX ivs_mail_created ON ivs_mail (created_at);
 
 -- The one process that refreshes a person's Google grant at the moment.

@@ -3,7 +3,12 @@
 use std::{future::Future, pin::Pin, time::Duration};
 
 use anyhow::Context as _;
-use axum::{Json, Router, extract::State, http::StatusCode, middleware};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{Method, StatusCode},
+    middleware,
+};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::{
@@ -24,7 +29,8 @@ use crate::{
     http::layers::{self, Routes},
     interview,
     jobs::{self, Job, Outcome},
-    mail, portal,
+    mail::{self, Email, Kind, Queued},
+    openapi, portal,
     smtp::Smtp,
 };
 
@@ -62,11 +68,14 @@ fn routes() -> OpenApiRouter<Context> {
 }
 
 /// The whole service, doors included.
-pub fn router(ctx: Context) -> Router {
+pub fn router(ctx: Context) -> anyhow::Result<Router> {
     let (router, document) = routes().split_for_parts();
-    let inside = router.with_state(ctx.clone());
+    let inside = router.with_state(ctx.clone()).merge(openapi::router(&document)?);
+    let known = openapi::PATHS
+        .into_iter()
+        .fold(Routes::from_openapi(&document), |known, path| known.with(path, &[Method::GET]));
     let authenticate = middleware::from_fn_with_state(ctx.clone(), auth::authenticate);
-    layers::door(inside, Routes::from_openapi(&document), &ctx.settings.allowed_origins, authenticate)
+    Ok(layers::door(inside, known, &ctx.settings.allowed_origins, authenticate))
 }
 
 /// Whether the process serves; asks nothing else.
@@ -88,21 +97,17 @@ async fn readyz(State(ctx): State<Context>) -> (StatusCode, Json<Value>) {
 pub fn run_job(ctx: Context, job: Job) -> Pin<Box<dyn Future<Output = anyhow::Result<Outcome>> + Send>> {
     Box::pin(async move {
         match job {
-            Job::SendMail { mail } => send_mail(&ctx, mail).await,
+            Job::SendMail { mail } => mail::deliver(&ctx, mail, |mail| compose(&ctx, mail)).await,
         }
     })
 }
 
-async fn send_mail(ctx: &Context, id: uuid::Uuid) -> anyhow::Result<Outcome> {
-    let delivery = match mail::kind(&ctx.db, id).await? {
-        None => return Ok(Outcome::Done),
-        Some(mail::Kind::GoogleConnected) => calendar::emails::deliver(ctx, id).await?,
-        Some(mail::Kind::Scheduled) => interview::emails::deliver(ctx, id).await?,
-    };
-    Ok(match delivery {
-        mail::Delivery::Later(wait) => Outcome::Again(wait),
-        mail::Delivery::Sent | mail::Delivery::AlreadyDone | mail::Delivery::Refused => Outcome::Done,
-    })
+/// The words of a queued mail; `None` when there is no longer anything true to say.
+async fn compose(ctx: &Context, mail: Queued) -> anyhow::Result<Option<Email>> {
+    match mail.kind {
+        Kind::Scheduled => interview::emails::compose(ctx, mail).await,
+        Kind::GoogleConnected => calendar::emails::compose(ctx, mail).await,
+    }
 }
 
 /// A pass of every sweep, one after the other; what `serve` does on its own schedule.
@@ -125,15 +130,15 @@ pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken)
     beside.spawn(every(Duration::from_secs(5), stop.clone(), ctx.clone(), |ctx| async move {
         calendar::undo_intents(&ctx).await
     }));
-    beside.spawn(every(interview::INSTANTS_EVERY, stop.clone(), ctx.clone(), |ctx| async move {
-        interview::fill_instants(&ctx).await.map(|_| ())
+    beside.spawn(every(Duration::from_secs(30), stop.clone(), ctx.clone(), |ctx| async move {
+        interview::fill_instants(&ctx).await
     }));
     beside.spawn(every(Duration::from_secs(600), stop.clone(), ctx.clone(), |ctx| async move {
         remove_expired(&ctx).await
     }));
     beside.close();
 
-    let serving = axum::serve(listener, router(ctx.clone())).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let serving = axum::serve(listener, router(ctx.clone())?).with_graceful_shutdown(stop.clone().cancelled_owned());
     let mut serving = tokio::spawn(serving.into_future());
     tokio::select! {
         ended = &mut serving => return Ok(ended??),

@@ -151,6 +151,7 @@ pub mod auth;
 pub mod calendar;
 pub mod interview;
 pub mod portal;
+pub mod openapi;
 pub mod app;
 // development only
 #[cfg(feature = "dev")]

@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::{
     clock::random_uuid,
     context::Context,
-    jobs::{self, Job},
+    jobs::{self, Job, Outcome},
     smtp::SendError,
     telemetry::masked,
 };
@@ -97,19 +97,6 @@ pub struct Queued {
     pub created_at: DateTime<Utc>,
 }
 
-/// What [`deliver`] came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivery {
-    /// The SMTP server has just accepted it.
-    Sent,
-    /// It had ended before, or what it would say is no longer true.
-    AlreadyDone,
-    /// Given up: refused for good, or not accepted within a day.
-    Refused,
-    /// Still queued; to be tried again after this long.
-    Later(Duration),
-}
-
 /// A person to write to: the name shown, when there is one, and the address.
 pub type Correspondent = (Option<String>, String);
 
@@ -130,17 +117,17 @@ pub struct Email {
 /// Belongs into the transaction of what causes the mail. Without an SMTP server (`ctx.smtp`) nothing should be queued.
 pub async fn enqueue(db: &mut PgConnection, now: DateTime<Utc>, mail: NewMail, wait: Duration) -> sqlx::Result<Uuid> {
     let id = random_uuid();
-    sqlx::query(
+    sqlx::query!(
         "INSERT INTO ivs_mail (id, kind, interview_id, user_id, recipient, sequence, state, attempts, created_at)
          VALUES ($1, $2, $3, $4, $5, $6, 'queued', 0, $7)",
+        id,
+        mail.kind.as_str(),
+        mail.interview_id,
+        mail.user_id,
+        mail.recipient,
+        mail.sequence,
+        now
     )
-    .bind(id)
-    .bind(mail.kind.as_str())
-    .bind(mail.interview_id)
-    .bind(mail.user_id)
-    .bind(mail.recipient)
-    .bind(mail.sequence)
-    .bind(now)
     .execute(&mut *db)
     .await?;
     jobs::enqueue(db, &Job::SendMail { mail: id }, now + wait).await?;
@@ -149,24 +136,18 @@ pub async fn enqueue(db: &mut PgConnection, now: DateTime<Utc>, mail: NewMail, w
 
 /// The users whose mails of `kind` about an interview were accepted.
 pub async fn accepted(db: impl PgExecutor<'_>, interview_id: i64, kind: Kind) -> sqlx::Result<Vec<i64>> {
-    sqlx::query_scalar("SELECT user_id FROM ivs_mail WHERE interview_id = $1 AND kind = $2 AND state = 'sent'")
-        .bind(interview_id)
-        .bind(kind.as_str())
-        .fetch_all(db)
-        .await
-}
-
-/// What a queued, or ended, mail is about; `None` when it is gone.
-pub async fn kind(db: impl PgExecutor<'_>, id: Uuid) -> anyhow::Result<Option<Kind>> {
-    let kind: Option<String> =
-        sqlx::query_scalar("SELECT kind FROM ivs_mail WHERE id = $1").bind(id).fetch_optional(db).await?;
-    kind.map(|kind| Kind::parse(&kind)).transpose()
+    sqlx::query_scalar!(
+        "SELECT user_id FROM ivs_mail WHERE interview_id = $1 AND kind = $2 AND state = 'sent'",
+        interview_id,
+        kind.as_str()
+    )
+    .fetch_all(db)
+    .await
 }
 
 /// Forgets mails that ended long ago.
 pub async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
-    sqlx::query("DELETE FROM ivs_mail WHERE state <> 'queued' AND created_at < $1")
-        .bind(ctx.clock.now() - KEPT)
+    sqlx::query!("DELETE FROM ivs_mail WHERE state <> 'queued' AND created_at < $1", ctx.clock.now() - KEPT)
         .execute(&ctx.db)
         .await?;
     Ok(())
@@ -176,8 +157,8 @@ pub async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
 ///
 /// `render` makes the mail from the present state of the world; `None` drops it, because the interview's SEQUENCE has
 /// moved past the mail's. A mail that is being sent by somebody else is left alone. Errors are faults of the database
-/// or of `render`; what SMTP says is a [`Delivery`].
-pub async fn deliver<F, R>(ctx: &Context, id: Uuid, render: F) -> anyhow::Result<Delivery>
+/// or of `render`; whatever SMTP says, the mail has ended or is to be tried again.
+pub async fn deliver<F, R>(ctx: &Context, id: Uuid, render: F) -> anyhow::Result<Outcome>
 where
     F: FnOnce(Queued) -> R,
     R: Future<Output = anyhow::Result<Option<Email>>>,
@@ -189,7 +170,7 @@ where
         attempt = attempt(ctx, &mail, render) => attempt,
         () = lease.lost() => {
             tracing::warn!(mail = %id, "another sender took this mail over; leaving it to that one");
-            return Ok(Delivery::Later(LEASE));
+            return Ok(Outcome::Again(LEASE));
         }
     };
     match attempt {
@@ -199,28 +180,28 @@ where
         }
         Ok(Attempt::Sent) => {
             lease.note_sent(mail.kind).await?;
-            Ok(Delivery::Sent)
+            Ok(Outcome::Done)
         }
         Ok(Attempt::Outdated) => {
             tracing::info!(mail = %id, "mail dropped: what it would say is no longer true");
             lease.finish("dropped", None).await?;
-            Ok(Delivery::AlreadyDone)
+            Ok(Outcome::Done)
         }
         Ok(Attempt::Failed(SendError::Refused(why))) => {
             tracing::warn!(mail = %id, attempts, error = why, "mail refused for good");
             lease.finish("refused", Some(&why)).await?;
-            Ok(Delivery::Refused)
+            Ok(Outcome::Done)
         }
         Ok(Attempt::Failed(SendError::Later(why))) => {
             let age = (ctx.clock.now() - mail.created_at).to_std().unwrap_or_default();
             let Some(wait) = retry_after(age, attempts) else {
                 tracing::error!(mail = %id, attempts, error = why, "mail given up after a day");
                 lease.finish("expired", Some(&why)).await?;
-                return Ok(Delivery::Refused);
+                return Ok(Outcome::Done);
             };
             tracing::warn!(mail = %id, attempts, error = why, "mail not sent; it will be tried again");
             lease.give_back(&why).await?;
-            Ok(Delivery::Later(wait))
+            Ok(Outcome::Again(wait))
         }
     }
 }
@@ -255,19 +236,16 @@ where
 }
 
 /// What stands in the row of a mail that could not be leased.
-async fn standing(ctx: &Context, id: Uuid) -> anyhow::Result<Delivery> {
-    let row: Option<(String, Option<DateTime<Utc>>)> =
-        sqlx::query_as("SELECT state, leased_until FROM ivs_mail WHERE id = $1")
-            .bind(id)
-            .fetch_optional(&ctx.db)
-            .await?;
+async fn standing(ctx: &Context, id: Uuid) -> anyhow::Result<Outcome> {
+    let row =
+        sqlx::query!("SELECT state, leased_until FROM ivs_mail WHERE id = $1", id).fetch_optional(&ctx.db).await?;
     Ok(match row {
-        Some((state, leased_until)) if state == "queued" => {
-            let left = leased_until.map_or(TimeDelta::zero(), |until| until - ctx.clock.now());
-            Delivery::Later(left.to_std().unwrap_or_default() + Duration::from_secs(1))
+        Some(row) if row.state == "queued" => {
+            let left = row.leased_until.map_or(TimeDelta::zero(), |until| until - ctx.clock.now());
+            Outcome::Again(left.to_std().unwrap_or_default() + Duration::from_secs(1))
         }
         // Ended, or gone with its interview or user.
-        _ => Delivery::AlreadyDone,
+        _ => Outcome::Done,
     })
 }
 
@@ -282,35 +260,42 @@ impl Lease<'_> {
     /// The mail and how often it was tried, this time included; `None` when it has ended or is leased already.
     async fn take(&self) -> anyhow::Result<Option<(Queued, i32)>> {
         let now = self.ctx.clock.now();
-        type Row = (String, Option<i64>, i64, Option<String>, i32, DateTime<Utc>, i32);
-        let row: Option<Row> = sqlx::query_as(
+        let row = sqlx::query!(
             "UPDATE ivs_mail SET leased_by = $2, leased_until = $3, attempts = attempts + 1
              WHERE id = $1 AND state = 'queued' AND (leased_until IS NULL OR leased_until <= $4)
              RETURNING kind, interview_id, user_id, recipient, sequence, created_at, attempts",
+            self.mail,
+            self.holder,
+            now + LEASE,
+            now
         )
-        .bind(self.mail)
-        .bind(self.holder)
-        .bind(now + LEASE)
-        .bind(now)
         .fetch_optional(&self.ctx.db)
         .await?;
-        let Some((kind, interview_id, user_id, recipient, sequence, created_at, attempts)) = row else {
-            return Ok(None);
+        let Some(row) = row else { return Ok(None) };
+        let mail = Queued {
+            id: self.mail,
+            kind: Kind::parse(&row.kind)?,
+            interview_id: row.interview_id,
+            user_id: row.user_id,
+            recipient: row.recipient,
+            sequence: row.sequence,
+            created_at: row.created_at,
         };
-        let kind = Kind::parse(&kind)?;
-        Ok(Some((Queued { id: self.mail, kind, interview_id, user_id, recipient, sequence, created_at }, attempts)))
+        Ok(Some((mail, row.attempts)))
     }
 
     /// Renews the lease again and again; returns when somebody else has it.
     async fn lost(&self) {
         loop {
             tokio::time::sleep(RENEWAL).await;
-            let renewed = sqlx::query("UPDATE ivs_mail SET leased_until = $3 WHERE id = $1 AND leased_by = $2")
-                .bind(self.mail)
-                .bind(self.holder)
-                .bind(self.ctx.clock.now() + LEASE)
-                .execute(&self.ctx.db)
-                .await;
+            let renewed = sqlx::query!(
+                "UPDATE ivs_mail SET leased_until = $3 WHERE id = $1 AND leased_by = $2",
+                self.mail,
+                self.holder,
+                self.ctx.clock.now() + LEASE
+            )
+            .execute(&self.ctx.db)
+            .await;
             match renewed {
                 Ok(done) if done.rows_affected() == 0 => return,
                 Ok(_) => {}
@@ -320,12 +305,12 @@ impl Lease<'_> {
     }
 
     async fn give_back(&self, why: &str) -> sqlx::Result<()> {
-        sqlx::query(
+        sqlx::query!(
             "UPDATE ivs_mail SET leased_by = NULL, leased_until = NULL, error = $3 WHERE id = $1 AND leased_by = $2",
+            self.mail,
+            self.holder,
+            why
         )
-        .bind(self.mail)
-        .bind(self.holder)
-        .bind(why)
         .execute(&self.ctx.db)
         .await?;
         Ok(())
@@ -333,16 +318,15 @@ impl Lease<'_> {
 
     /// Ends a mail that is not sent; a lease lost meanwhile leaves that to the new holder.
     async fn finish(&self, state: &str, why: Option<&str>) -> sqlx::Result<()> {
-        sqlx::query(
-            "UPDATE ivs_mail SET state = $3, finished_at = $4, error = $5, leased_by = NULL,
-                 leased_until = NULL
+        sqlx::query!(
+            "UPDATE ivs_mail SET state = $3, finished_at = $4, error = $5, leased_by = NULL, leased_until = NULL
              WHERE id = $1 AND leased_by = $2",
+            self.mail,
+            self.holder,
+            state,
+            self.ctx.clock.now(),
+            why
         )
-        .bind(self.mail)
-        .bind(self.holder)
-        .bind(state)
-        .bind(self.ctx.clock.now())
-        .bind(why)
         .execute(&self.ctx.db)
         .await?;
         Ok(())
@@ -364,7 +348,7 @@ impl Lease<'_> {
     }
 
     async fn try_note_sent(&self, kind: Kind) -> sqlx::Result<()> {
-        sqlx::query(
+        sqlx::query!(
             "WITH noted AS (
                  UPDATE ivs_mail
                  SET state = 'sent', finished_at = $2, error = NULL, leased_by = NULL, leased_until = NULL
@@ -374,10 +358,10 @@ impl Lease<'_> {
              UPDATE company_interview AS interview SET calendar_invite_sent = true, updated_at = $2
              FROM noted
              WHERE interview.id = noted.interview_id AND $3 AND NOT interview.calendar_invite_sent",
+            self.mail,
+            self.ctx.clock.now(),
+            kind.carries_invitation()
         )
-        .bind(self.mail)
-        .bind(self.ctx.clock.now())
-        .bind(kind.carries_invitation())
         .execute(&self.ctx.db)
         .await?;
         Ok(())

@@ -19,7 +19,10 @@ use crate::{
         Result,
         extract::{PathId, QueryParams, RequestBody},
     },
-    interview::{self, Interview, emails, model::InterviewType, model::Status},
+    interview::{
+        self, Interview,
+        model::{InterviewType, Side, Status, duration_words},
+    },
     secret::PlainToken,
 };
 
@@ -147,9 +150,9 @@ fn room_page(
 ) -> Result<Response> {
     let (window, zone, now) = (interview.window(&ctx.settings), interview.zone(), ctx.clock.now());
     let local = |instant: DateTime<Utc>| zone.local(instant);
-    let other = match interview.recruiter_id == Some(user_id) {
-        true => interview.candidate().name(),
-        false => interview.recruiter().map_or("Unknown".to_owned(), |recruiter| recruiter.name()),
+    let other = match interview.side_of(user_id) {
+        Some(Side::Recruiter) => interview.candidate().name(),
+        _ => interview.recruiter_name(),
     };
     let can_join = window.can_join(now);
     let link = safe_link(interview);
@@ -166,13 +169,8 @@ fn room_page(
         timezone: zone.name(),
         offset: format!("UTC{}", start.format("%:z")),
         opens: local(window.opens).format("%-I:%M %p on %B %-d").to_string(),
-        duration: emails::duration_words(interview.minutes(&ctx.settings)),
-        type_name: match interview.kind() {
-            InterviewType::GoogleMeet => "Google Meet",
-            InterviewType::Phone => "Phone",
-            InterviewType::InPerson => "In person",
-            InterviewType::Custom => "Other",
-        },
+        duration: duration_words(interview.minutes(&ctx.settings)),
+        type_name: interview.kind().label(),
         status: match window.status(now) {
             Status::Upcoming => "Upcoming",
             Status::InProgress => "In progress",

@@ -14,7 +14,6 @@ use chacha20poly1305::{
 use secrecy::{ExposeSecret, SecretSlice, SecretString, zeroize::Zeroizing};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
 use crate::clock::random_bytes;
 
@@ -135,17 +134,6 @@ impl TokenHash {
     pub fn hex(&self) -> String {
         hex::encode(self.0)
     }
-}
-
-impl From<[u8; 32]> for TokenHash {
-    fn from(bytes: [u8; 32]) -> Self {
-        TokenHash(bytes)
-    }
-}
-
-/// Equality that takes the same time wherever two texts of one length differ.
-pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
-    a.ct_eq(b).into()
 }
 
 #[cfg(test)]
@@ -280,15 +268,6 @@ mod tests {
         // The example of FIPS 180-2.
         let hash = PlainToken::from_outside("abc").hash();
         assert_eq!(hash.hex(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-        assert_eq!(TokenHash::from(*hash.as_bytes()), hash);
-    }
-
-    #[test]
-    fn equality_in_constant_time_is_equality() {
-        assert!(constant_time_eq(b"abc", b"abc"));
-        assert!(!constant_time_eq(b"abc", b"abd"));
-        assert!(!constant_time_eq(b"abc", b"ab"));
-        assert!(constant_time_eq(b"", b""));
     }
 
     proptest! {

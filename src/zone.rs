@@ -142,7 +142,7 @@ impl fmt::Debug for Zone {
 /// The first instant of the year 1.
 const FIRST: DateTime<Utc> = NaiveDate::from_ymd_opt(1, 1, 1).unwrap().and_time(NaiveTime::MIN).and_utc();
 /// The last microsecond of the year 9999: PostgreSQL keeps no more.
-const LAST: DateTime<Utc> = NaiveDate::from_ymd_opt(9999, 12, 31)
+pub const LAST: DateTime<Utc> = NaiveDate::from_ymd_opt(9999, 12, 31)
     .unwrap()
     .and_time(NaiveTime::from_hms_micro_opt(23, 59, 59, 999_999).unwrap())
     .and_utc();

@@ -6,9 +6,7 @@ use sqlx::{PgConnection, Result};
 use super::{CurrentUser, NewUser, Role};
 
 /// A user with what decides whether it may come in.
-#[derive(sqlx::FromRow)]
 pub struct Account {
-    #[sqlx(flatten)]
     pub user: CurrentUser,
     /// In Django's format.
     pub password: String,
@@ -16,33 +14,53 @@ pub struct Account {
     pub is_deleted: bool,
 }
 
-macro_rules! account_where {
-    ($condition:literal) => {
-        concat!(
-            "SELECT u.id, u.email, u.username, u.first_name, u.last_name, u.is_recruiter, u.is_applicant, u.has_resume, \
-             u.has_company, c.id::bigint AS company_id, u.created_at, u.updated_at, u.password, u.is_active, u.is_deleted \
-             FROM users_user u LEFT JOIN company_company c ON c.user_id = u.id WHERE ",
-            $condition
+/// Selects [`Account`]s: the condition, then its argument.
+macro_rules! accounts {
+    ($condition:literal, $argument:expr) => {
+        sqlx::query!(
+            "SELECT u.id, u.email, u.username, u.first_name, u.last_name, u.is_recruiter, u.is_applicant, u.has_resume,
+                    u.has_company, c.id::bigint AS company_id, u.created_at, u.updated_at, u.password, u.is_active,
+                    u.is_deleted
+             FROM users_user u LEFT JOIN company_company c ON c.user_id = u.id
+             WHERE "
+                + $condition,
+            $argument
         )
+        .map(|row| Account {
+            user: CurrentUser {
+                id: row.id,
+                email: row.email,
+                username: row.username,
+                first_name: row.first_name,
+                last_name: row.last_name,
+                is_recruiter: row.is_recruiter,
+                is_applicant: row.is_applicant,
+                has_resume: row.has_resume,
+                has_company: row.has_company,
+                company_id: row.company_id,
+                created_at: row.created_at,
+                updated_at: row.updated_at,
+            },
+            password: row.password,
+            is_active: row.is_active,
+            is_deleted: row.is_deleted,
+        })
     };
 }
 
 pub async fn account_by_id(db: &mut PgConnection, id: i64) -> Result<Option<Account>> {
-    sqlx::query_as(account_where!("u.id = $1")).bind(id).fetch_optional(db).await
+    accounts!("u.id = $1", id).fetch_optional(db).await
 }
 
 /// Compared to the letter, as Django does.
 pub async fn account_by_email(db: &mut PgConnection, email: &str) -> Result<Option<Account>> {
-    sqlx::query_as(account_where!("u.email = $1")).bind(email).fetch_optional(db).await
+    accounts!("u.email = $1", email).fetch_optional(db).await
 }
 
 /// Stores a stronger hash of the same password, unless the password has been changed meanwhile. Like Django's own
 /// upgrade it leaves every other column alone.
 pub async fn upgrade_password(db: &mut PgConnection, id: i64, weak: &str, strong: &str) -> Result<()> {
-    sqlx::query("UPDATE users_user SET password = $3 WHERE id = $1 AND password = $2")
-        .bind(id)
-        .bind(weak)
-        .bind(strong)
+    sqlx::query!("UPDATE users_user SET password = $3 WHERE id = $1 AND password = $2", id, weak, strong)
         .execute(db)
         .await?;
     Ok(())
@@ -59,32 +77,32 @@ pub async fn insert_user(
         Role::Recruiter { company } => (true, company.is_some()),
         Role::Applicant => (false, false),
     };
-    sqlx::query_scalar(
-        "INSERT INTO users_user (password, is_superuser, username, is_staff, is_active, date_joined, first_name, \
-         last_name, email, is_recruiter, is_applicant, has_resume, has_company, created_at, updated_at, is_deleted) \
-         VALUES ($1, false, $2, false, true, $3, $4, $5, $2, $6, NOT $6, false, $7, $3, $3, false) \
+    sqlx::query_scalar!(
+        "INSERT INTO users_user (password, is_superuser, username, is_staff, is_active, date_joined, first_name,
+             last_name, email, is_recruiter, is_applicant, has_resume, has_company, created_at, updated_at, is_deleted)
+         VALUES ($1, false, $2, false, true, $3, $4, $5, $2, $6, NOT $6, false, $7, $3, $3, false)
          ON CONFLICT DO NOTHING RETURNING id",
+        password,
+        user.email,
+        now,
+        user.first_name,
+        user.last_name,
+        recruiter,
+        company
     )
-    .bind(password)
-    .bind(&user.email)
-    .bind(now)
-    .bind(&user.first_name)
-    .bind(&user.last_name)
-    .bind(recruiter)
-    .bind(company)
     .fetch_optional(db)
     .await
 }
 
 pub async fn insert_company(db: &mut PgConnection, now: DateTime<Utc>, owner: i64, name: &str) -> Result<()> {
     // The pictures are those Django gives a company without its own.
-    sqlx::query(
-        "INSERT INTO company_company (user_id, name, country, logo, cover_photo, created_at, updated_at) \
+    sqlx::query!(
+        "INSERT INTO company_company (user_id, name, country, logo, cover_photo, created_at, updated_at)
          VALUES ($1, $2, '', 'resume/images/default.jpg', 'resume/images/default.jpg', $3, $3)",
+        owner,
+        name,
+        now
     )
-    .bind(owner)
-    .bind(name)
-    .bind(now)
     .execute(db)
     .await?;
     Ok(())

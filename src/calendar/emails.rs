@@ -2,30 +2,22 @@
 
 use anyhow::Context as _;
 use askama::Template;
-use uuid::Uuid;
 
+use super::store;
 use crate::{
     context::Context,
-    mail::{self, Delivery, Email, one_line},
+    mail::{Email, Queued, one_line},
 };
 
 /// Where people see, and end, what has access to their Google account.
 const GOOGLE_PAGE: &str = "https://myaccount.google.com/connections";
 
-/// Sends the queued mail to the Google account that was connected; see [`mail::deliver`].
-pub async fn deliver(ctx: &Context, id: Uuid) -> anyhow::Result<Delivery> {
-    mail::deliver(ctx, id, async |queued| {
-        let email: Option<String> =
-            sqlx::query_scalar("SELECT email FROM users_user WHERE id = $1 AND is_active AND NOT is_deleted")
-                .bind(queued.user_id)
-                .fetch_optional(&ctx.db)
-                .await?;
-        let Some(user_email) = email else { return Ok(None) };
-        let google_account = queued.recipient.context("a mail to a Google account names no account")?;
-        let settings = &ctx.settings;
-        Ok(Some(connected(&google_account, &user_email, &settings.frontend_url, &settings.brand_name)))
-    })
-    .await
+/// The queued mail; `None` when there is no longer an active user to name.
+pub async fn compose(ctx: &Context, mail: Queued) -> anyhow::Result<Option<Email>> {
+    let Some(user_email) = store::active_email(&ctx.db, mail.user_id).await? else { return Ok(None) };
+    let google_account = mail.recipient.context("a mail to a Google account names no account")?;
+    let settings = &ctx.settings;
+    Ok(Some(connected(&google_account, &user_email, &settings.frontend_url, &settings.brand_name)))
 }
 
 /// Tells the Google account that it was connected to the account `user_email` here, and how to undo that.

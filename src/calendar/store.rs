@@ -108,9 +108,8 @@ pub struct Stored {
 
 /// The user's grant; none when there is no row or it cannot be read.
 pub async fn grant(db: impl PgExecutor<'_>, user_id: i64, sealer: Option<&Sealer>) -> sqlx::Result<Option<Stored>> {
-    let text: Option<String> =
-        sqlx::query_scalar("SELECT credentials_json FROM company_googlecredentials WHERE user_id = $1")
-            .bind(user_id)
+    let text =
+        sqlx::query_scalar!("SELECT credentials_json FROM company_googlecredentials WHERE user_id = $1", user_id)
             .fetch_optional(db)
             .await?;
     Ok(text.and_then(|text| Some(Stored { grant: Grant::read(&text, user_id, sealer)?, text })))
@@ -128,22 +127,24 @@ pub async fn put_grant(
 ) -> sqlx::Result<()> {
     if grant.refresh_token.is_none() {
         // Locked against a refresh that would put a newer token there meanwhile.
-        let stored: Option<String> =
-            sqlx::query_scalar("SELECT credentials_json FROM company_googlecredentials WHERE user_id = $1 FOR UPDATE")
-                .bind(user_id)
-                .fetch_optional(&mut *tx)
-                .await?;
+        let stored = sqlx::query_scalar!(
+            "SELECT credentials_json FROM company_googlecredentials WHERE user_id = $1 FOR UPDATE",
+            user_id
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
         grant.refresh_token =
             stored.and_then(|text| Grant::read(&text, user_id, Some(sealer))).and_then(|stored| stored.refresh_token);
     }
-    sqlx::query(
+    sqlx::query!(
         "INSERT INTO company_googlecredentials (user_id, credentials_json, created_at, updated_at)
          VALUES ($1, $2, $3, $3)
-         ON CONFLICT (user_id) DO UPDATE SET credentials_json = excluded.credentials_json, updated_at = excluded.updated_at",
+         ON CONFLICT (user_id)
+         DO UPDATE SET credentials_json = excluded.credentials_json, updated_at = excluded.updated_at",
+        user_id,
+        grant.seal(user_id, sealer),
+        now
     )
-    .bind(user_id)
-    .bind(grant.seal(user_id, sealer))
-    .bind(now)
     .execute(tx)
     .await?;
     Ok(())
@@ -157,14 +158,14 @@ pub async fn replace_grant(
     new: &str,
     now: DateTime<Utc>,
 ) -> sqlx::Result<bool> {
-    let done = sqlx::query(
+    let done = sqlx::query!(
         "UPDATE company_googlecredentials SET credentials_json = $3, updated_at = $4
          WHERE user_id = $1 AND credentials_json = $2",
+        user_id,
+        old,
+        new,
+        now
     )
-    .bind(user_id)
-    .bind(old)
-    .bind(new)
-    .bind(now)
     .execute(db)
     .await?;
     Ok(done.rows_affected() > 0)
@@ -172,11 +173,13 @@ pub async fn replace_grant(
 
 /// Removes the row whose text is `old`; false if there is no such row any more.
 pub async fn remove_dead_grant(db: impl PgExecutor<'_>, user_id: i64, old: &str) -> sqlx::Result<bool> {
-    let done = sqlx::query("DELETE FROM company_googlecredentials WHERE user_id = $1 AND credentials_json = $2")
-        .bind(user_id)
-        .bind(old)
-        .execute(db)
-        .await?;
+    let done = sqlx::query!(
+        "DELETE FROM company_googlecredentials WHERE user_id = $1 AND credentials_json = $2",
+        user_id,
+        old
+    )
+    .execute(db)
+    .await?;
     Ok(done.rows_affected() > 0)
 }
 
@@ -186,25 +189,26 @@ pub async fn remove_grant(
     user_id: i64,
     sealer: Option<&Sealer>,
 ) -> sqlx::Result<Option<Option<Grant>>> {
-    let text: Option<String> =
-        sqlx::query_scalar("DELETE FROM company_googlecredentials WHERE user_id = $1 RETURNING credentials_json")
-            .bind(user_id)
-            .fetch_optional(db)
-            .await?;
+    let text = sqlx::query_scalar!(
+        "DELETE FROM company_googlecredentials WHERE user_id = $1 RETURNING credentials_json",
+        user_id
+    )
+    .fetch_optional(db)
+    .await?;
     Ok(text.map(|text| Grant::read(&text, user_id, sealer)))
 }
 
 /// Makes `holder` the user's only refresher until the lease ends; false while somebody else is.
 pub async fn lease(db: impl PgExecutor<'_>, user_id: i64, holder: Uuid, now: DateTime<Utc>) -> sqlx::Result<bool> {
-    let done = sqlx::query(
+    let done = sqlx::query!(
         "INSERT INTO ivs_grant_lease AS lease (user_id, holder, expires_at) VALUES ($1, $2, $3)
          ON CONFLICT (user_id) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
          WHERE lease.expires_at <= $4",
+        user_id,
+        holder,
+        now + LEASE,
+        now
     )
-    .bind(user_id)
-    .bind(holder)
-    .bind(now + LEASE)
-    .bind(now)
     .execute(db)
     .await?;
     Ok(done.rows_affected() > 0)
@@ -212,11 +216,7 @@ pub async fn lease(db: impl PgExecutor<'_>, user_id: i64, holder: Uuid, now: Dat
 
 /// Ends the lease, if it is still `holder`'s.
 pub async fn release(db: impl PgExecutor<'_>, user_id: i64, holder: Uuid) -> sqlx::Result<()> {
-    sqlx::query("DELETE FROM ivs_grant_lease WHERE user_id = $1 AND holder = $2")
-        .bind(user_id)
-        .bind(holder)
-        .execute(db)
-        .await?;
+    sqlx::query!("DELETE FROM ivs_grant_lease WHERE user_id = $1 AND holder = $2", user_id, holder).execute(db).await?;
     Ok(())
 }
 
@@ -238,15 +238,15 @@ pub async fn put_state(
     sealer: &Sealer,
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
-    sqlx::query(
+    sqlx::query!(
         "WITH old AS (DELETE FROM company_oauthstate WHERE user_id = $1 AND created_at < $5)
          INSERT INTO company_oauthstate (user_id, state, code_verifier, created_at) VALUES ($1, $2, $3, $4)",
+        user_id,
+        state.hash().hex(),
+        sealer.seal(&verifier_place(user_id), code_verifier.as_bytes()),
+        now,
+        now - STATE_LIFETIME
     )
-    .bind(user_id)
-    .bind(state.hash().hex())
-    .bind(sealer.seal(&verifier_place(user_id), code_verifier.as_bytes()))
-    .bind(now)
-    .bind(now - STATE_LIFETIME)
     .execute(db)
     .await?;
     Ok(())
@@ -258,36 +258,42 @@ pub async fn take_state(
     state: &PlainToken,
     sealer: Option<&Sealer>,
 ) -> sqlx::Result<Option<Begun>> {
-    let row: Option<(i64, DateTime<Utc>, Option<String>, bool)> = sqlx::query_as(
+    let row = sqlx::query!(
         "DELETE FROM company_oauthstate USING users_user WHERE state = $1 AND users_user.id = user_id
          RETURNING user_id, company_oauthstate.created_at, code_verifier, is_active",
+        state.hash().hex()
     )
-    .bind(state.hash().hex())
     .fetch_optional(db)
     .await?;
-    Ok(row.map(|(user_id, created_at, sealed, user_is_active)| {
-        let plain = sealed.and_then(|sealed| sealer?.open(&verifier_place(user_id), &sealed));
+    Ok(row.map(|row| {
+        let plain = row.code_verifier.and_then(|sealed| sealer?.open(&verifier_place(row.user_id), &sealed));
         let code_verifier = plain.and_then(|plain| String::from_utf8(plain.expose_secret().to_vec()).ok());
-        Begun { user_id, created_at, code_verifier, user_is_active }
+        Begun { user_id: row.user_id, created_at: row.created_at, code_verifier, user_is_active: row.is_active }
     }))
 }
 
 /// Holds the user's row until the caller's transaction ends (others may still refer to it); whether he is active.
 pub async fn lock_user(tx: &mut PgConnection, user_id: i64) -> sqlx::Result<bool> {
-    let active = sqlx::query_scalar("SELECT is_active FROM users_user WHERE id = $1 FOR NO KEY UPDATE")
-        .bind(user_id)
+    let active = sqlx::query_scalar!("SELECT is_active FROM users_user WHERE id = $1 FOR NO KEY UPDATE", user_id)
         .fetch_optional(tx)
         .await?;
     Ok(active.unwrap_or(false))
 }
 
+/// The address of an active user.
+pub async fn active_email(db: impl PgExecutor<'_>, user_id: i64) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar!("SELECT email FROM users_user WHERE id = $1 AND is_active AND NOT is_deleted", user_id)
+        .fetch_optional(db)
+        .await
+}
+
 /// The id of the company that the user owns.
 pub async fn company_of(db: impl PgExecutor<'_>, user_id: i64) -> sqlx::Result<Option<i32>> {
-    sqlx::query_scalar("SELECT id FROM company_company WHERE user_id = $1").bind(user_id).fetch_optional(db).await
+    sqlx::query_scalar!("SELECT id FROM company_company WHERE user_id = $1", user_id).fetch_optional(db).await
 }
 
 /// An intent that can no longer commit.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug)]
 pub struct Abandoned {
     pub id: Uuid,
     pub user_id: i64,
@@ -307,21 +313,21 @@ pub async fn record_intent(
     event_id: Option<&str>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
-    sqlx::query("INSERT INTO ivs_intent (id, user_id, event_id, created_at) VALUES ($1, $2, $3, $4)")
-        .bind(id)
-        .bind(user_id)
-        .bind(event_id)
-        .bind(now)
-        .execute(db)
-        .await?;
+    sqlx::query!(
+        "INSERT INTO ivs_intent (id, user_id, event_id, created_at) VALUES ($1, $2, $3, $4)",
+        id,
+        user_id,
+        event_id,
+        now
+    )
+    .execute(db)
+    .await?;
     Ok(())
 }
 
 /// Notes another event id. False: the intent was given up meanwhile.
 pub async fn rename_intent(db: impl PgExecutor<'_>, id: Uuid, event_id: &str) -> sqlx::Result<bool> {
-    let done = sqlx::query("UPDATE ivs_intent SET event_id = $2 WHERE id = $1 AND undo_from IS NULL")
-        .bind(id)
-        .bind(event_id)
+    let done = sqlx::query!("UPDATE ivs_intent SET event_id = $2 WHERE id = $1 AND undo_from IS NULL", id, event_id)
         .execute(db)
         .await?;
     Ok(done.rows_affected() > 0)
@@ -330,37 +336,39 @@ pub async fn rename_intent(db: impl PgExecutor<'_>, id: Uuid, event_id: &str) ->
 /// Removes an intent in the transaction that writes its interview. False: it was given up meanwhile, and the caller
 /// must abort.
 pub async fn take_intent(tx: &mut PgConnection, id: Uuid) -> sqlx::Result<bool> {
-    let done = sqlx::query("DELETE FROM ivs_intent WHERE id = $1 AND undo_from IS NULL").bind(id).execute(tx).await?;
+    let done = sqlx::query!("DELETE FROM ivs_intent WHERE id = $1 AND undo_from IS NULL", id).execute(tx).await?;
     Ok(done.rows_affected() > 0)
 }
 
 /// Gives an intent up: it can never be taken, and is due to be undone. False: there is none, it was taken or undone.
 pub async fn give_up(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> sqlx::Result<bool> {
-    let done =
-        sqlx::query("UPDATE ivs_intent SET undo_from = coalesce(undo_from, $2), next_attempt_at = NULL WHERE id = $1")
-            .bind(id)
-            .bind(now)
-            .execute(db)
-            .await?;
+    let done = sqlx::query!(
+        "UPDATE ivs_intent SET undo_from = coalesce(undo_from, $2), next_attempt_at = NULL WHERE id = $1",
+        id,
+        now
+    )
+    .execute(db)
+    .await?;
     Ok(done.rows_affected() > 0)
 }
 
 /// Gives up all intents of a user that may have an event, and claims them for undoing.
 pub async fn abandon_all_of(db: impl PgExecutor<'_>, user_id: i64, now: DateTime<Utc>) -> sqlx::Result<Vec<Abandoned>> {
-    sqlx::query_as(
-        "WITH mine AS MATERIALIZED (
+    sqlx::query_as!(
+        Abandoned,
+        r#"WITH mine AS MATERIALIZED (
              SELECT id, undo_from IS NULL AND created_at > $4 AS was_open FROM ivs_intent
              WHERE user_id = $1 AND event_id IS NOT NULL ORDER BY id FOR UPDATE
          )
          UPDATE ivs_intent AS intent
          SET undo_from = coalesce(undo_from, $2), next_attempt_at = $3, attempts = attempts + 1
          FROM mine WHERE intent.id = mine.id
-         RETURNING intent.id, user_id, event_id, created_at, attempts, was_open",
+         RETURNING intent.id, user_id, event_id, created_at, attempts, was_open AS "was_open!""#,
+        user_id,
+        now,
+        now + UNDO_CLAIM,
+        now - INTENT_LIFETIME
     )
-    .bind(user_id)
-    .bind(now)
-    .bind(now + UNDO_CLAIM)
-    .bind(now - INTENT_LIFETIME)
     .fetch_all(db)
     .await
 }
@@ -369,15 +377,15 @@ pub async fn abandon_all_of(db: impl PgExecutor<'_>, user_id: i64, now: DateTime
 pub async fn any_runs(db: impl PgExecutor<'_>, intents: &[Abandoned], now: DateTime<Utc>) -> sqlx::Result<bool> {
     let (ids, attempts): (Vec<Uuid>, Vec<i32>) =
         intents.iter().filter(|intent| intent.was_open).map(|intent| (intent.id, intent.attempts)).unzip();
-    sqlx::query_scalar(
-        "SELECT EXISTS (
-             SELECT FROM ivs_intent JOIN unnest($1, $2) AS known (id, attempts) USING (id, attempts)
+    sqlx::query_scalar!(
+        r#"SELECT EXISTS (
+             SELECT FROM ivs_intent JOIN unnest($1::uuid[], $2::int[]) AS known (id, attempts) USING (id, attempts)
              WHERE created_at > $3 AND next_attempt_at IS NOT NULL
-         )",
+         ) AS "runs!""#,
+        &ids,
+        &attempts,
+        now - INTENT_LIFETIME
     )
-    .bind(ids)
-    .bind(attempts)
-    .bind(now - INTENT_LIFETIME)
     .fetch_one(db)
     .await
 }
@@ -385,8 +393,9 @@ pub async fn any_runs(db: impl PgExecutor<'_>, intents: &[Abandoned], now: DateT
 /// Claims some intents that are due to be undone: given up, or older than any request lives. Of several instances each
 /// gets others.
 pub async fn abandon_due(db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::Result<Vec<Abandoned>> {
-    sqlx::query_as(
-        "WITH due AS MATERIALIZED (
+    sqlx::query_as!(
+        Abandoned,
+        r#"WITH due AS MATERIALIZED (
              SELECT id FROM ivs_intent
              WHERE (undo_from IS NOT NULL OR created_at <= $3) AND (next_attempt_at IS NULL OR next_attempt_at <= $1)
              ORDER BY created_at LIMIT 32 FOR UPDATE SKIP LOCKED
@@ -394,33 +403,33 @@ pub async fn abandon_due(db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::R
          UPDATE ivs_intent AS intent
          SET undo_from = coalesce(undo_from, $1), next_attempt_at = $2, attempts = attempts + 1
          FROM due WHERE intent.id = due.id
-         RETURNING intent.id, user_id, event_id, created_at, attempts, false AS was_open",
+         RETURNING intent.id, user_id, event_id, created_at, attempts, false AS "was_open!""#,
+        now,
+        now + UNDO_CLAIM,
+        now - INTENT_LIFETIME
     )
-    .bind(now)
-    .bind(now + UNDO_CLAIM)
-    .bind(now - INTENT_LIFETIME)
     .fetch_all(db)
     .await
 }
 
 /// Removes an undone intent.
 pub async fn forget_intent(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<()> {
-    sqlx::query("DELETE FROM ivs_intent WHERE id = $1").bind(id).execute(db).await?;
+    sqlx::query!("DELETE FROM ivs_intent WHERE id = $1", id).execute(db).await?;
     Ok(())
 }
 
 /// Sets the next attempt at undoing.
 pub async fn postpone_intent(db: impl PgExecutor<'_>, id: Uuid, until: DateTime<Utc>) -> sqlx::Result<()> {
-    sqlx::query("UPDATE ivs_intent SET next_attempt_at = $2 WHERE id = $1").bind(id).bind(until).execute(db).await?;
+    sqlx::query!("UPDATE ivs_intent SET next_attempt_at = $2 WHERE id = $1", id, until).execute(db).await?;
     Ok(())
 }
 
 /// Makes what waits to be undone for a user due at once: a new grant may make it possible.
 pub async fn hasten_intents_of(db: impl PgExecutor<'_>, user_id: i64) -> sqlx::Result<()> {
-    sqlx::query(
+    sqlx::query!(
         "UPDATE ivs_intent SET next_attempt_at = NULL, attempts = 0 WHERE user_id = $1 AND undo_from IS NOT NULL",
+        user_id
     )
-    .bind(user_id)
     .execute(db)
     .await?;
     Ok(())
@@ -428,11 +437,12 @@ pub async fn hasten_intents_of(db: impl PgExecutor<'_>, user_id: i64) -> sqlx::R
 
 /// Removes the leases of dead refreshers, and intents that could not be undone for too long.
 pub async fn remove_expired(db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::Result<()> {
-    sqlx::query(
-        "WITH leases AS (DELETE FROM ivs_grant_lease WHERE expires_at <= $1) DELETE FROM ivs_intent WHERE created_at < $2",
+    sqlx::query!(
+        "WITH leases AS (DELETE FROM ivs_grant_lease WHERE expires_at <= $1)
+         DELETE FROM ivs_intent WHERE created_at < $2",
+        now,
+        now - UNDO_FOR
     )
-    .bind(now)
-    .bind(now - UNDO_FOR)
     .execute(db)
     .await?;
     Ok(())

@@ -17,12 +17,11 @@ use uuid::Uuid;
 use super::{
     emails,
     model::{self, Endpoint, InterviewType, JobChoice, Person, Request},
-    store::{self, Interview, Key, NewInterview},
+    store::{self, Key, NewInterview},
 };
 use crate::{
     auth::CurrentUser,
-    calendar::{self, CalendarError},
-    clock,
+    calendar, clock,
     context::Context,
     http::{Error, Result},
     mail::{self, Kind, NewMail},
@@ -92,7 +91,7 @@ pub async fn schedule(
         return Err(Error::forbidden("Only recruiters with a company can schedule interviews."));
     }
     if let Some(interview_id) = replay {
-        return replayed(&ctx, interview_id).await;
+        return answer(&ctx, interview_id, true).await;
     }
     let parties = check(&user, &request, facts)?;
     let is_meet = request.interview_type == InterviewType::GoogleMeet;
@@ -101,11 +100,15 @@ pub async fn schedule(
     }
     let intent = match claim(&ctx, user.id, is_meet, key.as_ref()).await? {
         Claim::Ours(intent) => intent,
-        Claim::Bound(interview_id) => return replayed(&ctx, interview_id).await,
+        Claim::Bound(interview_id) => return answer(&ctx, interview_id, true).await,
     };
     let booking = Booking { ctx: &ctx, user: &user, request: &request, parties: &parties, intent: &intent };
     match booking.carry_out(key.as_ref()).await {
-        Ok((interview_id, mails)) => booking.answer(interview_id, mails).await,
+        Ok((interview_id, mails)) => {
+            // Nothing from here on can undo the interview.
+            send_now(&ctx, mails).await;
+            answer(&ctx, interview_id, false).await
+        }
         Err(error) => {
             booking.abandon().await;
             Err(error)
@@ -260,15 +263,10 @@ impl Booking<'_> {
             zone: request.zone.name(),
             attendees: [&parties.candidate.email, &parties.recruiter.email],
         };
-        let created = calendar::create_event(self.ctx, self.user.id, self.intent.id, &event).await;
-        match created {
+        match calendar::create_event(self.ctx, self.user.id, self.intent.id, &event).await {
             Ok(created) => Ok(created),
-            Err(error) => Err(self.calendar_error(error).await),
+            Err(error) => Err(calendar::error_answer(self.ctx, self.user.id, error).await),
         }
-    }
-
-    async fn calendar_error(&self, error: CalendarError) -> Error {
-        calendar::error_answer(self.ctx, self.user.id, error).await
     }
 
     async fn write(&self, tx: &mut PgConnection, event: Option<&calendar::Created>) -> Result<i64> {
@@ -309,14 +307,6 @@ impl Booking<'_> {
         Ok(mails)
     }
 
-    /// Rule 14 and the answer. Nothing here can undo the interview any more.
-    async fn answer(&self, interview_id: i64, mails: Vec<Uuid>) -> Result<Scheduled> {
-        send_now(self.ctx, mails).await;
-        let interview = store::by_id(&self.ctx.db, interview_id).await?;
-        let interview = interview.ok_or_else(|| anyhow::anyhow!("the interview is gone right after it was made"))?;
-        answer(self.ctx, &interview, false).await
-    }
-
     /// Makes sure that nothing of a failed request stays. What cannot be undone now is left to the sweep.
     async fn abandon(&self) {
         let given_up = async {
@@ -348,7 +338,7 @@ async fn send_now(ctx: &Context, mails: Vec<Uuid>) {
             let ctx = ctx.clone();
             let tasks = ctx.tasks.clone();
             tasks.spawn(async move {
-                if let Err(fault) = emails::deliver(&ctx, id).await {
+                if let Err(fault) = mail::deliver(&ctx, id, |mail| emails::compose(&ctx, mail)).await {
                     tracing::error!(mail = %id, error = format!("{fault:#}"), "a mail was left to the queue");
                 }
             })
@@ -362,15 +352,11 @@ async fn send_now(ctx: &Context, mails: Vec<Uuid>) {
     _ = tokio::time::timeout(MAIL_PATIENCE, all).await;
 }
 
-async fn replayed(ctx: &Context, interview_id: i64) -> Result<Scheduled> {
-    let interview = store::by_id(&ctx.db, interview_id).await?;
-    let interview = interview.ok_or_else(|| anyhow::anyhow!("an idempotency key is bound to no interview"))?;
-    answer(ctx, &interview, true).await
-}
-
 /// The answer as the interview's row tells it.
-async fn answer(ctx: &Context, interview: &Interview, replayed: bool) -> Result<Scheduled> {
+async fn answer(ctx: &Context, interview_id: i64, replayed: bool) -> Result<Scheduled> {
     let settings = &ctx.settings;
+    let interview = store::by_id(&ctx.db, interview_id).await?;
+    let interview = interview.ok_or_else(|| anyhow::anyhow!("the interview is gone before it could be answered"))?;
     let (zone, window) = (interview.zone(), interview.window(settings));
     let mut warnings = Vec::new();
     if let Some(start) = zone.instant(interview.date, interview.time) {

@@ -5,17 +5,16 @@
 
 use askama::Template;
 use chrono::{DateTime, TimeDelta, Utc};
-use uuid::Uuid;
 
 use super::{
-    model::{InterviewType, Person},
+    model::{InterviewType, Person, Side, duration_words},
     store::{self, Interview},
 };
 use crate::{
     config::Settings,
     context::Context,
     icalendar::{self, Invitation, Method},
-    mail::{self, Correspondent, Delivery, Email, Kind, Queued, one_line, plain_lines},
+    mail::{Correspondent, Email, Queued, one_line, plain_lines},
     secret::PlainToken,
     zone::Zone,
 };
@@ -23,38 +22,19 @@ use crate::{
 /// How much longer than the door a mailed link stays open.
 const LINK_OUTLIVES_WINDOW: TimeDelta = TimeDelta::hours(24);
 
-/// Sends a queued mail about an interview, as the interview is now; see [`mail::deliver`].
-pub async fn deliver(ctx: &Context, id: Uuid) -> anyhow::Result<Delivery> {
-    mail::deliver(ctx, id, |mail| compose(ctx, mail)).await
-}
-
-/// `None` when there is no longer anything true to say.
-async fn compose(ctx: &Context, mail: Queued) -> anyhow::Result<Option<Email>> {
+/// A queued mail about an interview, as the interview is now; `None` when there is no longer anything true to say.
+pub async fn compose(ctx: &Context, mail: Queued) -> anyhow::Result<Option<Email>> {
     let Some(interview_id) = mail.interview_id else { return Ok(None) };
     let Some(interview) = store::by_id(&ctx.db, interview_id).await? else { return Ok(None) };
     let Some(facts) = Facts::of(&interview, &ctx.settings) else { return Ok(None) };
     if interview.ical_sequence != mail.sequence {
         return Ok(None);
     }
-    let to = match mail.user_id {
-        id if id == facts.candidate.id => Role::Candidate,
-        id if id == facts.recruiter.id => Role::Recruiter,
-        _ => return Ok(None),
-    };
+    let Some(to) = interview.side_of(mail.user_id) else { return Ok(None) };
     let token = PlainToken::generate();
     let expires_at = interview.window(&ctx.settings).closes + LINK_OUTLIVES_WINDOW;
     store::insert_portal_token(&ctx.db, &token.hash(), interview_id, mail.user_id, expires_at).await?;
-    Ok(match mail.kind {
-        Kind::Scheduled => Some(scheduled(&facts, to, &token, ctx.clock.now())),
-        Kind::GoogleConnected => None,
-    })
-}
-
-/// Whose mail it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    Candidate,
-    Recruiter,
+    Ok(Some(scheduled(&facts, to, &token, ctx.clock.now())))
 }
 
 /// All that the mails say about an interview. Texts are as stored; blank optional ones count as absent.
@@ -65,6 +45,7 @@ pub struct Facts<'a> {
     pub candidate: Person,
     pub recruiter: Person,
     pub start: DateTime<Utc>,
+    pub end: DateTime<Utc>,
     pub minutes: i32,
     pub zone: Zone,
     pub interview_type: InterviewType,
@@ -84,12 +65,14 @@ pub struct Facts<'a> {
 impl<'a> Facts<'a> {
     /// `None` for an interview without a recruiter.
     fn of(interview: &'a Interview, settings: &'a Settings) -> Option<Facts<'a>> {
+        let window = interview.window(settings);
         Some(Facts {
             interview_id: interview.id,
             job_title: &interview.job_title,
             candidate: interview.candidate(),
             recruiter: interview.recruiter()?,
-            start: interview.window(settings).start,
+            start: window.start,
+            end: window.end,
             minutes: interview.minutes(settings),
             zone: interview.zone(),
             interview_type: interview.kind(),
@@ -109,16 +92,14 @@ impl<'a> Facts<'a> {
         format!("{}/interviews/{}/join/", self.portal_url, self.interview_id)
     }
 
+    /// Said where there is no link that tells.
     fn type_label(&self) -> Option<&'static str> {
-        match self.interview_type {
-            InterviewType::Phone => Some("Phone"),
-            InterviewType::InPerson => Some("In person"),
-            InterviewType::GoogleMeet | InterviewType::Custom => None,
-        }
+        let is_said = matches!(self.interview_type, InterviewType::Phone | InterviewType::InPerson);
+        is_said.then(|| self.interview_type.label())
     }
 
     /// The card: what is said about the interview, line by line.
-    fn card(&self, to: Role) -> Vec<(&'static str, String)> {
+    fn card(&self, to: Side) -> Vec<(&'static str, String)> {
         let local = self.zone.local(self.start);
         let mut card = vec![
             ("Position", one_line(self.job_title)),
@@ -126,8 +107,8 @@ impl<'a> Facts<'a> {
             ("Time", format!("{} {}", local.format("%-I:%M %p"), self.zone.name())),
             ("Duration", duration_words(self.minutes)),
             match to {
-                Role::Candidate => ("Interviewer", one_line(&self.recruiter.name())),
-                Role::Recruiter => ("Candidate", one_line(&self.candidate.name())),
+                Side::Candidate => ("Interviewer", one_line(&self.recruiter.name())),
+                Side::Recruiter => ("Candidate", one_line(&self.candidate.name())),
             },
         ];
         card.extend(self.type_label().map(|label| ("Type", label.to_owned())));
@@ -146,7 +127,7 @@ impl<'a> Facts<'a> {
             sequence: self.sequence,
             dtstamp: now,
             start: self.start,
-            end: self.start + TimeDelta::minutes(self.minutes.into()),
+            end: self.end,
             job_title: self.job_title,
             candidate: icalendar::Person { name: &candidate, email: &self.candidate.email },
             recruiter: Some(icalendar::Person { name: &recruiter, email: &self.recruiter.email }),
@@ -162,10 +143,10 @@ impl<'a> Facts<'a> {
 }
 
 /// Tells somebody of a new interview. `token` opens its page for that person alone; `now` is the invitation's DTSTAMP.
-pub fn scheduled(facts: &Facts<'_>, to: Role, token: &PlainToken, now: DateTime<Utc>) -> Email {
+pub fn scheduled(facts: &Facts<'_>, to: Side, token: &PlainToken, now: DateTime<Utc>) -> Email {
     let (addressee, intro) = match to {
-        Role::Candidate => (&facts.candidate, "Your interview has been scheduled!".to_owned()),
-        Role::Recruiter => {
+        Side::Candidate => (&facts.candidate, "Your interview has been scheduled!".to_owned()),
+        Side::Recruiter => {
             let name = one_line(&facts.candidate.name());
             (&facts.recruiter, format!("You have successfully scheduled an interview with {name}."))
         }
@@ -183,7 +164,7 @@ pub fn scheduled(facts: &Facts<'_>, to: Role, token: &PlainToken, now: DateTime<
         meeting_link: given(facts.meeting_link).map(one_line),
     };
     let (text, html) = content.render();
-    let reply_to = (to == Role::Candidate).then(|| correspondent(&facts.recruiter));
+    let reply_to = (to == Side::Candidate).then(|| correspondent(&facts.recruiter));
     let calendar = Some((Method::Request.name(), facts.invitation(Method::Request, now)));
     Email { to: correspondent(addressee), reply_to, subject, text, html, calendar }
 }
@@ -219,15 +200,6 @@ impl Content<'_> {
     }
 }
 
-/// The length of an interview in words: whole hours as such, everything else in minutes.
-pub fn duration_words(minutes: i32) -> String {
-    match minutes {
-        60 => "1 hour".to_owned(),
-        minutes if minutes > 0 && minutes % 60 == 0 => format!("{} hours", minutes / 60),
-        minutes => format!("{minutes} minutes"),
-    }
-}
-
 /// A text that is there and not blank, trimmed.
 fn given(text: Option<&str>) -> Option<&str> {
     text.map(str::trim).filter(|text| !text.is_empty())
@@ -251,9 +223,9 @@ pub fn samples() -> Vec<(&'static str, Email)> {
     let token = PlainToken::from_outside("c2FtcGxlLW9mLWEtbGluay10b2tlbi0tMjU2LWJpdHM");
     let now = DateTime::from_timestamp(1_795_211_175, 0).unwrap_or_default();
     vec![
-        ("scheduled-candidate", scheduled(&meet, Role::Candidate, &token, now)),
-        ("scheduled-recruiter", scheduled(&meet, Role::Recruiter, &token, now)),
-        ("scheduled-in-person", scheduled(&in_person, Role::Candidate, &token, now)),
+        ("scheduled-candidate", scheduled(&meet, Side::Candidate, &token, now)),
+        ("scheduled-recruiter", scheduled(&meet, Side::Recruiter, &token, now)),
+        ("scheduled-in-person", scheduled(&in_person, Side::Candidate, &token, now)),
     ]
 }
 
@@ -271,6 +243,7 @@ fn sample() -> Facts<'static> {
         candidate: person(201, "Carl", "Candy", "carl@x.test"),
         recruiter: person(101, "Rita", "Recruit", "rita@x.test"),
         start: DateTime::from_timestamp(1_894_734_000, 0).unwrap_or_default(),
+        end: DateTime::from_timestamp(1_894_737_600, 0).unwrap_or_default(),
         minutes: 60,
         zone: Zone::stored("America/New_York"),
         interview_type: InterviewType::GoogleMeet,
@@ -291,13 +264,13 @@ mod tests {
 
     use super::*;
 
-    fn mail(facts: &Facts<'_>, to: Role) -> Email {
+    fn mail(facts: &Facts<'_>, to: Side) -> Email {
         scheduled(facts, to, &PlainToken::from_outside("TOKEN"), "2026-11-20T21:46:15Z".parse().unwrap())
     }
 
     #[test]
     fn the_candidate_is_told_of_a_google_meet_interview() {
-        let email = mail(&sample(), Role::Candidate);
+        let email = mail(&sample(), Side::Candidate);
         assert_eq!(email.subject, "Interview Scheduled: Software Engineer");
         assert_eq!(email.to, (Some("Carl Candy".to_owned()), "carl@x.test".to_owned()));
         assert_eq!(email.reply_to, Some((Some("Rita Recruit".to_owned()), "rita@x.test".to_owned())));
@@ -326,7 +299,7 @@ mod tests {
 
     #[test]
     fn the_recruiter_is_told_the_same_with_the_candidate_named() {
-        let email = mail(&sample(), Role::Recruiter);
+        let email = mail(&sample(), Side::Recruiter);
         assert_eq!(email.to, (Some("Rita Recruit".to_owned()), "rita@x.test".to_owned()));
         assert_eq!(email.reply_to, None);
         insta::assert_snapshot!(email.text, @r"
@@ -363,7 +336,7 @@ mod tests {
             zone: Zone::stored("Asia/Kolkata"),
             ..sample()
         };
-        insta::assert_snapshot!(mail(&facts, Role::Candidate).text, @r"
+        insta::assert_snapshot!(mail(&facts, Side::Candidate).text, @r"
         Hi Carl,
 
         Your interview has been scheduled!
@@ -396,7 +369,7 @@ mod tests {
             minutes: 120,
             ..sample()
         };
-        insta::assert_snapshot!(mail(&facts, Role::Recruiter).text, @r"
+        insta::assert_snapshot!(mail(&facts, Side::Recruiter).text, @r"
         Hi Rita,
 
         You have successfully scheduled an interview with Carl Candy.
@@ -440,7 +413,7 @@ mod tests {
             brand: "Acme",
             ..sample()
         };
-        let email = mail(&facts, Role::Candidate);
+        let email = mail(&facts, Side::Candidate);
         assert_eq!(email.to, (None, "dana@x.test".to_owned()));
         insta::assert_snapshot!(email.text, @r"
         Hi dana@x.test,
@@ -475,7 +448,7 @@ mod tests {
             ("2030-01-15T12:00:00Z", "UTC", "January 15, 2030 12:00 PM UTC"),
         ] {
             let facts = Facts { start: start.parse().unwrap(), zone: Zone::stored(zone), ..sample() };
-            let card = facts.card(Role::Candidate);
+            let card = facts.card(Side::Candidate);
             assert_eq!(format!("{} {}", card[1].1, card[2].1), time);
         }
     }
@@ -488,7 +461,7 @@ mod tests {
 
     #[test]
     fn the_html_says_the_same_and_has_a_button_for_each_link() {
-        for to in [Role::Candidate, Role::Recruiter] {
+        for to in [Side::Candidate, Side::Recruiter] {
             let email = mail(&sample(), to);
             assert!(email.html.contains(">Interview Scheduled!</h1>"));
             for (label, value) in sample().card(to) {
@@ -503,19 +476,19 @@ mod tests {
             }
         }
         let phone = Facts { interview_type: InterviewType::Phone, meeting_link: None, ..sample() };
-        assert!(!mail(&phone, Role::Candidate).html.contains("Google Meet"));
+        assert!(!mail(&phone, Side::Candidate).html.contains("Google Meet"));
     }
 
     #[test]
     fn a_link_that_browsers_must_not_follow_gets_no_button() {
         let facts = Facts { meeting_link: Some("javascript:alert(1)"), ..sample() };
-        assert!(!mail(&facts, Role::Candidate).html.contains(r#"href="javascript"#));
+        assert!(!mail(&facts, Side::Candidate).html.contains(r#"href="javascript"#));
     }
 
     #[test]
     fn the_invitation_carries_no_token_and_googles_organizer() {
         let facts = Facts { organizer: Some("rita@gmail.test"), uid: "evt@google.com".to_owned(), ..sample() };
-        let (method, object) = mail(&facts, Role::Candidate).calendar.unwrap();
+        let (method, object) = mail(&facts, Side::Candidate).calendar.unwrap();
         assert_eq!(method, "REQUEST");
         assert!(!object.contains("TOKEN"));
         for line in [
@@ -534,7 +507,7 @@ mod tests {
     #[test]
     fn samples_can_be_sent() {
         for (stem, email) in samples() {
-            let message = mail::compose(&email, "info@x.test", Uuid::nil(), DateTime::UNIX_EPOCH);
+            let message = crate::mail::compose(&email, "info@x.test", uuid::Uuid::nil(), DateTime::UNIX_EPOCH);
             assert!(message.is_ok(), "{stem}");
         }
     }
@@ -552,12 +525,12 @@ mod tests {
             let plain = sample();
             let lines = |facts: &Facts<'_>, to| mail(facts, to).text.lines().count();
             let elements = |facts: &Facts<'_>, to| mail(facts, to).html.matches('<').count();
-            for to in [Role::Candidate, Role::Recruiter] {
+            for to in [Side::Candidate, Side::Recruiter] {
                 let placed = usize::from(given(facts.location).is_some());
                 prop_assert_eq!(lines(&facts, to), lines(&plain, to) + placed);
                 prop_assert_eq!(elements(&facts, to), elements(&plain, to) + placed * 6);
             }
-            prop_assert!(!mail(&facts, Role::Candidate).subject.contains(char::is_control));
+            prop_assert!(!mail(&facts, Side::Candidate).subject.contains(char::is_control));
         }
     }
 }

@@ -10,8 +10,6 @@ mod store;
 
 pub use store::Interview;
 
-use std::time::Duration;
-
 use axum::{
     Json,
     extract::State,
@@ -26,7 +24,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
     booking::{IdempotencyKey, Scheduled},
-    model::{Endpoint, MeetingStatus, Request, Status},
+    model::{Endpoint, MeetingStatus, Request, Side, Status},
     store::{Instants, Presence},
 };
 use crate::{
@@ -37,7 +35,7 @@ use crate::{
         extract::{self, PathId, QueryParams, RequestBody},
     },
     secret::TokenHash,
-    zone::{self, Zone},
+    zone,
 };
 
 /// Scheduling; these paths are mounted once.
@@ -121,7 +119,7 @@ struct Summary {
     meeting_link: Option<String>,
     note: Option<String>,
     status: Status,
-    user_role: &'static str,
+    user_role: Side,
     can_join: bool,
     scheduled_time: String,
     duration_minutes: i32,
@@ -131,21 +129,21 @@ struct Summary {
 impl Summary {
     fn new(interview: Interview, user_id: i64, now: DateTime<Utc>, ctx: &Context) -> Self {
         let window = interview.window(&ctx.settings);
-        let recruiter = interview.recruiter();
         Summary {
             id: interview.id,
             candidate_name: interview.candidate().name(),
-            recruiter_name: recruiter.as_ref().map_or("Unknown".to_owned(), |recruiter| recruiter.name()),
-            recruiter_email: recruiter.map(|recruiter| recruiter.email).unwrap_or_default(),
+            recruiter_name: interview.recruiter_name(),
             date: interview.date.to_string(),
             time: zone::format_hm(interview.time),
             meeting_link: interview.link().map(str::to_owned),
             status: window.status(now),
-            user_role: role(&interview, user_id),
+            // The caller takes part: the queries and `participated` see to it.
+            user_role: interview.side_of(user_id).unwrap_or(Side::Candidate),
             can_join: window.can_join(now),
             scheduled_time: interview.zone().rfc3339(window.start),
             duration_minutes: interview.minutes(&ctx.settings),
             candidate_email: interview.candidate_email,
+            recruiter_email: interview.recruiter_email.unwrap_or_default(),
             job_title: interview.job_title,
             company_name: interview.company_name,
             timezone: interview.timezone,
@@ -154,10 +152,6 @@ impl Summary {
             location: interview.location,
         }
     }
-}
-
-fn role(interview: &Interview, user_id: i64) -> &'static str {
-    if interview.recruiter_id == Some(user_id) { "recruiter" } else { "candidate" }
 }
 
 /// The caller's interviews, latest first.
@@ -239,7 +233,7 @@ struct Joining {
     timezone: String,
     interview_type: String,
     location: Option<String>,
-    user_role: &'static str,
+    user_role: Side,
 }
 
 /// Whether and how one of the caller's interviews can be joined. The SPA polls this: it changes nothing.
@@ -275,7 +269,7 @@ async fn participated(ctx: &Context, id: Option<i64>, user: &CurrentUser, refusa
         None => None,
     };
     let interview = interview.ok_or(Error::missing("Interview not found", "No Interview matches the given query."))?;
-    if !interview.is_participant(user.id) {
+    if interview.side_of(user.id).is_none() {
         return Err(Error::forbidden(refusal));
     }
     Ok(interview)
@@ -298,10 +292,10 @@ pub async fn by_mailed_link(ctx: &Context, id: i64, token: &TokenHash) -> sqlx::
     store::by_portal_token(&mut *ctx.db.acquire().await?, id, token, ctx.clock.now()).await
 }
 
-/// Fills the cached instants of rows that Django inserted or changed, and says how many there were (contract §6.1).
-pub async fn fill_instants(ctx: &Context) -> anyhow::Result<u64> {
+/// Fills the cached instants of rows that Django inserted or changed (contract §6.1).
+pub async fn fill_instants(ctx: &Context) -> anyhow::Result<()> {
     const CHUNK: i64 = 5000;
-    let (mut after, mut filled) = (0, 0);
+    let mut after = 0;
     // Rows that lie further back than this matter to nobody's reminder or overlap.
     let past = ctx.clock.now() - TimeDelta::days(2);
     loop {
@@ -309,31 +303,26 @@ pub async fn fill_instants(ctx: &Context) -> anyhow::Result<u64> {
         let (Some(last), full) = (rows.last().map(|row| row.id), rows.len() as i64 == CHUNK) else { break };
         let wrong: Vec<Instants> = rows.into_iter().filter_map(|row| corrected(ctx, row)).collect();
         if !wrong.is_empty() {
-            filled += store::write_instants(&ctx.db, &wrong).await?;
+            store::write_instants(&ctx.db, &wrong).await?;
         }
         if !full {
             break;
         }
         after = last;
     }
-    Ok(filled)
+    Ok(())
 }
 
 /// The row with its right instants; `None` when it has them.
 fn corrected(ctx: &Context, row: Instants) -> Option<Instants> {
-    let start = Zone::stored(&row.timezone).stored_instant(row.date, row.time);
-    let minutes = row.duration_minutes.unwrap_or(ctx.settings.interview_duration_minutes);
-    let end = start.checked_add_signed(TimeDelta::minutes(minutes.into())).unwrap_or(start);
+    let (start, end) = model::stored_span(row.date, row.time, &row.timezone, row.duration_minutes, &ctx.settings);
     let version = zone::tzdb_version();
     let is_right =
         row.starts_at == Some(start) && row.ends_at == Some(end) && row.starts_at_tzdb.as_deref() == Some(version);
     (!is_right).then_some(Instants { starts_at: Some(start), ends_at: Some(end), ..row })
 }
 
-/// How long the sweep that fills instants may leave a row without them.
-pub const INSTANTS_EVERY: Duration = Duration::from_secs(30);
-
 /// Removes idempotency keys and link tokens that have had their time.
 pub async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
-    Ok(store::remove_expired(&mut *ctx.db.acquire().await?, ctx.clock.now()).await?)
+    Ok(store::remove_expired(&ctx.db, ctx.clock.now()).await?)
 }

@@ -1,6 +1,6 @@
 //! The pure rules of an interview: what a request may ask for, and what state an interview is in. No database, no network.
 
-use std::{borrow::Cow, time::Duration};
+use std::borrow::Cow;
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -48,6 +48,26 @@ impl InterviewType {
             Self::Custom => "custom",
         }
     }
+}
+
+impl InterviewType {
+    /// For people.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::GoogleMeet => "Google Meet",
+            Self::Phone => "Phone",
+            Self::InPerson => "In person",
+            Self::Custom => "Other",
+        }
+    }
+}
+
+/// Which of the two somebody is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    Candidate,
+    Recruiter,
 }
 
 /// A person as interviews show them.
@@ -277,16 +297,33 @@ fn location(value: Option<&Value>) -> Result<Option<String>> {
 fn span(zone: &Zone, date: NaiveDate, time: NaiveTime, minutes: i32) -> Result<(Resolved, DateTime<Utc>)> {
     let start = zone.instant(date, time).ok_or_else(invalid_date)?;
     let end = start.at + TimeDelta::minutes(minutes.into());
-    match end < last_instant() {
-        true => Ok((start, end)),
-        false => Err(invalid_date()),
+    if end > zone::LAST {
+        return Err(invalid_date());
     }
+    Ok((start, end))
 }
 
-/// The first instant after the year 9999.
-fn last_instant() -> DateTime<Utc> {
-    const SECONDS: i64 = 253_402_300_800;
-    DateTime::from_timestamp(SECONDS, 0).unwrap_or_default()
+/// Start and end of what a row says, whatever it says: a text that is no zone counts as UTC, and what lies outside the
+/// years 1–9999 is moved to their edge.
+pub fn stored_span(
+    date: NaiveDate,
+    time: NaiveTime,
+    timezone: &str,
+    minutes: Option<i32>,
+    settings: &Settings,
+) -> (DateTime<Utc>, DateTime<Utc>) {
+    let start = Zone::stored(timezone).stored_instant(date, time);
+    let minutes = minutes.unwrap_or(settings.interview_duration_minutes);
+    (start, (start + TimeDelta::minutes(minutes.into())).clamp(start, zone::LAST))
+}
+
+/// The length of an interview in words: whole hours as such, everything else in minutes.
+pub fn duration_words(minutes: i32) -> String {
+    match minutes {
+        60 => "1 hour".to_owned(),
+        minutes if minutes > 0 && minutes % 60 == 0 => format!("{} hours", minutes / 60),
+        minutes => format!("{minutes} minutes"),
+    }
 }
 
 /// When an interview happens and when its door is open (contract §6.2); both ends of the window belong to it.
@@ -317,16 +354,10 @@ pub enum MeetingStatus {
 }
 
 impl Window {
-    pub fn new(start: DateTime<Utc>, minutes: i32, cancelled: bool, settings: &Settings) -> Self {
-        let add = |instant: DateTime<Utc>, by: Duration| {
-            instant.checked_add_signed(TimeDelta::from_std(by).unwrap_or_default()).unwrap_or(DateTime::<Utc>::MAX_UTC)
-        };
-        // A stored row may lie at the edge of time; its end stays a date that calendars can write.
-        let end = add(start, Duration::from_secs(u64::from(minutes.unsigned_abs()) * 60));
-        let end = end.min(last_instant() - TimeDelta::seconds(1));
-        let before = TimeDelta::from_std(settings.join_opens_before).unwrap_or_default();
-        let opens = start.checked_sub_signed(before).unwrap_or(DateTime::<Utc>::MIN_UTC);
-        Window { start, end, opens, closes: add(end, settings.join_closes_after_end), cancelled }
+    pub fn new((start, end): (DateTime<Utc>, DateTime<Utc>), cancelled: bool, settings: &Settings) -> Self {
+        // Ten years at most each (`config`), and what `chrono` can hold reaches far beyond the year 9999.
+        let [before, after] = [settings.join_opens_before, settings.join_closes_after_end];
+        Window { start, end, opens: start - before, closes: end + after, cancelled }
     }
 
     pub fn can_join(&self, now: DateTime<Utc>) -> bool {
@@ -501,7 +532,8 @@ mod tests {
             _ => None,
         })
         .unwrap();
-        let window = Window::new(start, 60, false, &settings);
+        let span = (start, start + TimeDelta::hours(1));
+        let window = Window::new(span, false, &settings);
         use {MeetingStatus as M, Status as S};
         for (seconds, can_join, meeting, status, until) in [
             (-16 * 60, false, M::Upcoming, S::Upcoming, 16),
@@ -518,7 +550,7 @@ mod tests {
                 (window.can_join(now), window.meeting_status(now), window.status(now), window.minutes_until_start(now));
             assert_eq!(seen, (can_join, meeting, status, until), "at {seconds} s");
         }
-        let cancelled = Window::new(start, 60, true, &settings);
+        let cancelled = Window::new(span, true, &settings);
         assert!(!cancelled.can_join(start));
         assert_eq!((cancelled.meeting_status(start), cancelled.status(start)), (M::Ended, S::Cancelled));
     }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use sqlx::{PgConnection, PgExecutor, types::Json};
 use uuid::Uuid;
 
-use super::model::{InterviewType, JobChoice, Person, Request, Window};
+use super::model::{self, InterviewType, JobChoice, Person, Request, Side, Window};
 use crate::{
     clock::random_bytes,
     config::Settings,
@@ -80,8 +80,18 @@ impl Interview {
         })
     }
 
-    pub fn is_participant(&self, user_id: i64) -> bool {
-        self.candidate_id == user_id || self.recruiter_id == Some(user_id)
+    /// `Unknown` for rows that Django made.
+    pub fn recruiter_name(&self) -> String {
+        self.recruiter().map_or("Unknown".to_owned(), |recruiter| recruiter.name())
+    }
+
+    /// `None` for somebody who does not take part.
+    pub fn side_of(&self, user_id: i64) -> Option<Side> {
+        match user_id {
+            id if self.recruiter_id == Some(id) => Some(Side::Recruiter),
+            id if self.candidate_id == id => Some(Side::Candidate),
+            _ => None,
+        }
     }
 
     /// The interview's zone; UTC for what is no zone.
@@ -94,8 +104,8 @@ impl Interview {
     }
 
     pub fn window(&self, settings: &Settings) -> Window {
-        let start = self.zone().stored_instant(self.date, self.time);
-        Window::new(start, self.minutes(settings), self.cancelled_at.is_some(), settings)
+        let span = model::stored_span(self.date, self.time, &self.timezone, self.duration_minutes, settings);
+        Window::new(span, self.cancelled_at.is_some(), settings)
     }
 
     pub fn kind(&self) -> InterviewType {
@@ -186,7 +196,7 @@ pub async fn by_portal_token(
     .await?;
     let Some(owner) = owner else { return Ok(None) };
     // Whoever no longer takes part (Django may have changed the row) is not let in by an old mail.
-    Ok(by_id(db, id).await?.filter(|interview| interview.is_participant(owner)).map(|interview| (interview, owner)))
+    Ok(by_id(db, id).await?.filter(|interview| interview.side_of(owner).is_some()).map(|interview| (interview, owner)))
 }
 
 /// Keeps the hash of a fresh link token.
@@ -403,9 +413,9 @@ pub async fn busy(
     .await?;
     let mut busy = Busy { candidate: false, recruiter: false };
     for other in others {
-        let minutes = other.duration_minutes.unwrap_or(settings.interview_duration_minutes);
-        let other_start = Zone::stored(&other.timezone).stored_instant(other.date, other.time);
-        if other_start < end && other_start + TimeDelta::minutes(minutes.into()) > start {
+        let (other_start, other_end) =
+            model::stored_span(other.date, other.time, &other.timezone, other.duration_minutes, settings);
+        if other_start < end && other_end > start {
             let has = |user: i64| other.candidate_id == user || other.recruiter_id == Some(user);
             busy.candidate |= has(candidate_id);
             busy.recruiter |= has(recruiter_id);
@@ -538,7 +548,7 @@ pub async fn instants_to_check(
 }
 
 /// Writes the instants of rows that still say what they were computed from.
-pub async fn write_instants(db: impl PgExecutor<'_>, rows: &[Instants]) -> sqlx::Result<u64> {
+pub async fn write_instants(db: impl PgExecutor<'_>, rows: &[Instants]) -> sqlx::Result<()> {
     let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
     let dates: Vec<NaiveDate> = rows.iter().map(|row| row.date).collect();
     let times: Vec<NaiveTime> = rows.iter().map(|row| row.time).collect();
@@ -546,7 +556,7 @@ pub async fn write_instants(db: impl PgExecutor<'_>, rows: &[Instants]) -> sqlx:
     let durations: Vec<Option<i32>> = rows.iter().map(|row| row.duration_minutes).collect();
     let starts: Vec<Option<DateTime<Utc>>> = rows.iter().map(|row| row.starts_at).collect();
     let ends: Vec<Option<DateTime<Utc>>> = rows.iter().map(|row| row.ends_at).collect();
-    let written = sqlx::query!(
+    sqlx::query!(
         "UPDATE company_interview i SET starts_at = new.starts_at, ends_at = new.ends_at, starts_at_tzdb = $7
          FROM unnest($1::bigint[], $2::date[], $3::time[], $4::text[], $5::timestamptz[], $6::timestamptz[], $8::int[])
               AS new (id, date, time, timezone, starts_at, ends_at, duration_minutes)
@@ -563,12 +573,18 @@ pub async fn write_instants(db: impl PgExecutor<'_>, rows: &[Instants]) -> sqlx:
     )
     .execute(db)
     .await?;
-    Ok(written.rows_affected())
+    Ok(())
 }
 
 /// Removes what has had its time: keys after a day, links that are no longer valid.
-pub async fn remove_expired(db: &mut PgConnection, now: DateTime<Utc>) -> sqlx::Result<()> {
-    sqlx::query!("DELETE FROM ivs_idempotency_key WHERE created_at < $1", now - KEY_KEPT).execute(&mut *db).await?;
-    sqlx::query!("DELETE FROM ivs_portal_token WHERE expires_at <= $1", now).execute(db).await?;
+pub async fn remove_expired(db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH keys AS (DELETE FROM ivs_idempotency_key WHERE created_at < $1)
+         DELETE FROM ivs_portal_token WHERE expires_at <= $2",
+        now - KEY_KEPT,
+        now
+    )
+    .execute(db)
+    .await?;
     Ok(())
 }

@@ -138,3 +138,55 @@ async fn readiness_follows_the_database() {
     app.get("/healthz").await.assert(200, json!({"status": "ok"}));
     app.user(RITA).get("/api/users/profile/").await.assert(500, json!({"detail": "Internal server error."}));
 }
+
+#[tokio::test]
+async fn the_openapi_document_lists_every_api_path_and_the_pages_show_it() {
+    let app = TestApp::start().await;
+    let document = app.get("/openapi.json").await.json();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"), "{}", document["openapi"]);
+    let paths = document["paths"].as_object().unwrap();
+    for path in [
+        "/api/users/login/",
+        "/api/users/profile/",
+        "/api/users/google-auth/",
+        "/api/company/google/check-connection/",
+        "/api/company/google/auth-url/",
+        "/api/company/google/connect/",
+        "/api/company/google/callback/",
+        "/api/company/google/disconnect/",
+        "/api/company/google/create-interview/",
+        "/api/company/create-interview/",
+        "/api/company/interviews/",
+        "/api/company/interviews/{id}/",
+        "/api/company/interviews/{id}/join/",
+        "/api/company/interviews/test-connection/",
+        "/api/interviews/",
+        "/api/interviews/{id}/",
+    ] {
+        assert!(paths.contains_key(path), "{path}");
+    }
+    let mut ids: Vec<&str> = paths
+        .values()
+        .flat_map(|item| item.as_object().unwrap().values())
+        .filter_map(|operation| operation["operationId"].as_str())
+        .collect();
+    let count = ids.len();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), count);
+    assert_eq!(document["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
+    assert!(paths["/api/interviews/{id}/"]["get"]["responses"]["404"].is_object());
+    for path in ["/swagger/", "/redoc/"] {
+        let page = app.get(path).await;
+        assert_eq!((page.status.as_u16(), page.header("content-type")), (200, Some("text/html")), "{path}");
+        assert!(!page.text.contains("http://") && !page.text.contains("https://"), "{}", page.text);
+        for part in ["swagger-ui.css", "swagger-ui-bundle.js", "swagger-initializer.js"] {
+            assert!(page.text.contains(part));
+            assert_eq!(app.get(&format!("{path}{part}")).await.status, 200, "{part}");
+        }
+        assert_eq!(app.get(&format!("{path}nothing")).await.status, 404);
+    }
+    let served = app.get("/swagger/?format=openapi").await;
+    assert_eq!(served.header("content-type"), Some("application/openapi+json"));
+    assert_eq!(served.json(), document);
+}

@@ -128,7 +128,7 @@ impl TestApp {
         let settings =
             Settings::from_layers(|name| values.get(name).filter(|value| !value.is_empty()).cloned()).unwrap();
         let ctx = app::context(settings, clock, database.pool.clone()).unwrap();
-        let served = tokio::spawn(axum::serve(listener, app::router(ctx.clone())).into_future());
+        let served = tokio::spawn(axum::serve(listener, app::router(ctx.clone()).unwrap()).into_future());
         let http = reqwest::Client::builder().redirect(Policy::none()).build().unwrap();
         TestApp { url, ctx, google, mailbox, http, served, database }
     }
