@@ -8,6 +8,7 @@
 mod accounts;
 mod adoption;
 mod architecture;
+mod calendar;
 mod cluster;
 mod crash;
 mod framework;
