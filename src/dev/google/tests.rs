@@ -28,6 +28,7 @@ fn options(clock: &Clock) -> Options {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "a browser of the tests, outside the program")]
 fn client() -> Client {
     Client::builder().redirect(Policy::none()).build().unwrap()
 }
