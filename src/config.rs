@@ -3,7 +3,12 @@
 //! The only reader of the environment. Every value is parsed and checked here, once; all faults are reported together,
 //! each with its variable's name and never with its value. Secrets may come from files (`NAME_FILE`) and have no default.
 
-use std::{collections::BTreeMap, fmt::Display, str::FromStr, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Display,
+    str::FromStr,
+    time::Duration,
+};
 
 use secrecy::SecretString;
 use url::Url;
@@ -89,51 +94,66 @@ impl Settings {
         Self::from_layers(environment)
     }
 
-    /// Reads all layers with `environment` in place of the process's own.
+    /// Reads all layers, with `environment` in place of the process's own.
     pub fn from_layers(environment: impl Fn(&str) -> Option<String>) -> Result<Settings, Faults> {
-        let mut reader = Reader::new(environment);
+        Self::over_stand_ins(&HashMap::new(), environment)
+    }
+
+    /// Reads all layers, with `stand_ins` (by variable name) between the defaults and the file. Those of a service go
+    /// when the service's own first setting is given.
+    pub fn over_stand_ins(
+        stand_ins: &HashMap<&str, String>,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Settings, Faults> {
+        let mut reader = Reader::new(stand_ins, environment);
         let settings = reader.settings();
-        match settings {
-            Some(settings) if reader.faults.is_empty() => Ok(settings),
-            _ => Err(Faults(reader.faults)),
-        }
+        if reader.faults.is_empty() { Ok(settings) } else { Err(Faults(reader.faults)) }
     }
 }
 
-/// A variable of the process's environment; `None` when unset, empty or not UTF-8.
+/// A variable of the process's environment; `None` when unset or empty. What is not UTF-8 becomes a text that no number,
+/// address or key can be read from.
 #[allow(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 pub fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()).filter(|value| !value.is_empty())
 }
 
-/// The layers merged to one text a key, and the faults met so far.
+/// What stands in for a service in development goes when its own first setting is given.
+const STOOD_IN: [(&str, &str); 2] = [("google_client_id", "google_"), ("email_host", "email_")];
+
+/// The layers merged to one text a key, and the faults met so far. Reading a bad value notes the fault and gives some
+/// harmless value, so that one pass meets all faults.
 struct Reader {
     values: BTreeMap<String, String>,
     faults: Vec<String>,
 }
 
 impl Reader {
-    fn new(environment: impl Fn(&str) -> Option<String>) -> Self {
+    fn new(stand_ins: &HashMap<&str, String>, environment: impl Fn(&str) -> Option<String>) -> Self {
         let mut reader = Reader { values: BTreeMap::new(), faults: Vec::new() };
-        reader.add_toml(DEFAULTS, "config/default.toml");
-        let known: Vec<String> = reader.values.keys().cloned().collect();
-        if let Some(path) = environment("CONFIG_FILE") {
-            match std::fs::read_to_string(&path) {
-                Ok(text) => reader.add_toml(&text, "CONFIG_FILE"),
-                Err(error) => reader.faults.push(format!("CONFIG_FILE: cannot read the file: {error}")),
+        let mut values = reader.parsed_toml(DEFAULTS, "config/default.toml");
+        let mut given = match environment("CONFIG_FILE").map(std::fs::read_to_string) {
+            None => BTreeMap::new(),
+            Some(Ok(text)) => reader.parsed_toml(&text, "CONFIG_FILE"),
+            Some(Err(error)) => {
+                reader.faults.push(format!("CONFIG_FILE: cannot read the file: {error}"));
+                BTreeMap::new()
             }
-        }
-        for key in reader.values.keys().filter(|key| !known.contains(key)) {
+        };
+        for key in given.keys().filter(|key| !values.contains_key(*key)) {
             reader.faults.push(format!("CONFIG_FILE: there is no setting `{key}`"));
         }
-        for key in known {
+        for key in values.keys() {
             let name = key.to_uppercase();
             let from_file = environment(&format!("{name}_FILE")).map(std::fs::read_to_string);
             match (environment(&name), from_file) {
                 (Some(_), Some(_)) => reader.faults.push(format!("{name}: give it or {name}_FILE, not both")),
-                (Some(value), None) => _ = reader.values.insert(key, value),
+                (Some(value), None) if value.contains(char::REPLACEMENT_CHARACTER) => {
+                    reader.faults.push(format!("{name}: is not UTF-8"));
+                }
+                (Some(value), None) => _ = given.insert(key.clone(), value),
                 (None, Some(Ok(value))) => {
-                    _ = reader.values.insert(key, value.trim_end_matches(['\r', '\n']).to_owned())
+                    _ = given.insert(key.clone(), value.trim_end_matches(['\r', '\n']).to_owned());
                 }
                 (None, Some(Err(error))) => {
                     reader.faults.push(format!("{name}_FILE: cannot read the file: {error}"));
@@ -141,20 +161,25 @@ impl Reader {
                 (None, None) => {}
             }
         }
+        let is_given = |key: &str| given.get(key).is_some_and(|value| !value.is_empty());
+        let is_replaced = |key: &str| STOOD_IN.iter().any(|(first, all)| key.starts_with(all) && is_given(first));
+        let stand_ins = stand_ins.iter().map(|(name, value)| (name.to_lowercase(), value.clone()));
+        values.extend(stand_ins.filter(|(key, _)| !is_replaced(key)));
+        values.extend(given);
+        reader.values = values;
         reader
     }
 
-    fn add_toml(&mut self, text: &str, source: &str) {
-        let table = match text.parse::<toml::Table>() {
-            Ok(table) => table,
+    fn parsed_toml(&mut self, text: &str, source: &str) -> BTreeMap<String, String> {
+        let table = text.parse::<toml::Table>().unwrap_or_else(|error| {
             // The error's own text quotes the line, which may hold a secret.
-            Err(error) => {
-                let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].lines().count());
-                return self.faults.push(format!("{source}: not valid TOML near line {line}"));
-            }
-        };
+            let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].lines().count());
+            self.faults.push(format!("{source}: not valid TOML near line {line}"));
+            toml::Table::new()
+        });
+        let mut values = BTreeMap::new();
         for (key, value) in table {
-            let value = match value {
+            let text = match value {
                 toml::Value::String(text) => text,
                 toml::Value::Integer(number) => number.to_string(),
                 toml::Value::Boolean(truth) => truth.to_string(),
@@ -163,80 +188,78 @@ impl Reader {
                     continue;
                 }
             };
-            self.values.insert(key, value);
+            values.insert(key, text);
+        }
+        values
+    }
+
+    fn settings(&mut self) -> Settings {
+        let host = self.required("HOST");
+        let port = self.number("PORT", 0, u16::MAX);
+        let public_url = self.public_url(&host, port);
+        let frontend_url = self.base_url("FRONTEND_URL");
+        Settings {
+            database_url: self.database_url().into(),
+            database_max_connections: self.number("DATABASE_MAX_CONNECTIONS", 2, 1000),
+            secret_key: self.secret_key().into(),
+            portal_url: if self.text("PORTAL_URL").is_empty() {
+                public_url.clone()
+            } else {
+                self.base_url("PORTAL_URL")
+            },
+            allowed_origins: self.origins(&frontend_url),
+            google: self.google(),
+            google_auth_uri: self.uri("GOOGLE_AUTH_URI"),
+            google_token_uri: self.uri("GOOGLE_TOKEN_URI"),
+            google_revoke_uri: self.uri("GOOGLE_REVOKE_URI"),
+            google_calendar_api_base: self.base_url("GOOGLE_CALENDAR_API_BASE"),
+            google_budget: Duration::from_secs(self.number("GOOGLE_BUDGET_SECONDS", 1, 20)),
+            email: self.email(),
+            from_email: self.from_email(),
+            brand_name: self.required("BRAND_NAME"),
+            access_token_lifetime: self.minutes("ACCESS_TOKEN_LIFETIME"),
+            refresh_token_lifetime: self.minutes("REFRESH_TOKEN_LIFETIME"),
+            join_opens_before: self.minutes("JOIN_OPENS_MINUTES_BEFORE"),
+            join_closes_after_end: self.minutes("JOIN_CLOSES_MINUTES_AFTER_END"),
+            interview_duration_minutes: self.number("INTERVIEW_DURATION_MINUTES", 5, 480),
+            log_filter: self.required("LOG_FILTER"),
+            host,
+            port,
+            public_url,
+            frontend_url,
         }
     }
 
-    fn settings(&mut self) -> Option<Settings> {
-        let host = self.required("HOST");
-        let port: Option<u16> = self.parsed("PORT");
-        let loopback = host.as_deref().is_some_and(is_loopback);
-        let own_url = match (&host, port) {
-            (Some(host), Some(port)) if host.contains(':') => format!("http://[{host}]:{port}"),
-            (Some(host), Some(port)) => format!("http://{host}:{port}"),
-            _ => String::new(),
-        };
-        let public_url = self.base_url("PUBLIC_URL").or_else(|| {
-            if host.is_some() && !loopback && self.text("PUBLIC_URL").is_empty() {
-                self.fault("PUBLIC_URL", "is required when HOST is not a loopback address");
-            }
-            loopback.then_some(own_url)
-        });
-        let portal_url = self.base_url("PORTAL_URL").or_else(|| public_url.clone());
-        let frontend_url = self.base_url("FRONTEND_URL");
-        let allowed_origins = self.origins(frontend_url.as_deref());
-        let google = self.google();
-        let email = self.email();
-        let from_email = self.required("DEFAULT_FROM_EMAIL");
-        if from_email.as_deref().is_some_and(|from| from.parse::<lettre::message::Mailbox>().is_err()) {
-            self.fault("DEFAULT_FROM_EMAIL", "is not an e-mail address");
-        }
-        // Each `?` below gives up only after every value has been looked at: the values are read first.
-        let database_url = self.required("DATABASE_URL");
-        if database_url.as_deref().is_some_and(|url| url.parse::<sqlx::postgres::PgConnectOptions>().is_err()) {
+    fn database_url(&mut self) -> String {
+        let url = self.required("DATABASE_URL");
+        if !url.is_empty() && url.parse::<sqlx::postgres::PgConnectOptions>().is_err() {
             self.fault("DATABASE_URL", "is not a postgres:// address");
         }
-        let database_max_connections = self.number("DATABASE_MAX_CONNECTIONS", 2, 1000);
-        // As it stands: Django signs with every byte of it.
-        let secret_key = self.required("SECRET_KEY").and(self.values.get("secret_key").cloned());
-        let google_auth_uri = self.uri("GOOGLE_AUTH_URI");
-        let google_token_uri = self.uri("GOOGLE_TOKEN_URI");
-        let google_revoke_uri = self.uri("GOOGLE_REVOKE_URI");
-        let google_calendar_api_base = self.base_url("GOOGLE_CALENDAR_API_BASE");
-        let google_budget = self.number("GOOGLE_BUDGET_SECONDS", 1, 20);
-        let brand_name = self.required("BRAND_NAME");
-        let access_token_lifetime = self.minutes("ACCESS_TOKEN_LIFETIME");
-        let refresh_token_lifetime = self.minutes("REFRESH_TOKEN_LIFETIME");
-        let join_opens_before = self.minutes("JOIN_OPENS_MINUTES_BEFORE");
-        let join_closes_after_end = self.minutes("JOIN_CLOSES_MINUTES_AFTER_END");
-        let interview_duration_minutes = self.number("INTERVIEW_DURATION_MINUTES", 5, 480);
-        let log_filter = self.required("LOG_FILTER");
-        Some(Settings {
-            database_url: database_url?.into(),
-            database_max_connections: database_max_connections?,
-            secret_key: secret_key?.into(),
-            host: host?,
-            port: port?,
-            public_url: public_url?,
-            portal_url: portal_url?,
-            frontend_url: frontend_url?,
-            allowed_origins,
-            google,
-            google_auth_uri: google_auth_uri?,
-            google_token_uri: google_token_uri?,
-            google_revoke_uri: google_revoke_uri?,
-            google_calendar_api_base: google_calendar_api_base?,
-            google_budget: Duration::from_secs(google_budget?),
-            email,
-            from_email: from_email?,
-            brand_name: brand_name?,
-            access_token_lifetime: access_token_lifetime?,
-            refresh_token_lifetime: refresh_token_lifetime?,
-            join_opens_before: join_opens_before?,
-            join_closes_after_end: join_closes_after_end?,
-            interview_duration_minutes: interview_duration_minutes?,
-            log_filter: log_filter?,
-        })
+        url
+    }
+
+    /// As it stands: Django signs with every byte of it.
+    fn secret_key(&mut self) -> String {
+        self.required("SECRET_KEY");
+        self.values.get("secret_key").cloned().unwrap_or_default()
+    }
+
+    fn public_url(&mut self, host: &str, port: u16) -> String {
+        if !self.text("PUBLIC_URL").is_empty() {
+            return self.base_url("PUBLIC_URL");
+        }
+        if !host.is_empty() && !is_loopback(host) {
+            self.fault("PUBLIC_URL", "is required when HOST is not a loopback address");
+        }
+        if host.contains(':') { format!("http://[{host}]:{port}") } else { format!("http://{host}:{port}") }
+    }
+
+    fn from_email(&mut self) -> String {
+        let address = self.required("DEFAULT_FROM_EMAIL");
+        if !address.is_empty() && address.parse::<lettre::message::Mailbox>().is_err() {
+            self.fault("DEFAULT_FROM_EMAIL", "is not an e-mail address");
+        }
+        address
     }
 
     fn google(&mut self) -> Option<GoogleClient> {
@@ -254,27 +277,25 @@ impl Reader {
 
     fn email(&mut self) -> Option<SmtpServer> {
         let host = self.text("EMAIL_HOST");
-        let port = self.parsed("EMAIL_PORT");
-        let (tls, ssl): (Option<bool>, Option<bool>) = (self.truth("EMAIL_USE_TLS"), self.truth("EMAIL_USE_SSL"));
-        let (user, password) = (self.text("EMAIL_HOST_USER"), self.text("EMAIL_HOST_PASSWORD"));
-        let security = match (ssl?, tls?) {
+        let port = self.number("EMAIL_PORT", 0, u16::MAX);
+        let security = match (self.truth("EMAIL_USE_SSL"), self.truth("EMAIL_USE_TLS")) {
             (true, _) => SmtpSecurity::Tls,
             (false, true) => SmtpSecurity::StartTls,
             (false, false) => SmtpSecurity::Plain,
         };
+        let (user, password) = (self.text("EMAIL_HOST_USER"), self.text("EMAIL_HOST_PASSWORD"));
         let login = (!user.is_empty()).then(|| (user, password.into()));
-        (!host.is_empty()).then_some(SmtpServer { host, port: port?, login, security })
+        (!host.is_empty()).then_some(SmtpServer { host, port, login, security })
     }
 
-    fn origins(&mut self, frontend_url: Option<&str>) -> Vec<String> {
+    fn origins(&mut self, frontend_url: &str) -> Vec<String> {
         let listed = self.text("CORS_ALLOWED_ORIGINS");
         let listed = listed.split(',').map(str::trim).filter(|origin| !origin.is_empty());
         let mut origins: Vec<String> = Vec::new();
-        for origin in frontend_url.into_iter().chain(listed) {
+        for origin in std::iter::once(frontend_url).filter(|url| !url.is_empty()).chain(listed) {
             match Url::parse(origin).map(|url| url.origin()) {
                 Ok(origin) if origin.is_tuple() => origins.push(origin.ascii_serialization()),
-                _ => self
-                    .fault("CORS_ALLOWED_ORIGINS", "holds something that is not an origin such as https://app.example"),
+                _ => self.fault("CORS_ALLOWED_ORIGINS", "holds what is not an origin such as https://app.example"),
             }
         }
         origins
@@ -288,62 +309,52 @@ impl Reader {
         self.faults.push(format!("{name}: {what}"));
     }
 
-    fn required(&mut self, name: &str) -> Option<String> {
+    fn required(&mut self, name: &str) -> String {
         let text = self.text(name);
         if text.is_empty() {
             self.fault(name, "is required");
-            return None;
         }
-        Some(text)
-    }
-
-    fn parsed<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<T> {
-        self.text(name).parse().map_err(|error| self.fault(name, error)).ok()
+        text
     }
 
     /// As Django reads them: true, yes, on, 1.
-    fn truth(&mut self, name: &str) -> Option<bool> {
+    fn truth(&mut self, name: &str) -> bool {
         match self.text(name).to_lowercase().as_str() {
-            "true" | "yes" | "on" | "1" => Some(true),
-            "false" | "no" | "off" | "0" | "" => Some(false),
+            "true" | "yes" | "on" | "1" => true,
+            "false" | "no" | "off" | "0" | "" => false,
             _ => {
                 self.fault(name, "is neither true nor false");
-                None
+                false
             }
         }
     }
 
-    fn number<T: FromStr<Err: Display> + PartialOrd + Display>(&mut self, name: &str, least: T, most: T) -> Option<T> {
-        let number: T = self.parsed(name)?;
-        if number < least || number > most {
-            self.fault(name, format!("is not from {least} to {most}"));
-            return None;
+    fn number<T: FromStr<Err: Display> + PartialOrd + Display>(&mut self, name: &str, least: T, most: T) -> T {
+        match self.text(name).parse() {
+            Ok(number) if number >= least && number <= most => return number,
+            Ok(_) => self.fault(name, format!("is not from {least} to {most}")),
+            Err(error) => self.fault(name, error),
         }
-        Some(number)
+        least
     }
 
-    fn minutes(&mut self, name: &str) -> Option<Duration> {
+    fn minutes(&mut self, name: &str) -> Duration {
         // Ten years: long enough for every use, short enough to add to any instant.
-        self.number(name, 0, 5_256_000).map(|minutes: u64| Duration::from_secs(minutes * 60))
+        Duration::from_secs(self.number(name, 0, 5_256_000) * 60)
     }
 
-    fn uri(&mut self, name: &str) -> Option<String> {
-        let text = self.required(name)?;
-        match Url::parse(&text) {
-            Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Some(text),
-            _ => {
-                self.fault(name, "is not an http:// or https:// address");
-                None
-            }
+    fn uri(&mut self, name: &str) -> String {
+        let text = self.required(name);
+        let is_web = |url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+        if !text.is_empty() && !Url::parse(&text).is_ok_and(|url| is_web(&url)) {
+            self.fault(name, "is not an http:// or https:// address");
         }
+        text
     }
 
-    /// An address to append paths to, without its trailing slash; `None` when empty.
-    fn base_url(&mut self, name: &str) -> Option<String> {
-        if self.text(name).is_empty() {
-            return None;
-        }
-        self.uri(name).map(|url| url.trim_end_matches('/').to_owned())
+    /// An address to append paths to, without its trailing slash.
+    fn base_url(&mut self, name: &str) -> String {
+        self.uri(name).trim_end_matches('/').to_owned()
     }
 }
 
@@ -407,6 +418,27 @@ mod tests {
         std::fs::write(&file, "brnd_name = \"Acme\"\n").unwrap();
         assert!(super::tests::settings(&pairs).unwrap_err().to_string().contains("brnd_name"));
         std::fs::remove_file(file).unwrap();
+    }
+
+    #[test]
+    fn a_stand_in_goes_with_all_of_its_service_when_something_is_set() {
+        let stand_ins = HashMap::from([
+            ("DATABASE_URL", "postgres://localhost/x".to_owned()),
+            ("SECRET_KEY", "k".to_owned()),
+            ("EMAIL_HOST", "127.0.0.1".to_owned()),
+            ("EMAIL_PORT", "8003".to_owned()),
+            ("EMAIL_USE_TLS", "false".to_owned()),
+            ("GOOGLE_TOKEN_URI", "http://127.0.0.1:8001/token".to_owned()),
+        ]);
+        let load = |name: &'static str, value: &'static str| {
+            Settings::over_stand_ins(&stand_ins, |asked| (asked == name).then(|| value.to_owned())).unwrap()
+        };
+        let settings = load("EMAIL_HOST", "smtp.example.com");
+        let email = settings.email.unwrap();
+        assert_eq!((email.port, email.security), (587, SmtpSecurity::StartTls));
+        assert_eq!(settings.google_token_uri, "http://127.0.0.1:8001/token");
+        assert_eq!(load("GOOGLE_CLIENT_ID", "mine").google_token_uri, "https://oauth2.googleapis.com/token");
+        assert_eq!(load("BRAND_NAME", "Acme").email.unwrap().port, 8003);
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub async fn run() -> anyhow::Result<()> {
 async fn run_on(cluster: &Cluster, dir: &Path, ports: Ports, stop: CancellationToken) -> anyhow::Result<()> {
     cluster.create_database(DATABASE).await?;
     let defaults = defaults(cluster, dir, &ports)?;
-    let settings = Settings::from_layers(|name| environment(name).or_else(|| defaults.get(name).cloned()))?;
+    let settings = Settings::over_stand_ins(&defaults, environment)?;
     telemetry::init(&environment("LOG_FILTER").unwrap_or_else(|| "warn".to_owned()))?;
     let pool = db::connect(settings.database_url.expose_secret(), settings.database_max_connections).await?;
     db::migrate(&pool).await?;
