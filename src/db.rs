@@ -75,15 +75,15 @@ const INDEXES: &[(&str, &str)] = &[
     // Who is busy when.
     ("ivs_interview_recruiter_span", "company_interview (recruiter_id, starts_at, ends_at) WHERE cancelled_at IS NULL"),
     ("ivs_interview_candidate_span", "company_interview (candidate_id, starts_at, ends_at) WHERE cancelled_at IS NULL"),
-    // What starts soon; what has no instant yet.
-    ("ivs_interview_starts", "company_interview (starts_at) WHERE cancelled_at IS NULL"),
+    // Whose instants may be wrong: those without any, those ahead by their instant or by their date.
     ("ivs_interview_unplaced", "company_interview (id) WHERE starts_at IS NULL"),
+    ("ivs_interview_starts", "company_interview (starts_at)"),
+    ("ivs_interview_date", "company_interview (date)"),
     // May this candidate be invited for this job?
     ("ivs_application_user_job", "job_application (user_id, job_id)"),
     ("ivs_shortlist_candidate_job", "job_shortlist (candidate_id, job_id)"),
     // A company's job by its title.
     ("ivs_job_company_title", "job_job (company_id, lower(btrim(title::text)))"),
-    ("ivs_notification_user", r#"notifications_notification (user_id, "timestamp" DESC, id DESC)"#),
 ];
 
 /// What we read and write of Django's tables: columns with PostgreSQL's short type names.

@@ -257,13 +257,14 @@ impl Door {
             let slashed = with_slash(request.uri())?;
             if matches!(*request.method(), Method::GET | Method::HEAD) {
                 let location = HeaderValue::from_bytes(slashed.as_str().as_bytes())?;
-                // The query may hold a mailed link's token: it goes along, and nowhere else.
-                let private = [
-                    (header::LOCATION, location),
-                    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-                    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-                ];
-                return Ok((StatusCode::MOVED_PERMANENTLY, private).into_response());
+                let mut redirect = (StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, location)]).into_response();
+                if !route.is_api() {
+                    // The query may hold a mailed link's token: it goes along, and nowhere else.
+                    let headers = redirect.headers_mut();
+                    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+                    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                }
+                return Ok(redirect);
             }
             *request.uri_mut() = Uri::from(slashed);
         }

@@ -537,7 +537,9 @@ pub async fn instants_to_check(
     sqlx::query_as!(
         Instants,
         "SELECT id, date, time, timezone, duration_minutes, starts_at, ends_at, starts_at_tzdb FROM company_interview
-         WHERE id > $1 AND (starts_at IS NULL OR starts_at >= $3 OR date >= $4)
+         WHERE id IN (SELECT id FROM company_interview WHERE starts_at IS NULL AND id > $1
+                      UNION SELECT id FROM company_interview WHERE starts_at >= $3 AND id > $1
+                      UNION SELECT id FROM company_interview WHERE date >= $4 AND id > $1)
          ORDER BY id LIMIT $2",
         after,
         limit,
