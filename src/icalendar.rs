@@ -74,10 +74,10 @@ pub fn own_uid(interview_id: i64) -> String {
 impl Invitation<'_> {
     /// The whole object as text, for a mail part, an attachment or a download.
     pub fn render(&self) -> String {
-        let given = |text: Option<&str>| text.map(line_of).filter(|text| !text.is_empty());
-        let (title, link) = (line_of(self.job_title), given(self.meeting_link));
+        let given = |text: Option<&str>| text.map(one_line).filter(|text| !text.is_empty());
+        let (title, link) = (one_line(self.job_title), given(self.meeting_link));
         let recruiter = self.recruiter.map_or("Unknown".to_owned(), |person| display_name(&person));
-        let note = self.note.map(|note| clean(note, '\n')).filter(|note| !note.is_empty());
+        let note = self.note.map(|note| plain_lines(note)).filter(|note| !note.is_empty());
 
         let mut about = vec![
             format!("Position: {title}"),
@@ -86,7 +86,7 @@ impl Invitation<'_> {
         ];
         about.extend(link.iter().map(|link| format!("Google Meet: {link}")));
         about.push(format!("Note: {}", note.as_deref().unwrap_or("No additional notes")));
-        about.push(format!("Portal: {}", line_of(self.portal_link)));
+        about.push(format!("Portal: {}", one_line(self.portal_link)));
 
         let instant = |at: DateTime<Utc>| at.format("%Y%m%dT%H%M%SZ").to_string();
         let status = if self.method == Method::Cancel { EventStatus::Cancelled } else { EventStatus::Confirmed };
@@ -94,10 +94,10 @@ impl Invitation<'_> {
         let mut lines = vec![
             "BEGIN:VCALENDAR".to_owned(),
             content("VERSION", "2.0"),
-            content("PRODID", format!("-//{}//Interview Scheduler//EN", line_of(self.brand))),
+            content("PRODID", format!("-//{}//Interview Scheduler//EN", one_line(self.brand))),
             content("METHOD", self.method.name()),
             "BEGIN:VEVENT".to_owned(),
-            content("UID", line_of(self.uid)),
+            content("UID", one_line(self.uid)),
             content("SEQUENCE", self.sequence.to_string()),
             content("DTSTAMP", instant(self.dtstamp)),
             content("DTSTART", instant(self.start)),
@@ -142,6 +142,17 @@ fn written(property: Property) -> String {
     text.expect("writing to a String does not fail").replace("\r\n ", "").replace("\r\n", "")
 }
 
+/// A text as it may stand on one line, of a calendar, a mail or its header: see [`plain_lines`].
+pub fn one_line(text: &str) -> String {
+    clean(text, ' ')
+}
+
+/// A text of several lines, ended by `\n`: line breaks of every kind become one, other control characters go, the ends
+/// are trimmed.
+pub fn plain_lines(text: &str) -> String {
+    clean(text, '\n')
+}
+
 /// The sanitiser. Line breaks of every kind (CRLF, CR, LF, vertical tab, form feed, NEL, the Unicode separators: some
 /// parsers split at each of them) become `newline`; other control characters go; the ends are trimmed.
 fn clean(text: &str, newline: char) -> String {
@@ -158,14 +169,9 @@ fn clean(text: &str, newline: char) -> String {
     text.trim().to_owned()
 }
 
-/// [`clean`] for a text of one line.
-fn line_of(text: &str) -> String {
-    clean(text, ' ')
-}
-
 fn display_name(who: &Person) -> String {
-    let name = line_of(who.name);
-    if name.is_empty() { line_of(who.email) } else { name }
+    let name = one_line(who.name);
+    if name.is_empty() { one_line(who.email) } else { name }
 }
 
 /// A `mailto:` URI (RFC 6068, section 2): bytes that may not stand in its address are percent-encoded, white space and

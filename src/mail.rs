@@ -24,6 +24,7 @@ use uuid::Uuid;
 use crate::{
     clock::random_uuid,
     context::Context,
+    icalendar::one_line,
     jobs::{self, Job, Outcome},
     smtp::SendError,
     telemetry::masked,
@@ -458,23 +459,8 @@ fn mailbox((name, address): &Correspondent) -> Option<Mailbox> {
     if address.user().contains(char::is_control) || address.domain().contains(char::is_control) {
         return None;
     }
-    let name = name.as_deref().map(|name| one_line(name).trim().to_owned()).filter(|name| !name.is_empty());
+    let name = name.as_deref().map(one_line).filter(|name| !name.is_empty());
     Some(Mailbox::new(name, address))
-}
-
-/// `text` as one line: every control character and line separator is a space.
-pub fn one_line(text: &str) -> String {
-    text.chars().map(|character| if is_break(character) { ' ' } else { character }).collect()
-}
-
-/// `text` with its lines kept, ended by `\n`, and without any other control character.
-pub fn plain_lines(text: &str) -> String {
-    let text = text.replace("\r\n", "\n").replace(['\r', '\u{2028}', '\u{2029}'], "\n").replace('\t', " ");
-    text.chars().filter(|&character| character == '\n' || !is_break(character)).collect()
-}
-
-fn is_break(character: char) -> bool {
-    character.is_control() || matches!(character, '\u{2028}' | '\u{2029}')
 }
 
 /// Writes each mail to `dir` (made when missing) to be looked at: the message `.eml`, and its parts `.txt`, `.html`
@@ -636,11 +622,6 @@ mod tests {
             let raw = composed(&Email { reply_to: Some((None, wrong.to_owned())), ..email() });
             assert!(header(&parsed(&raw), "Reply-To").is_empty(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn only_line_feeds_survive_as_control_characters_of_a_note() {
-        assert_eq!(plain_lines("a\r\nb\rc\u{2028}d\te\u{0}f\u{85}\u{1b}[1m"), "a\nb\nc\nd ef[1m");
     }
 
     #[test]

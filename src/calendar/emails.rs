@@ -6,7 +6,8 @@ use askama::Template;
 use super::store;
 use crate::{
     context::Context,
-    mail::{Email, Queued, one_line},
+    icalendar::one_line,
+    mail::{Email, Queued},
 };
 
 /// Where people see, and end, what has access to their Google account.

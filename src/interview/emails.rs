@@ -13,8 +13,8 @@ use super::{
 use crate::{
     config::Settings,
     context::Context,
-    icalendar::{self, Invitation, Method},
-    mail::{Correspondent, Email, Queued, one_line, plain_lines},
+    icalendar::{self, Invitation, Method, one_line, plain_lines},
+    mail::{Correspondent, Email, Queued},
     secret::PlainToken,
     zone::Zone,
 };

@@ -114,7 +114,7 @@ async fn hostile_texts_change_neither_headers_nor_html_nor_calendar() {
     let changes = json!({"job_id": null, "job_title": title, "notes": note});
     assert_eq!(app.user(OTTO).schedule_otherwise(phone_body(changes)).await.status, 201);
     for mail in app.mails(2).await {
-        assert_eq!(mail.subject(), "Interview Scheduled: Cook  Bcc: evil@x.test <b>\"Größe\"</b>");
+        assert_eq!(mail.subject(), "Interview Scheduled: Cook Bcc: evil@x.test <b>\"Größe\"</b>");
         assert_eq!((mail.header("Bcc"), mail.envelope_to.len()), (None, 1));
         assert!(!mail.html().contains("<script>") && !mail.html().contains("<img src=x>"));
         let calendar = mail.calendar().unwrap().text;
