@@ -3,7 +3,7 @@
 //! Hides the API's client, its retries, the pending Meet link, and what a lost answer may have left behind. Promises:
 //! repeating an insert never makes a second event; all calls of one [`Calendar`] end within its budget.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{iter, sync::LazyLock, time::Duration};
 
 use anyhow::anyhow;
 use axum::http::StatusCode;
@@ -22,7 +22,11 @@ use tokio::time::Instant;
 use url::Url;
 use uuid::Uuid;
 
-use super::{CalendarError, Created, Deleted, Event, Setback, oauth, retrying, store};
+use super::{
+    CalendarError, Created, Event, oauth,
+    retry::{Setback, WAITS, retrying},
+    store,
+};
 use crate::{clock::random_uuid, context::Context};
 
 /// How often a Meet link that is still being made is asked for, and how long we wait before each time.
@@ -36,12 +40,29 @@ const MEET_WAITS: [Duration; 5] = [
 
 type Connector = HttpsConnector<HttpConnector>;
 
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
 /// One pool of connections for everybody: the token is the call's, not the connection's.
+///
+/// HTTP/1.1 alone: an attempt that is dropped closes its connection, so the next one does not meet the same dead one, as
+/// it would in HTTP/2 after a firewall has forgotten it.
 static CONNECTIONS: LazyLock<Result<Client<Connector, common::Body>, String>> = LazyLock::new(|| {
     let tls = HttpsConnectorBuilder::new().with_native_roots().map_err(|error| error.to_string())?;
-    let connector = tls.https_or_http().enable_http1().enable_http2().build();
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(CONNECT_WITHIN));
+    let connector = tls.https_or_http().enable_http1().wrap_connector(tcp);
     Ok(Client::builder(TokioExecutor::new()).build(connector))
 });
+
+/// What a deletion found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deleted {
+    /// The event was there or had been deleted before.
+    Gone,
+    /// Google knows no such event (404): perhaps not yet.
+    NeverThere,
+}
 
 /// A person's calendar for the length of one request.
 pub struct Calendar<'a> {
@@ -97,20 +118,25 @@ impl<'a> Calendar<'a> {
                     spare_ids -= 1;
                     tracing::info!(%intent, "an event was deleted while it was made; making another");
                     let id = random_uuid().simple().to_string();
-                    if !store::rename_intent(&self.ctx.db, intent, &id).await? {
-                        return Err(anyhow!("the intent was given up before its event was made").into());
-                    }
+                    self.note(intent, &id).await?;
                     wanted.conference_data = Some(meet_request(random_uuid()));
                     wanted.id = Some(id);
                 }
             }
         };
         let id = made.id.clone().unwrap_or_default();
+        if made.id != wanted.id
+            && let Err(error) = self.note(intent, &id).await
+        {
+            // No record leads to this event: it is deleted now or never.
+            self.delete(&id).await?;
+            return Err(error);
+        }
         for wait in MEET_WAITS {
             if !matches!(meet(&made), Meet::Pending) {
                 break;
             }
-            self.ctx.clock.sleep(wait.min(self.deadline.saturating_duration_since(Instant::now()))).await;
+            self.pause(wait).await;
             made = match self.call(Call::Get(&id)).await {
                 Ok(event) => event,
                 Err(Failure::Refused(StatusCode::NOT_FOUND | StatusCode::GONE)) => break,
@@ -139,11 +165,30 @@ impl<'a> Calendar<'a> {
             Err(Failure::Refused(StatusCode::CONFLICT)) => {}
             Err(failure) => return Err(failure.into()),
         }
-        match self.call(Call::Get(wanted.id.as_deref().unwrap_or_default())).await {
-            Ok(event) if !is_cancelled(&event) => Ok(Inserted::Made(Box::new(event))),
-            Ok(_) | Err(Failure::Refused(StatusCode::NOT_FOUND | StatusCode::GONE)) => Ok(Inserted::IdIsUsedUp),
-            Err(failure) => Err(failure.into()),
+        for wait in iter::once(Duration::ZERO).chain(WAITS) {
+            self.pause(wait).await;
+            match self.call(Call::Get(wanted.id.as_deref().unwrap_or_default())).await {
+                Ok(event) if is_cancelled(&event) => return Ok(Inserted::IdIsUsedUp),
+                Ok(event) => return Ok(Inserted::Made(Box::new(event))),
+                // Not to be seen yet: it may still appear, and the intent must go on naming it.
+                Err(Failure::Refused(StatusCode::NOT_FOUND | StatusCode::GONE)) => {}
+                Err(failure) => return Err(failure.into()),
+            }
         }
+        Err(CalendarError::Unavailable)
+    }
+
+    /// Notes in the intent which event it is about from now on.
+    async fn note(&self, intent: Uuid, event_id: &str) -> Result<(), CalendarError> {
+        match store::rename_intent(&self.ctx.db, intent, event_id).await? {
+            true => Ok(()),
+            false => Err(anyhow!("the intent was given up while its event was made").into()),
+        }
+    }
+
+    /// Waits, but not beyond the budget.
+    async fn pause(&self, wait: Duration) {
+        self.ctx.clock.sleep(wait.min(self.deadline.saturating_duration_since(Instant::now()))).await;
     }
 
     /// Deletes an event; one that is gone already is fine.
@@ -164,7 +209,7 @@ impl<'a> Calendar<'a> {
             hub.user_agent(concat!("umemployed-interviews/", env!("CARGO_PKG_VERSION")).to_owned());
             hub.base_url(format!("{}/calendar/v3/", self.ctx.settings.google_calendar_api_base));
             // One sender of invitations: our mails, or without them Google.
-            let send_updates = if self.ctx.settings.email.is_some() { "none" } else { "all" };
+            let send_updates = if self.ctx.smtp.is_some() { "none" } else { "all" };
             let answer = retrying(self.ctx, self.deadline, call.name(), || send(&hub, call, send_updates)).await;
             match answer {
                 Err(Setback::Refused { status: StatusCode::UNAUTHORIZED, .. }) if !self.refreshed => {
@@ -172,7 +217,9 @@ impl<'a> Calendar<'a> {
                     self.access = oauth::access(self.ctx, self.user_id, Some(&self.access), self.deadline).await?;
                 }
                 Err(Setback::Refused { status: StatusCode::UNAUTHORIZED, .. }) => {
-                    oauth::bury(self.ctx, self.user_id, &self.access).await?;
+                    let why = "Google refuses a fresh access token";
+                    let buried = oauth::bury(self.ctx, self.user_id, &self.access.row, why).await;
+                    buried.map_err(CalendarError::from)?;
                     return Err(CalendarError::NotConnected.into());
                 }
                 Err(Setback::Refused { status, .. }) => return Err(Failure::Refused(status)),
@@ -330,12 +377,15 @@ fn meet(event: &api::Event) -> Meet<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::{Json, Router, extract::Path, routing};
     use serde_json::json;
 
     use super::{
         super::{
             oauth::tests::granted,
-            tests::{context, world},
+            tests::{context, stand_in, world},
         },
         *,
     };
@@ -520,6 +570,40 @@ mod tests {
         assert!(matches!(create(&google, &ctx).await, Err(CalendarError::Internal(_))));
         assert_eq!(google.events().len(), 1);
         assert_eq!(calls(&google).iter().filter(|call| **call == sim::Call::Insert).count(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_conflict_with_an_event_that_is_not_shown_is_asked_about_again_and_uses_no_id_up() {
+        let (google, ctx) = world(&[]).await;
+        disturb(&google, sim::Call::Insert, 1, FaultKind::status(409));
+        assert!(matches!(create(&google, &ctx).await, Err(CalendarError::Unavailable)));
+        let get = sim::Call::Get;
+        assert_eq!(calls(&google), [sim::Call::Insert, get, get, get, get]);
+
+        disturb(&google, sim::Call::Insert, 1, FaultKind::AnswerLost);
+        disturb(&google, get, 2, FaultKind::status(404));
+        assert_eq!(create(&google, &ctx).await.expect("an event").event_id, EVENT.id);
+        assert_eq!(google.events().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_event_of_another_id_that_cannot_be_noted_is_deleted() {
+        let deleted = Arc::new(Mutex::new(Vec::new()));
+        let of_another_id = json!({"id": "another", "hangoutLink": "https://meet.google.com/x"});
+        let insert = routing::post(async || Json(of_another_id));
+        let delete = routing::delete({
+            let deleted = deleted.clone();
+            async move |Path(id): Path<String>| deleted.lock().expect("no panic").push(id)
+        });
+        let events = "/calendar/v3/calendars/primary/events";
+        let google = Router::new().route(events, insert).route(&format!("{events}/{{id}}"), delete);
+        let ctx = context(&stand_in(google).await, &[], Clock::manual(DateTime::UNIX_EPOCH));
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let access = oauth::Access::of("token");
+        let mut calendar = Calendar { ctx: &ctx, user_id: 101, access, refreshed: false, deadline };
+        // There is no database here to note it in.
+        assert!(matches!(calendar.create(Uuid::nil(), &EVENT).await, Err(CalendarError::Internal(_))));
+        assert_eq!(*deleted.lock().expect("no panic"), ["another"]);
     }
 
     #[tokio::test]

@@ -1,9 +1,10 @@
 //! Google Calendar: connecting an account, and the events that interviews need there.
 //!
 //! Hides OAuth, the sealed grants and their refresh, the API and its retries, and the undoing of what a dead request
-//! left at Google. Promises: a token is never stored or logged in clear; all calls to Google of one request end within
-//! its budget; no transaction or pooled connection waits for Google; an event whose interview was never written is
-//! deleted as soon as Google allows.
+//! left at Google. Promises: a token is never stored or logged in clear; no transaction or pooled connection waits for
+//! Google; scheduling and connecting wait for it no longer than the budget in the settings; an event whose interview was
+//! never written is deleted as soon as Google allows. A disconnection may outlast the budget: it gives requests under
+//! way that long to end, then takes up to 15 s to delete their events and 5 s to take back the grant.
 //!
 //! An **intent** is the record that makes the last one true. It is written before the first call to Google
 //! ([`record_intent`]) and removed in the transaction that writes the interview ([`take_intent`]). One that is given up
@@ -13,48 +14,38 @@
 pub mod emails;
 mod google;
 mod oauth;
+mod retry;
 mod store;
+mod undo;
 
-use std::{fmt::Display, time::Duration};
+use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use axum::{
     Json,
     extract::State,
     http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::json;
-use tokio::{task::JoinSet, time::Instant};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use self::store::Abandoned;
 use crate::{
     auth::CurrentUser,
-    clock::random_bytes,
     context::Context,
     http::{self, Error, extract::QueryParams},
     mail::{self, NewMail},
-    secret::PlainToken,
+    secret::{PlainToken, Sealer},
 };
 
-pub use self::store::{give_up, record_intent, take_intent};
-
-/// One attempt at a call to Google.
-const ATTEMPT: Duration = Duration::from_secs(8);
-
-/// Before the second, third and fourth attempt.
-const WAITS: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
-
-/// Undoing one intent.
-const UNDO_BUDGET: Duration = Duration::from_secs(15);
-
-/// After this long Google has dealt with every insert that it will ever deal with.
-const LATEST_INSERT: TimeDelta = TimeDelta::minutes(5);
+pub use self::{
+    store::{give_up, record_intent, take_intent},
+    undo::{remove_expired, undo_intents},
+};
 
 const INACTIVE: &str = "the user is not active";
 
@@ -79,8 +70,7 @@ struct Connection {
 #[utoipa::path(get, path = "/api/company/google/check-connection/", tag = "google",
     responses((status = 200, body = Connection)))]
 async fn check_connection(State(ctx): State<Context>, user: CurrentUser) -> http::Result<Json<Connection>> {
-    let sealer = ctx.settings.google.as_ref().map(|client| &client.sealer);
-    let grant = store::grant(&ctx.db, user.id, sealer).await?.map(|stored| stored.grant);
+    let grant = store::grant(&ctx.db, user.id, sealer(&ctx)).await?.map(|stored| stored.grant);
     let usable = grant.filter(|grant| grant.is_usable(ctx.clock.now()));
     Ok(Json(Connection { connected: usable.is_some(), email: usable.and_then(|grant| grant.email) }))
 }
@@ -156,7 +146,7 @@ impl<E: Into<anyhow::Error>> From<E> for NotFinished {
 
 /// Uses up the state and stores the grant that the code stands for; gives the company that its user owns.
 async fn finish(ctx: &Context, code: Option<&str>, state: Option<&str>) -> Result<Option<i32>, NotFinished> {
-    let sealer = ctx.settings.google.as_ref().map(|client| &client.sealer);
+    let sealer = sealer(ctx);
     // Before anything else: whatever comes of it, a state is used once.
     let begun = match state {
         Some(state) => store::take_state(&ctx.db, &PlainToken::from_outside(state), sealer).await?,
@@ -203,19 +193,29 @@ struct Disconnected {
 #[utoipa::path(method(post, delete), path = "/api/company/google/disconnect/", tag = "google",
     responses((status = 200, body = Disconnected)))]
 async fn disconnect(State(ctx): State<Context>, user: CurrentUser) -> http::Result<Json<Disconnected>> {
-    undo_intents_of(&ctx, user.id).await?;
-    let sealer = ctx.settings.google.as_ref().map(|client| &client.sealer);
-    let removed = store::remove_grant(&ctx.db, user.id, sealer).await?;
-    let message = match removed {
-        Some(_) => "Google Calendar disconnected successfully.",
-        None => "Google Calendar was not connected.",
+    // It runs to its end even when the client goes away: nobody could revoke a removed grant later.
+    let task = ctx.tasks.clone().spawn(async move { forget_grant(&ctx, user.id).await });
+    // A panic's own text could quote anything.
+    let message = match task.await.map_err(|_| anyhow!("a disconnection panicked"))?? {
+        true => "Google Calendar disconnected successfully.",
+        false => "Google Calendar was not connected.",
     };
-    if let Some(grant) = removed.flatten() {
-        // A task of its own: nobody could revoke it later.
-        let task = ctx.clone();
-        _ = ctx.tasks.spawn(async move { oauth::revoke(&task, &grant).await }).await;
-    }
     Ok(Json(Disconnected { success: true, message }))
+}
+
+/// Whether there was a grant.
+async fn forget_grant(ctx: &Context, user_id: i64) -> sqlx::Result<bool> {
+    undo::undo_intents_of(ctx, user_id).await?;
+    let removed = store::remove_grant(&ctx.db, user_id, sealer(ctx)).await?;
+    if let Some(Some(grant)) = &removed {
+        oauth::revoke(ctx, grant).await;
+    }
+    Ok(removed.is_some())
+}
+
+/// What opens sealed values; none where Google is not configured.
+fn sealer(ctx: &Context) -> Option<&Sealer> {
+    ctx.settings.google.as_ref().map(|client| &client.sealer)
 }
 
 /// Why there is no event.
@@ -265,15 +265,6 @@ pub struct Created {
     pub organizer: Option<String>,
 }
 
-/// What a deletion found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deleted {
-    /// The event was there or had been deleted before.
-    Gone,
-    /// Google knows no such event (404): perhaps not yet.
-    NeverThere,
-}
-
 /// Makes the event with the grant of `user_id` and waits for its Meet link; without one the event is deleted again.
 ///
 /// Repeats the call as long as it may help and the budget lasts. When the event turns out to have been made and deleted
@@ -289,24 +280,17 @@ pub async fn create_event(
     google::Calendar::open(ctx, user_id, ctx.settings.google_budget).await?.create(intent, event).await
 }
 
-/// Deletes an event with the grant of `user_id`, within `budget`.
-pub async fn delete_event(
-    ctx: &Context,
-    user_id: i64,
-    event_id: &str,
-    budget: Duration,
-) -> Result<Deleted, CalendarError> {
-    google::Calendar::open(ctx, user_id, budget).await?.delete(event_id).await
-}
-
-/// Refuses (contract §5.6, rule 11) unless the user's grant might work, as far as is known without asking Google.
+/// Refuses (contract §5.6, rule 11) unless the user's grant might work, as far as is known without asking Google. One
+/// that has ended and cannot be refreshed is removed.
 pub async fn require_grant(ctx: &Context, user_id: i64) -> http::Result<()> {
     let Some(client) = &ctx.settings.google else { return Err(not_configured()) };
-    let stored = store::grant(&ctx.db, user_id, Some(&client.sealer)).await?;
-    match stored.is_some_and(|stored| stored.grant.is_usable(ctx.clock.now())) {
-        true => Ok(()),
-        false => Err(error_answer(ctx, user_id, CalendarError::NotConnected).await),
+    if let Some(stored) = store::grant(&ctx.db, user_id, Some(&client.sealer)).await? {
+        if stored.grant.is_usable(ctx.clock.now()) {
+            return Ok(());
+        }
+        oauth::bury(ctx, user_id, &stored.text, oauth::ENDED).await?;
     }
+    Err(error_answer(ctx, user_id, CalendarError::NotConnected).await)
 }
 
 /// What to answer `user_id` (contract §9.6).
@@ -336,155 +320,13 @@ fn not_configured() -> Error {
     Error::refused(StatusCode::SERVICE_UNAVAILABLE, "Google integration is not configured")
 }
 
-/// The sweep: undoes every intent that was given up or is older than any request lives. Meant to run every few seconds;
-/// several instances share the work. What fails is tried again after 15 s, doubling to 30 min, for 90 days.
-pub async fn undo_intents(ctx: &Context) -> anyhow::Result<()> {
-    loop {
-        let due = store::abandon_due(&ctx.db, ctx.clock.now()).await?;
-        if due.is_empty() {
-            return Ok(());
-        }
-        undo_all(ctx, due).await;
-    }
-}
-
-/// Removes what nobody needs any more. Meant to run now and then.
-pub async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
-    Ok(store::remove_expired(&ctx.db, ctx.clock.now()).await?)
-}
-
-async fn undo_all(ctx: &Context, intents: Vec<Abandoned>) {
-    let mut tasks = JoinSet::new();
-    for intent in intents {
-        let ctx = ctx.clone();
-        tasks.spawn(async move { undo(&ctx, &intent).await });
-    }
-    tasks.join_all().await;
-}
-
-/// Deletes the event of an abandoned intent, then the intent.
-async fn undo(ctx: &Context, intent: &Abandoned) {
-    if let Err(fault) = try_undo(ctx, intent).await {
-        // Its claim ends by itself.
-        tracing::error!(intent = %intent.id, error = format!("{fault:#}"), "could not undo an intent");
-    }
-}
-
-async fn try_undo(ctx: &Context, intent: &Abandoned) -> anyhow::Result<()> {
-    let now = ctx.clock.now();
-    let deleted = match &intent.event_id {
-        Some(event_id) => {
-            delete_event(ctx, intent.user_id, event_id, UNDO_BUDGET.min(ctx.settings.google_budget)).await
-        }
-        None => Ok(Deleted::Gone),
-    };
-    let settled = intent.created_at + LATEST_INSERT;
-    match deleted {
-        Ok(Deleted::Gone) => store::forget_intent(&ctx.db, intent.id).await?,
-        Ok(Deleted::NeverThere) if now >= settled => store::forget_intent(&ctx.db, intent.id).await?,
-        // Google may still be at work on an insert whose answer nobody waited for: look again later.
-        Ok(Deleted::NeverThere) => store::postpone_intent(&ctx.db, intent.id, settled).await?,
-        Err(CalendarError::Internal(fault)) => return Err(fault),
-        Err(error) => {
-            let wait = TimeDelta::seconds(15 << (intent.attempts - 1).clamp(0, 7)).min(TimeDelta::minutes(30));
-            tracing::info!(intent = %intent.id, ?error, seconds = wait.num_seconds(), "an event waits to be deleted");
-            store::postpone_intent(&ctx.db, intent.id, ctx.clock.now() + wait).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Undoes all intents of a user while his grant still allows it. Those of requests under way cannot commit any more;
-/// they get the time to end, since an event of theirs may appear until then.
-async fn undo_intents_of(ctx: &Context, user_id: i64) -> sqlx::Result<()> {
-    let intents = store::abandon_all_of(&ctx.db, user_id, ctx.clock.now()).await?;
-    let deadline = Instant::now() + ctx.settings.google_budget;
-    while store::any_runs(&ctx.db, &intents, ctx.clock.now()).await? && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    undo_all(ctx, intents).await;
-    Ok(())
-}
-
-/// How an attempt at a call to Google failed.
-#[derive(Debug)]
-enum Setback {
-    /// No answer, an unreadable one, or one that asks to come back: the next attempt may succeed.
-    Passing { why: String, retry_after: Option<Duration> },
-    /// An answer that would be the same again. `reason` is Google's code for it, empty when unknown.
-    Refused { status: StatusCode, reason: String },
-}
-
-impl Setback {
-    fn passing(why: impl Display) -> Self {
-        Setback::Passing { why: why.to_string(), retry_after: None }
-    }
-
-    /// Reads an error status of Google (contract §9.6).
-    fn of(status: StatusCode, headers: &HeaderMap, reason: &str) -> Self {
-        let rate_limited = matches!(reason, "rateLimitExceeded" | "userRateLimitExceeded");
-        match status {
-            StatusCode::TOO_MANY_REQUESTS => {}
-            StatusCode::FORBIDDEN if rate_limited => {}
-            status if status.is_server_error() => {}
-            _ => return Setback::Refused { status, reason: reason.to_owned() },
-        }
-        let seconds = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        Setback::Passing { why: format!("{status} {reason}"), retry_after: seconds.map(Duration::from_secs) }
-    }
-}
-
-/// Makes a call to Google: up to four attempts, with growing waits or those that Google asks for, until `deadline`.
-/// What comes back as `Passing` was tried long enough.
-async fn retrying<T, F>(
-    ctx: &Context,
-    deadline: Instant,
-    operation: &'static str,
-    attempt: impl Fn() -> F,
-) -> Result<T, Setback>
-where
-    F: Future<Output = Result<T, Setback>>,
-{
-    let left = || deadline.saturating_duration_since(Instant::now());
-    let mut waits = WAITS.into_iter();
-    loop {
-        if left().is_zero() {
-            return Err(Setback::passing("no time left"));
-        }
-        let setback = match tokio::time::timeout(left().min(ATTEMPT), attempt()).await {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(setback)) => setback,
-            Err(_) => Setback::passing("no answer in time"),
-        };
-        let retry_after = match &setback {
-            Setback::Passing { why, retry_after } => {
-                tracing::warn!(operation, why, "a call to Google failed");
-                *retry_after
-            }
-            Setback::Refused { status, reason } => {
-                tracing::info!(operation, %status, reason, "Google refused a call");
-                return Err(setback);
-            }
-        };
-        // Between 3/4 and 5/4, so that many who failed together do not come back together.
-        let jitter = 0.75 + f64::from(random_bytes::<1>()[0]) / 512.0;
-        let Some(wait) = waits.next().map(|wait| wait.mul_f64(jitter)) else { return Err(setback) };
-        let wait = retry_after.filter(|asked| *asked < left()).unwrap_or(wait);
-        if wait >= left() {
-            return Err(setback);
-        }
-        ctx.clock.sleep(wait).await;
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{
-        net::Ipv4Addr,
-        sync::atomic::{AtomicUsize, Ordering},
-    };
+    use std::net::Ipv4Addr;
 
+    use axum::Router;
     use sqlx::postgres::PgPoolOptions;
+    use tokio::net::TcpListener;
 
     use super::*;
     use crate::{
@@ -492,6 +334,7 @@ mod tests {
         config::Settings,
         context::Parts,
         dev::google::{Options, Simulator},
+        smtp::Smtp,
     };
 
     /// A simulator and a context that speaks with it; there is no database.
@@ -509,6 +352,14 @@ mod tests {
         (google, ctx)
     }
 
+    /// The URL of a Google of one's own.
+    pub(super) async fn stand_in(google: Router) -> String {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(axum::serve(listener, google).into_future());
+        url
+    }
+
     pub(super) fn context(google: &str, changes: &[(&str, &str)], clock: Clock) -> Context {
         let urls = [
             ("GOOGLE_AUTH_URI", format!("{google}/o/oauth2/auth")),
@@ -524,6 +375,7 @@ mod tests {
             ("GOOGLE_CLIENT_SECRET", "secret"),
             ("TOKEN_ENCRYPTION_KEY", "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="),
             ("EMAIL_HOST", "mail.test"),
+            ("EMAIL_USE_TLS", "false"),
         ];
         let urls = urls.iter().map(|(name, value)| (*name, value.as_str()));
         let all: Vec<(&str, &str)> = changes.iter().copied().chain(urls).chain(fixed).collect();
@@ -531,94 +383,8 @@ mod tests {
         let settings = Settings::from_layers(|name| value(name).filter(|value| !value.is_empty())).expect("settings");
         let db = PgPoolOptions::new().acquire_timeout(Duration::from_millis(50));
         let db = db.connect_lazy("postgres://127.0.0.1:1/none").expect("a URL");
-        Context::new(Parts { settings, clock, db, http: Default::default(), smtp: None, tasks: Default::default() })
-    }
-
-    #[test]
-    fn what_may_help_is_tried_again_and_nothing_else() {
-        let passes = |status: u16, reason: &str| {
-            let status = StatusCode::from_u16(status).expect("a status");
-            matches!(Setback::of(status, &HeaderMap::new(), reason), Setback::Passing { .. })
-        };
-        for (status, reason) in [
-            (429, ""),
-            (429, "rateLimitExceeded"),
-            (500, "backendError"),
-            (503, ""),
-            (599, ""),
-            (403, "rateLimitExceeded"),
-            (403, "userRateLimitExceeded"),
-        ] {
-            assert!(passes(status, reason), "{status} {reason}");
-        }
-        for (status, reason) in [
-            (400, "badRequest"),
-            (401, "authError"),
-            (403, ""),
-            (403, "quotaExceeded"),
-            (403, "forbidden"),
-            (404, "notFound"),
-            (409, "duplicate"),
-            (410, "deleted"),
-            (412, "rateLimitExceeded"),
-            (302, ""),
-        ] {
-            assert!(!passes(status, reason), "{status} {reason}");
-        }
-    }
-
-    #[test]
-    fn retry_after_is_read_in_seconds() {
-        let asked = |value: &str| {
-            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, value.parse().expect("a header"))]);
-            match Setback::of(StatusCode::TOO_MANY_REQUESTS, &headers, "") {
-                Setback::Passing { retry_after, .. } => retry_after,
-                Setback::Refused { .. } => panic!("429 passes"),
-            }
-        };
-        assert_eq!(asked("3"), Some(Duration::from_secs(3)));
-        assert_eq!(asked("soon"), None);
-        assert_eq!(asked("-1"), None);
-    }
-
-    /// What four failing attempts with this setback come to, and how many there were.
-    async fn attempts(ctx: &Context, budget: Duration, setback: fn() -> Setback) -> (Setback, usize) {
-        let count = AtomicUsize::new(0);
-        let outcome = retrying(ctx, Instant::now() + budget, "test", || async {
-            count.fetch_add(1, Ordering::Relaxed);
-            Err::<(), _>(setback())
-        });
-        (outcome.await.expect_err("every attempt fails"), count.into_inner())
-    }
-
-    #[tokio::test]
-    async fn four_attempts_are_made_and_one_at_what_is_refused() {
-        let ctx = context("http://127.0.0.1:1", &[], Clock::manual(DateTime::UNIX_EPOCH));
-        let minute = Duration::from_secs(60);
-        assert!(matches!(attempts(&ctx, minute, || Setback::passing("x")).await, (Setback::Passing { .. }, 4)));
-        let refused = || Setback::Refused { status: StatusCode::NOT_FOUND, reason: String::new() };
-        assert!(matches!(attempts(&ctx, minute, refused).await, (Setback::Refused { .. }, 1)));
-    }
-
-    #[tokio::test]
-    async fn no_attempt_is_made_when_the_wait_for_it_outlasts_the_budget() {
-        let ctx = context("http://127.0.0.1:1", &[], Clock::manual(DateTime::UNIX_EPOCH));
-        let millis = Duration::from_millis;
-        assert_eq!(attempts(&ctx, millis(300), || Setback::passing("x")).await.1, 1);
-        assert_eq!(attempts(&ctx, Duration::ZERO, || Setback::passing("x")).await.1, 0);
-        // A Retry-After that does not fit is not waited for; the usual waits are.
-        let late = || Setback::Passing { why: String::new(), retry_after: Some(Duration::from_secs(3600)) };
-        assert_eq!(attempts(&ctx, Duration::from_secs(60), late).await.1, 4);
-    }
-
-    #[tokio::test]
-    async fn a_retry_after_that_fits_is_waited_for() {
-        let ctx = context("http://127.0.0.1:1", &[], Clock::System);
-        let begun = Instant::now();
-        let soon = || Setback::Passing { why: String::new(), retry_after: Some(Duration::from_millis(20)) };
-        assert_eq!(attempts(&ctx, Duration::from_secs(60), soon).await.1, 4);
-        let took = begun.elapsed();
-        assert!(took >= Duration::from_millis(60) && took < Duration::from_millis(500), "{took:?}");
+        let smtp = settings.email.as_ref().map(|server| Smtp::new(server).expect("no TLS to set up"));
+        Context::new(Parts { settings, clock, db, http: Default::default(), smtp, tasks: Default::default() })
     }
 
     #[test]

@@ -7,7 +7,6 @@
 use std::{pin::Pin, time::Duration};
 
 use anyhow::{Context as _, anyhow, ensure};
-use axum::http::StatusCode;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use oauth2::{
@@ -21,7 +20,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{
-    CalendarError, Setback, retrying,
+    CalendarError,
+    retry::{Setback, retrying},
     store::{self, Grant},
 };
 use crate::{
@@ -98,10 +98,10 @@ fn includes_calendar(scopes: &[String]) -> bool {
     scopes.iter().any(|scope| CALENDAR_SCOPES.contains(&scope.as_str()))
 }
 
-/// An access token, and the row it is from.
+/// An access token, and the text of the row it is from.
 pub struct Access {
     pub token: String,
-    row: String,
+    pub row: String,
 }
 
 /// The user's access token, refreshed if it has less than a minute left or is the one that Google `refused`.
@@ -117,17 +117,21 @@ pub async fn access(
     let client = ctx.settings.google.as_ref().ok_or(CalendarError::NotConfigured)?;
     let mut turn = Turn { ctx, user_id, holder: random_uuid(), held: false };
     let access = turn.access(client, refused, deadline).await;
-    if turn.held {
-        store::release(&ctx.db, user_id, turn.holder).await?;
+    if turn.held
+        && let Err(fault) = store::release(&ctx.db, user_id, turn.holder).await
+    {
+        tracing::warn!(error = %fault, "a lease was not released; it ends by itself");
     }
     access
 }
 
-/// Removes the grant that Google refused right after a refresh, unless another has taken its place.
-pub async fn bury(ctx: &Context, user_id: i64, refused: &Access) -> Result<(), CalendarError> {
-    tracing::warn!(user_id, "Google refuses a fresh access token; the grant is removed");
-    store::remove_dead_grant(&ctx.db, user_id, &refused.row).await?;
-    Ok(())
+/// Why a grant is dead that nobody need ask Google about.
+pub const ENDED: &str = "the access token has ended and there is no refresh token";
+
+/// Removes a dead grant, the row whose text is `row`; false if another has taken its place.
+pub async fn bury(ctx: &Context, user_id: i64, row: &str, why: &str) -> sqlx::Result<bool> {
+    tracing::info!(user_id, why, "a grant is removed");
+    store::remove_dead_grant(&ctx.db, user_id, row).await
 }
 
 /// One request's wish to have a fresh token, and its turn to refresh.
@@ -157,11 +161,7 @@ impl Turn<'_> {
                 return Ok(Access { token: token.to_owned(), row: stored.text });
             }
             let Some(refresh_token) = &stored.grant.refresh_token else {
-                tracing::info!(
-                    user_id,
-                    "the access token has ended and there is no refresh token; the grant is removed"
-                );
-                store::remove_dead_grant(&ctx.db, user_id, &stored.text).await?;
+                bury(ctx, user_id, &stored.text, ENDED).await?;
                 return Err(CalendarError::NotConnected);
             };
             if Instant::now() >= deadline {
@@ -190,8 +190,7 @@ impl Turn<'_> {
                     }
                 }
                 Err(Setback::Refused { reason, .. }) if reason == "invalid_grant" => {
-                    tracing::info!(user_id, "Google declares the grant dead; it is removed");
-                    if store::remove_dead_grant(&ctx.db, user_id, &stored.text).await? {
+                    if bury(ctx, user_id, &stored.text, "Google declares it dead").await? {
                         return Err(CalendarError::NotConnected);
                     }
                 }
@@ -257,14 +256,14 @@ fn token_endpoint(settings: &Settings, client: &GoogleClient) -> anyhow::Result<
         .set_token_uri(TokenUrl::new(settings.google_token_uri.clone())?))
 }
 
-/// No answer of the token endpoint that the protocol knows.
+/// No tokens from the token endpoint.
 #[derive(Debug, thiserror::Error)]
-#[error("no answer")]
-struct NoAnswer(Setback);
+#[error("no tokens")]
+struct NoTokens(Setback);
 
-impl From<reqwest::Error> for NoAnswer {
+impl From<reqwest::Error> for NoTokens {
     fn from(error: reqwest::Error) -> Self {
-        NoAnswer(Setback::passing(error.without_url()))
+        NoTokens(Setback::passing(error.without_url()))
     }
 }
 
@@ -272,17 +271,20 @@ impl From<reqwest::Error> for NoAnswer {
 struct Http(reqwest::Client);
 
 impl<'c> AsyncHttpClient<'c> for Http {
-    type Error = NoAnswer;
-    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, NoAnswer>> + Send + 'c>>;
+    type Error = NoTokens;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, NoTokens>> + Send + 'c>>;
 
     fn call(&'c self, request: HttpRequest) -> Self::Future {
         Box::pin(async move {
             let answer = self.0.execute(request.try_into()?).await?;
-            let (status, headers) = (answer.status(), answer.headers().clone());
-            if let passing @ Setback::Passing { .. } = Setback::of(status, &headers, "") {
-                return Err(NoAnswer(passing));
+            let (status, headers, body) = (answer.status(), answer.headers().clone(), answer.bytes().await?);
+            if !status.is_success() {
+                // Read here: the library tells neither the status nor a refusal in another form from a garbled answer.
+                let refusal = serde_json::from_slice::<BasicErrorResponse>(&body);
+                let reason = refusal.map(|refusal| refusal.error().to_string()).unwrap_or_default();
+                return Err(NoTokens(Setback::of(status, &headers, &reason)));
             }
-            let mut response = HttpResponse::new(answer.bytes().await?.to_vec());
+            let mut response = HttpResponse::new(body.to_vec());
             (*response.status_mut(), *response.headers_mut()) = (status, headers);
             Ok(response)
         })
@@ -290,15 +292,12 @@ impl<'c> AsyncHttpClient<'c> for Http {
 }
 
 fn read(
-    answer: Result<Tokens, RequestTokenError<NoAnswer, BasicErrorResponse>>,
+    answer: Result<Tokens, RequestTokenError<NoTokens, BasicErrorResponse>>,
     now: DateTime<Utc>,
 ) -> Result<Grant, Setback> {
     let tokens = answer.map_err(|error| match error {
-        RequestTokenError::ServerResponse(refusal) => {
-            Setback::Refused { status: StatusCode::BAD_REQUEST, reason: refusal.error().to_string() }
-        }
-        RequestTokenError::Request(NoAnswer(setback)) => setback,
-        RequestTokenError::Parse(..) | RequestTokenError::Other(_) => Setback::passing("unreadable answer"),
+        RequestTokenError::Request(NoTokens(setback)) => setback,
+        _ => Setback::passing("unreadable answer"),
     })?;
     let access_token = tokens.access_token().secret();
     if !store::is_sendable(access_token) {
@@ -333,8 +332,18 @@ fn email_of(id_token: &str) -> Option<String> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use axum::{Router, http::StatusCode};
+
     use super::{super::tests::*, *};
-    use crate::dev::google::{Behaviour, Call, Fault, FaultKind, Simulator};
+    use crate::{
+        clock::Clock,
+        dev::google::{Behaviour, Call, Fault, FaultKind, Simulator},
+    };
 
     const VERIFIER: &str = "a-verifier-of-at-least-forty-three-characters";
 
@@ -381,7 +390,7 @@ pub(super) mod tests {
     fn tokio_context(changes: &[(&str, &str)]) -> Context {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let _entered = runtime.enter();
-        context("http://127.0.0.1:1", changes, crate::clock::Clock::manual(DateTime::UNIX_EPOCH))
+        context("http://127.0.0.1:1", changes, Clock::manual(DateTime::UNIX_EPOCH))
     }
 
     #[tokio::test]
@@ -428,6 +437,31 @@ pub(super) mod tests {
         google.order(Fault { on: Call::Refresh, times: 4, kind: FaultKind::Garbage });
         let unreadable = refresh(&ctx, client, &refresh_token, soon()).await.err().expect("a setback");
         assert!(matches!(unreadable, Setback::Passing { .. }), "{unreadable:?}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_in_whatever_form_ends_a_refresh_at_once_and_a_passing_fault_does_not() {
+        for (status, body, attempts) in [
+            (400, "<html>Bad Request</html>", 1),
+            (403, "", 1),
+            (401, r#"{"error":"invalid_client"}"#, 1),
+            (429, "<html>Too Many Requests</html>", 4),
+            (503, "", 4),
+            (200, "<html>OK</html>", 4),
+        ] {
+            let count = Arc::new(AtomicUsize::new(0));
+            let counted = count.clone();
+            let google = Router::new().fallback(async move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+                (StatusCode::from_u16(status).expect("a status"), body)
+            });
+            let ctx = context(&stand_in(google).await, &[], Clock::manual(DateTime::UNIX_EPOCH));
+            let client = ctx.settings.google.as_ref().expect("configured");
+            let deadline = Instant::now() + Duration::from_secs(5);
+            let setback = refresh(&ctx, client, "1//token", deadline).await.err().expect("a setback");
+            assert_eq!(matches!(setback, Setback::Refused { .. }), attempts == 1, "{status} {body}: {setback:?}");
+            assert_eq!(count.load(Ordering::Relaxed), attempts, "{status} {body}");
+        }
     }
 
     #[test]

@@ -241,6 +241,34 @@ async fn a_revoked_grant_is_removed_and_the_recruiter_is_asked_to_connect_again(
 }
 
 #[tokio::test]
+async fn a_grant_that_ended_without_a_refresh_token_is_removed_by_scheduling_and_not_by_looking() {
+    let app = TestApp::start().await;
+    app.google.behave(Behaviour { refresh_token: false, ..Behaviour::default() });
+    let rita = app.connected(RITA).await;
+    app.advance(Duration::from_secs(3601));
+    rita.get(CHECK).await.assert(200, json!({"connected": false, "email": null}));
+    assert!(credentials(&app).await.is_some(), "looking writes nothing");
+    let answer = rita.schedule(body(json!({}))).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["needs_google_auth"]), (401, &json!(true)));
+    assert_eq!(credentials(&app).await, None);
+}
+
+#[tokio::test]
+async fn a_lease_that_cannot_be_released_does_not_cost_the_fresh_token() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    app.advance(Duration::from_secs(3600));
+    sqlx::raw_sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+         CREATE TRIGGER refuse BEFORE DELETE ON ivs_grant_lease FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    .execute(app.db())
+    .await
+    .unwrap();
+    assert_eq!(rita.schedule(body(json!({}))).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_refresh_that_fails_for_now_keeps_the_grant() {
     let app = TestApp::start().await;
     let rita = app.connected(RITA).await;
@@ -344,6 +372,25 @@ async fn disconnecting_deletes_the_row_and_revokes_the_grant() {
     app.run_jobs().await;
     app.google.order(Fault { on: Call::Revoke, times: 1, kind: FaultKind::status(500) });
     disconnect(Method::POST).await.assert(200, done);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_does_not_stop_a_disconnection() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    let called = |call| app.google.requests().iter().any(|seen| seen.call == call).then_some(());
+    // A disconnection waits for a booking under way.
+    app.google.order(Fault { on: Call::Insert, times: 1, kind: FaultKind::Delay { millis: 600 } });
+    let leave = async {
+        until(|| called(Call::Insert)).await;
+        let request = rita.request(Method::POST, "/api/company/google/disconnect/").send();
+        assert!(tokio::time::timeout(Duration::from_millis(200), request).await.is_err());
+    };
+    let (booking, ()) = tokio::join!(rita.schedule(body(json!({}))), leave);
+    assert_eq!(booking.status, 500, "it can no longer commit");
+    until(|| called(Call::Revoke)).await;
+    assert_eq!(credentials(&app).await, None);
+    assert!(app.google.events().iter().all(|event| event["status"] == "cancelled"));
 }
 
 #[tokio::test]

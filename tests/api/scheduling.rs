@@ -577,6 +577,23 @@ async fn a_client_that_goes_away_does_not_stop_a_booking() {
 }
 
 #[tokio::test]
+async fn the_id_in_googles_answer_is_the_one_that_is_undone() {
+    use axum::{Json, Router, http::StatusCode, routing};
+    // A Google that chooses the id itself, makes no link, and will not delete.
+    let google = Router::new()
+        .route("/calendar/v3/calendars/primary/events", routing::post(async || Json(json!({"id": "another"}))))
+        .fallback(async || StatusCode::FORBIDDEN);
+    let listener = tokio::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(axum::serve(listener, google).into_future());
+    let app = TestApp::start_with(&[("GOOGLE_CALENDAR_API_BASE", &url)]).await;
+    let rita = app.connected(RITA).await;
+    rita.schedule(body(json!({}))).await.assert(502, json!({"error": UNAVAILABLE}));
+    let noted: Vec<String> = sqlx::query_scalar("SELECT event_id FROM ivs_intent").fetch_all(app.db()).await.unwrap();
+    assert_eq!(noted, ["another"]);
+}
+
+#[tokio::test]
 async fn without_google_settings_meet_interviews_are_503_and_the_others_work() {
     let app = TestApp::start_with(&[("TOKEN_ENCRYPTION_KEY", "")]).await;
     let rita = app.user(RITA);
