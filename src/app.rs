@@ -9,6 +9,7 @@ use axum::{
     http::{Method, StatusCode},
     middleware,
 };
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::{
@@ -113,6 +114,14 @@ async fn compose(ctx: &Context, mail: Queued) -> anyhow::Result<Option<Email>> {
     }
 }
 
+/// Complains when this machine's clock is not the database's: leases and intents hold between servers whose clocks agree.
+async fn compare_clocks(ctx: &Context) -> anyhow::Result<()> {
+    const TOLERATED: TimeDelta = TimeDelta::seconds(5);
+    let off = ctx.clock.now() - db::now(&ctx.db).await?;
+    anyhow::ensure!(off.abs() < TOLERATED, "this machine's clock is {} s ahead of the database's", off.num_seconds());
+    Ok(())
+}
+
 /// A pass of every sweep, one after the other; what `serve` does on its own schedule.
 pub async fn sweep(ctx: &Context) -> anyhow::Result<()> {
     calendar::undo_intents(ctx).await?;
@@ -139,6 +148,12 @@ pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken)
     beside.spawn(every(Duration::from_secs(3600), stop.clone(), ctx.clone(), |ctx| async move {
         interview::fill_instants(&ctx, Reach::All).await
     }));
+    beside.spawn(every(
+        Duration::from_secs(60),
+        stop.clone(),
+        ctx.clone(),
+        |ctx| async move { compare_clocks(&ctx).await },
+    ));
     beside.spawn(every(Duration::from_secs(600), stop.clone(), ctx.clone(), |ctx| async move {
         remove_expired(&ctx).await
     }));

@@ -215,7 +215,7 @@ impl Reader {
             google_calendar_api_base: self.base_url("GOOGLE_CALENDAR_API_BASE"),
             google_budget: Duration::from_secs(self.number("GOOGLE_BUDGET_SECONDS", 1, 20)),
             email: self.email(),
-            from_email: self.from_email(),
+            from_email: self.sender(),
             brand_name: self.required("BRAND_NAME"),
             access_token_lifetime: self.minutes("ACCESS_TOKEN_LIFETIME"),
             refresh_token_lifetime: self.minutes("REFRESH_TOKEN_LIFETIME"),
@@ -254,7 +254,7 @@ impl Reader {
         if host.contains(':') { format!("http://[{host}]:{port}") } else { format!("http://{host}:{port}") }
     }
 
-    fn from_email(&mut self) -> String {
+    fn sender(&mut self) -> String {
         let address = self.required("DEFAULT_FROM_EMAIL");
         if !address.is_empty() && address.parse::<lettre::message::Mailbox>().is_err() {
             self.fault("DEFAULT_FROM_EMAIL", "is not an e-mail address");

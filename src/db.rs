@@ -11,6 +11,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use anyhow::{Context as _, bail};
+use chrono::{DateTime, Utc};
 use sqlx::{
     AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, SqlSafeStr as _,
     migrate::{Migration, MigrationType, Migrator},
@@ -40,6 +41,11 @@ pub async fn connect(database_url: &str, max_connections: u32) -> anyhow::Result
         .connect_with(options)
         .await
         .context("cannot connect to the database")
+}
+
+/// What time it is for the database.
+pub async fn now(pool: &PgPool) -> sqlx::Result<DateTime<Utc>> {
+    sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(pool).await
 }
 
 /// Whether the database answers and has our newest migration.

@@ -77,7 +77,7 @@ impl Invitation<'_> {
         let given = |text: Option<&str>| text.map(one_line).filter(|text| !text.is_empty());
         let (title, link) = (one_line(self.job_title), given(self.meeting_link));
         let recruiter = self.recruiter.map_or("Unknown".to_owned(), |person| display_name(&person));
-        let note = self.note.map(|note| plain_lines(note)).filter(|note| !note.is_empty());
+        let note = self.note.map(plain_lines).filter(|note| !note.is_empty());
 
         let mut about = vec![
             format!("Position: {title}"),

@@ -16,7 +16,6 @@ use uuid::Uuid;
 use crate::support::*;
 
 const ID: &str = "0123456789abcdef0123456789abcdef";
-const BUDGET: Duration = Duration::from_secs(5);
 
 /// Records an intent for an event of this id.
 async fn intend(app: &TestApp, event_id: &str) -> Uuid {
@@ -73,8 +72,11 @@ fn live(app: &TestApp) -> Vec<Value> {
 async fn a_deleted_event_is_made_under_another_id_that_the_intent_notes_first() {
     let app = TestApp::start().await;
     app.connected(RITA).await;
-    create(&app).await.unwrap();
-    calendar::delete_event(&app.ctx, RITA, ID, BUDGET).await.unwrap();
+    let first = intend(&app, ID).await;
+    make(&app, first).await.unwrap();
+    give_up(&app, first).await;
+    app.sweep().await;
+    assert!(live(&app).is_empty());
 
     let intent = intend(&app, ID).await;
     let created = make(&app, intent).await.unwrap();

@@ -83,7 +83,7 @@ async fn prepare(cluster: &Cluster, template: &str) {
     let stale: Vec<String> = sqlx::query_scalar(
         "SELECT datname::text FROM pg_database,
              LATERAL (SELECT (pg_stat_file('base/' || oid || '/PG_VERSION', true)).modification AS made) AS file
-         WHERE made < pg_postmaster_start_time()
+         WHERE made < date_trunc('second', pg_postmaster_start_time())
            AND (datname LIKE 'test\\_%' OR datname LIKE 'template\\_%' AND made < now() - interval '1 day')
            AND datname <> $1",
     )
