@@ -102,7 +102,8 @@ impl Cluster {
     /// not wait.
     pub async fn stop(self) -> anyhow::Result<()> {
         tokio::task::spawn_blocking(move || {
-            drop(self.in_use);
+            // Not by closing: a program being started by another thread may have a copy of the file for a moment.
+            self.in_use.unlock()?;
             let in_use = open(&self.dir.join("in-use"))?;
             match in_use.try_lock() {
                 Ok(()) => stop_server(&self.dir),
