@@ -10,8 +10,8 @@ use std::{io::IsTerminal, panic::PanicHookInfo};
 use anyhow::Context;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{
-    EnvFilter, Layer,
-    filter::{FilterExt, filter_fn},
+    EnvFilter,
+    filter::filter_fn,
     fmt::{self, MakeWriter},
     layer::SubscriberExt,
     util::SubscriberInitExt,
@@ -34,7 +34,9 @@ where
 {
     let asked = EnvFilter::try_new(log_filter).context("LOG_FILTER is not a filter such as info,interviews=debug")?;
     let lines = fmt::layer().compact().with_ansi(ansi).with_writer(writer);
-    Ok(tracing_subscriber::registry().with(lines.with_filter(asked.and(filter_fn(is_safe)))))
+    // Filters of the whole, not of the layer: after a mere question, such as sqlx asks about each statement, a layer's
+    // own filter swallows the next event of that thread.
+    Ok(tracing_subscriber::registry().with(asked).with(filter_fn(is_safe)).with(lines))
 }
 
 fn is_safe(metadata: &Metadata<'_>) -> bool {
@@ -118,6 +120,19 @@ pub(crate) mod tests {
         assert_eq!(written("info,interviews=debug", act).lines().count(), 2);
         assert_eq!(written("info", act).lines().count(), 1);
         assert_eq!(written("warn", act), "");
+    }
+
+    #[test]
+    fn an_event_is_heard_after_a_dependency_asked_whether_it_would_be() {
+        let text = written("info", || {
+            for number in 0..3 {
+                assert!(!tracing::enabled!(target: "sqlx::query", Level::DEBUG));
+                let _span = tracing::error_span!("request", number).entered();
+                assert!(!tracing::enabled!(target: "sqlx::query", Level::DEBUG));
+                tracing::info!("answered");
+            }
+        });
+        assert!((0..3).all(|number| text.contains(&format!("answered number={number}"))), "{text}");
     }
 
     #[test]

@@ -57,9 +57,8 @@ pub async fn run() -> anyhow::Result<()> {
         Some(dir) => std::path::absolute(dir)?,
         None => postgres::default_data_dir(folder("XDG_DATA_HOME").as_deref(), folder("HOME").as_deref())?,
     };
-    fs::create_dir_all(&dir).with_context(|| {
-        format!("cannot write {}: set DEV_DATA_DIR to a folder that can be written", dir.display())
-    })?;
+    fs::create_dir_all(&dir)
+        .with_context(|| format!("cannot write {}: set DEV_DATA_DIR to a folder that can be written", dir.display()))?;
     if is_set("DATABASE_URL") {
         return run_on(None, &dir, ports, stop).await;
     }

@@ -551,6 +551,8 @@ mod tests {
         let installed = || [17, 15].map(|major| Server { bin: PathBuf::new(), major }).into_iter();
         let chosen = |wanted| Server::choose(installed(), wanted, Path::new("data")).map(|server| server.major);
         assert_eq!((chosen(None).expect("17"), chosen(Some(15)).expect("15")), (17, 15));
-        assert!(chosen(Some(16)).expect_err("there is no 16").to_string().starts_with("data was made by PostgreSQL 16"));
+        assert!(
+            chosen(Some(16)).expect_err("there is no 16").to_string().starts_with("data was made by PostgreSQL 16")
+        );
     }
 }

@@ -225,7 +225,8 @@ async fn an_installation_without_django_is_migrated_gets_its_people_and_schedule
     assert_eq!((status.as_u16(), &candidate["role"]), (200, &json!("job_seeker")));
     let (status, recruiter) = login("rosa@x.test", "a pass phrase").await.unwrap();
     assert_eq!((status.as_u16(), &recruiter["role"]), (200, &json!("recruiter")));
-    let body = json!({"candidate_id": 2, "job_id": 1, "date": "2030-01-16", "time": "10:00", "interview_type": "phone"});
+    let body =
+        json!({"candidate_id": 2, "job_id": 1, "date": "2030-01-16", "time": "10:00", "interview_type": "phone"});
     let token = recruiter["access_token"].as_str();
     let (status, answer) =
         call(world.port, Method::POST, "/api/company/create-interview/", token, Some(body)).await.unwrap();
@@ -388,9 +389,10 @@ async fn development_mode_does_the_main_job_as_printed_and_keeps_it_through_ever
         let listed: Vec<Value> = serde_json::from_str(&paste(&[login, list])[1]).unwrap();
         assert_eq!(listed[0]["id"], made[0]["id"]);
     };
-    let (server, [login, .., list]) = dev.start().await;
+    let (mut server, [login, .., list]) = dev.start().await;
     still_there(&login, &list);
     server.signal("KILL");
+    server.ended().await;
     let (mut server, [login, .., list]) = dev.start().await;
     still_there(&login, &list);
     server.signal("TERM");

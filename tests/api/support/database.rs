@@ -79,11 +79,12 @@ async fn prepare(cluster: &Cluster, template: &str) {
     let mut conn = PgConnection::connect(&cluster.url("postgres")).await.unwrap();
     sqlx::query("SELECT pg_advisory_lock(1)").execute(&mut conn).await.unwrap();
 
-    // Whoever made a test's database before this server started is dead. Templates may be another checkout's.
+    // Whoever made a test's database before this server started is dead; times of files are in whole seconds.
+    // Templates may be another checkout's.
     let stale: Vec<String> = sqlx::query_scalar(
         "SELECT datname::text FROM pg_database,
              LATERAL (SELECT (pg_stat_file('base/' || oid || '/PG_VERSION', true)).modification AS made) AS file
-         WHERE made < pg_postmaster_start_time()
+         WHERE made < date_trunc('second', pg_postmaster_start_time())
            AND (datname LIKE 'test\\_%' OR datname LIKE 'template\\_%' AND made < now() - interval '1 day')
            AND datname <> $1",
     )

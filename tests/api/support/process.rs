@@ -242,8 +242,8 @@ pub async fn call(
 pub fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
-        let block = (std::process::id() * 8) as u16 % 16_000 + NEXT.fetch_add(8, Ordering::Relaxed) % 4_000;
-        let first = 10_000 + block;
+        let block = std::process::id() % 500 * 32 + u32::from(NEXT.fetch_add(8, Ordering::Relaxed));
+        let first = 10_000 + (block % 16_000) as u16;
         if (first..first + count).all(is_free) {
             return first;
         }
