@@ -21,6 +21,9 @@ use sqlx::{
 /// The schema of the job queue.
 pub const JOBS_SCHEMA: &str = "ivs_jobs";
 
+/// How long to wait for a connection.
+const ACQUIRE: Duration = Duration::from_secs(5);
+
 /// Opens a pool of at most `max_connections` to `database_url` (`postgres://…`) and checks that the server answers.
 ///
 /// Waiting for a free connection ends after 5 s, a statement after 30 s, waiting for a lock after 10 s, and a
@@ -35,12 +38,13 @@ pub async fn connect(database_url: &str, max_connections: u32) -> anyhow::Result
             ("lock_timeout", "10s"),
             ("idle_in_transaction_session_timeout", "60s"),
         ]);
-    PgPoolOptions::new()
-        .max_connections(max_connections)
-        .acquire_timeout(Duration::from_secs(5))
-        .connect_with(options)
-        .await
-        .context("cannot connect to the database")
+    // Not by the pool, which asks again until its time is up, and then does not say why.
+    match tokio::time::timeout(ACQUIRE, PgConnection::connect_with(&options)).await {
+        Ok(Ok(connection)) => connection.close().await?,
+        Ok(Err(error)) => bail!("cannot connect to the database: {error}"),
+        Err(_) => bail!("cannot connect to the database: no answer within {ACQUIRE:?}"),
+    }
+    Ok(PgPoolOptions::new().max_connections(max_connections).acquire_timeout(ACQUIRE).connect_lazy_with(options))
 }
 
 /// What time it is for the database.

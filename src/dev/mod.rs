@@ -15,7 +15,7 @@ use std::{
     io::{ErrorKind, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::fs::OpenOptionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
@@ -52,23 +52,36 @@ struct Ports {
 pub async fn run() -> anyhow::Result<()> {
     let stop = app::stop_signal()?;
     let ports = Ports::bind()?;
-    let home = |name: &str| environment(name).map(std::path::PathBuf::from);
-    let dir = postgres::default_data_dir(home("XDG_DATA_HOME").as_deref(), home("HOME").as_deref())?;
-    fs::create_dir_all(&dir).with_context(|| {
-        format!("cannot write {}: set XDG_DATA_HOME to a folder that can be written", dir.display())
-    })?;
+    let folder = |name: &str| environment(name).map(PathBuf::from);
+    let dir = match folder("DEV_DATA_DIR") {
+        Some(dir) => std::path::absolute(dir)?,
+        None => postgres::default_data_dir(folder("XDG_DATA_HOME").as_deref(), folder("HOME").as_deref())?,
+    };
+    fs::create_dir_all(&dir)
+        .with_context(|| format!("cannot write {}: set DEV_DATA_DIR to a folder that can be written", dir.display()))?;
+    if is_set("DATABASE_URL") {
+        return run_on(None, &dir, ports, stop).await;
+    }
     let cluster = Cluster::start(&dir.join("postgres"), Durability::Durable, &std::env::current_exe()?, say).await?;
-    let outcome = run_on(&cluster, &dir, ports, stop).await;
+    let outcome = run_on(Some(&cluster), &dir, ports, stop).await;
     say("Stopping PostgreSQL.");
     cluster.stop().await?;
     outcome
 }
 
-async fn run_on(cluster: &Cluster, dir: &Path, ports: Ports, stop: CancellationToken) -> anyhow::Result<()> {
-    cluster.create_database(DATABASE).await?;
-    let defaults = defaults(cluster, dir, &ports)?;
-    let settings = Settings::over_stand_ins(&defaults, environment)?;
-    telemetry::init(&environment("LOG_FILTER").unwrap_or_else(|| "warn".to_owned()))?;
+/// Whether the environment has this setting, itself or as a file.
+fn is_set(name: &str) -> bool {
+    [name, &format!("{name}_FILE")].into_iter().any(|name| environment(name).is_some())
+}
+
+async fn run_on(cluster: Option<&Cluster>, dir: &Path, ports: Ports, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut stand_ins = stand_ins(dir, &ports)?;
+    if let Some(cluster) = cluster {
+        cluster.create_database(DATABASE).await?;
+        stand_ins.insert("DATABASE_URL", cluster.url(DATABASE));
+    }
+    let settings = Settings::over_stand_ins(&stand_ins, environment)?;
+    telemetry::init(&settings.log_filter)?;
     let pool = db::connect(settings.database_url.expose_secret(), settings.database_max_connections).await?;
     db::migrate(&pool).await?;
     seed::demo(&pool, &Clock::System, say).await?;
@@ -76,7 +89,7 @@ async fn run_on(cluster: &Cluster, dir: &Path, ports: Ports, stop: CancellationT
     let options = google::Options {
         clock: Clock::System,
         client_id: CLIENT_ID.to_owned(),
-        client_secret: defaults["GOOGLE_CLIENT_SECRET"].clone(),
+        client_secret: stand_ins["GOOGLE_CLIENT_SECRET"].clone(),
         state_file: Some(dir.join("google.json")),
         accounts: GOOGLE_ACCOUNTS.map(str::to_owned).to_vec(),
     };
@@ -89,11 +102,10 @@ async fn run_on(cluster: &Cluster, dir: &Path, ports: Ports, stop: CancellationT
 }
 
 /// What is used where the environment sets nothing.
-fn defaults(cluster: &Cluster, dir: &Path, ports: &Ports) -> anyhow::Result<HashMap<&'static str, String>> {
+fn stand_ins(dir: &Path, ports: &Ports) -> anyhow::Result<HashMap<&'static str, String>> {
     let [google, mailbox] = [&ports.google, &ports.mailbox].map(|listener| listener.local_addr());
     let (google, mailbox) = (format!("http://{}", google?), format!("http://{}", mailbox?));
     Ok(HashMap::from([
-        ("DATABASE_URL", cluster.url(DATABASE)),
         ("SECRET_KEY", kept_secret(&dir.join("secret-key"))?),
         ("TOKEN_ENCRYPTION_KEY", kept_secret(&dir.join("token-encryption-key"))?),
         ("GOOGLE_CLIENT_ID", CLIENT_ID.to_owned()),
@@ -105,6 +117,7 @@ fn defaults(cluster: &Cluster, dir: &Path, ports: &Ports) -> anyhow::Result<Hash
         ("EMAIL_HOST", Ipv4Addr::LOCALHOST.to_string()),
         ("EMAIL_PORT", ports.smtp.local_addr()?.port().to_string()),
         ("EMAIL_USE_TLS", "false".to_owned()),
+        ("LOG_FILTER", "warn".to_owned()),
         // There is no SPA here; the mailbox shows where it would be.
         ("FRONTEND_URL", mailbox),
     ]))

@@ -319,7 +319,11 @@ impl Server {
             }
         }
         installed.sort_by_key(|server| std::cmp::Reverse(server.major));
-        let mut candidates = on_path.and_then(Server::at).into_iter().chain(installed).peekable();
+        Server::choose(on_path.and_then(Server::at).into_iter().chain(installed), wanted, data)
+    }
+
+    fn choose(found: impl Iterator<Item = Server>, wanted: Option<u32>, data: &Path) -> anyhow::Result<Self> {
+        let mut candidates = found.peekable();
         let Some(first) = candidates.peek() else {
             bail!(
                 "no PostgreSQL server is installed: install one (Debian, Ubuntu: apt-get install postgresql; \
@@ -527,4 +531,29 @@ fn fault(said: &str) -> &str {
 /// Collects a child when it ends, so that no zombie holds its process id.
 fn reap(mut child: Child) {
     thread::spawn(move || child.wait());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_without_an_installed_server_says_what_to_install() {
+        let error = Server::choose(std::iter::empty(), None, Path::new("data")).err().expect("none to choose");
+        assert_eq!(
+            error.to_string(),
+            "no PostgreSQL server is installed: install one (Debian, Ubuntu: apt-get install postgresql; macOS: brew \
+             install postgresql), or set DATABASE_URL to a PostgreSQL server"
+        );
+    }
+
+    #[test]
+    fn the_first_server_is_taken_unless_the_data_want_another_version() {
+        let installed = || [17, 15].map(|major| Server { bin: PathBuf::new(), major }).into_iter();
+        let chosen = |wanted| Server::choose(installed(), wanted, Path::new("data")).map(|server| server.major);
+        assert_eq!((chosen(None).expect("17"), chosen(Some(15)).expect("15")), (17, 15));
+        assert!(
+            chosen(Some(16)).expect_err("there is no 16").to_string().starts_with("data was made by PostgreSQL 16")
+        );
+    }
 }

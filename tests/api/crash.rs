@@ -4,155 +4,21 @@
 //! After the restart all three sides agree. The time that must pass (45 s until an intent is undone, 30 s until the
 //! queue takes a mail over) is taken off the rows instead of being waited for.
 
-use std::{
-    net::Ipv4Addr,
-    process::{Child, Command, Stdio},
+use interviews::dev::{
+    google::{Call, Fault, FaultKind},
+    mailbox::{self, Step},
 };
-
-use interviews::{
-    clock::Clock,
-    dev::{
-        google::{self, Call, Fault, FaultKind, Simulator},
-        mailbox::{self, Mailbox, Step},
-    },
-};
-use reqwest::{Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 
-use crate::support::{self, *};
-
-/// Everything around the server, which outlives its processes.
-struct World {
-    database: database::TestDatabase,
-    google: Simulator,
-    mailbox: Mailbox,
-    port: u16,
-}
-
-/// A running `interviews serve`.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        _ = self.0.kill();
-        _ = self.0.wait();
-    }
-}
+use crate::support::{
+    process::{Server, World},
+    *,
+};
 
 impl World {
-    async fn new() -> World {
-        let database = database::fresh().await;
-        sqlx::raw_sql(include_str!("support/fixture.sql")).execute(&database.pool).await.unwrap();
-        let here = (Ipv4Addr::LOCALHOST, 0).into();
-        let options = google::Options {
-            clock: Clock::System,
-            client_id: "client".into(),
-            client_secret: "client-secret-of-the-tests".into(),
-            state_file: None,
-            accounts: vec!["rita@gmail.test".into()],
-        };
-        let google = Simulator::start(here, options).await.unwrap();
-        let mailbox = Mailbox::start(here, here, None).await.unwrap();
-        let port = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        World { database, google, mailbox, port }
-    }
-
-    /// Starts the server and waits until it is ready.
-    async fn serve(&self) -> Server {
-        let google = self.google.url();
-        let child = Command::new(database::PROGRAM)
-            .arg("serve")
-            .env_clear()
-            .envs([
-                ("DATABASE_URL", self.database.url.clone()),
-                ("SECRET_KEY", SECRET_KEY.into()),
-                ("PORT", self.port.to_string()),
-                ("GOOGLE_CLIENT_ID", "client".into()),
-                ("GOOGLE_CLIENT_SECRET", "client-secret-of-the-tests".into()),
-                ("TOKEN_ENCRYPTION_KEY", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".into()),
-                ("GOOGLE_AUTH_URI", format!("{google}/o/oauth2/auth")),
-                ("GOOGLE_TOKEN_URI", format!("{google}/token")),
-                ("GOOGLE_REVOKE_URI", format!("{google}/revoke")),
-                ("GOOGLE_CALENDAR_API_BASE", google.into()),
-                ("EMAIL_HOST", "127.0.0.1".into()),
-                ("EMAIL_PORT", self.mailbox.smtp_address().port().to_string()),
-                ("EMAIL_USE_TLS", "false".into()),
-            ])
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let server = Server(child);
-        until_async(async || self.call(Method::GET, "/readyz", None).await.is_some_and(|answer| answer.0 == 200)).await;
-        server
-    }
-
-    /// A call of Rita's; `None` when the server does not answer.
-    async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Option<(StatusCode, Value)> {
-        let mut request = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .unwrap()
-            .request(method, format!("http://127.0.0.1:{}{path}", self.port))
-            .bearer_auth(support::access_token(Clock::System.now(), RITA))
-            .header("idempotency-key", "the one booking");
-        if let Some(body) = body {
-            request = request.json(&body);
-        }
-        let response = request.send().await.ok()?;
-        Some((response.status(), response.json().await.unwrap_or(Value::Null)))
-    }
-
-    async fn schedule(&self) -> Option<(StatusCode, Value)> {
-        self.call(Method::POST, "/api/company/google/create-interview/", Some(body(json!({})))).await
-    }
-
-    async fn connect(&self) {
-        let (_, urls) = self.call(Method::GET, "/api/company/google/auth-url/", None).await.unwrap();
-        let back = self.google.allow(urls["authorization_url"].as_str().unwrap()).unwrap();
-        reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .unwrap()
-            .get(back)
-            .send()
-            .await
-            .unwrap();
-        until(|| (self.mailbox.mails().len() == 1).then_some(())).await;
-        self.mailbox.clear();
-    }
-
-    async fn count(&self, what: &'static str) -> i64 {
-        sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {what}")))
-            .fetch_one(&self.database.pool)
-            .await
-            .unwrap()
-    }
-
-    fn live_events(&self) -> usize {
-        self.google.events().iter().filter(|event| event["status"] != "cancelled").count()
-    }
-
     fn hold(&self, on: Call, kind: FaultKind) {
         self.google.order(Fault { on, times: 1, kind });
-    }
-
-    async fn until_called(&self, call: Call, times: usize) {
-        until(|| (self.google.requests().iter().filter(|seen| seen.call == call).count() >= times).then_some(())).await
-    }
-
-    /// As if a minute had passed since the kill.
-    async fn let_a_minute_pass(&self) {
-        sqlx::raw_sql(
-            "UPDATE ivs_intent SET created_at = created_at - interval '60 s', next_attempt_at = NULL;
-             UPDATE ivs_idempotency_key SET created_at = created_at - interval '60 s';
-             UPDATE ivs_mail SET leased_until = leased_until - interval '60 s';
-             UPDATE ivs_jobs._private_jobs SET run_at = run_at - interval '60 s'",
-        )
-        .execute(&self.database.pool)
-        .await
-        .unwrap();
     }
 
     /// Schedules, kills the server once `reached` says so, and checks that the client got no answer.

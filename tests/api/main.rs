@@ -15,6 +15,8 @@ mod framework;
 mod google;
 mod mails;
 mod portal;
+mod process;
 mod reading;
 mod scheduling;
+mod secrecy;
 mod support;

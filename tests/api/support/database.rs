@@ -79,7 +79,8 @@ async fn prepare(cluster: &Cluster, template: &str) {
     let mut conn = PgConnection::connect(&cluster.url("postgres")).await.unwrap();
     sqlx::query("SELECT pg_advisory_lock(1)").execute(&mut conn).await.unwrap();
 
-    // Whoever made a test's database before this server started is dead. Templates may be another checkout's.
+    // Whoever made a test's database before this server started is dead; times of files are in whole seconds.
+    // Templates may be another checkout's.
     let stale: Vec<String> = sqlx::query_scalar(
         "SELECT datname::text FROM pg_database,
              LATERAL (SELECT (pg_stat_file('base/' || oid || '/PG_VERSION', true)).modification AS made) AS file

@@ -2,6 +2,7 @@
 //! Google simulator and a mailbox over real TCP; and the people who use it.
 
 pub mod database;
+pub mod process;
 
 use std::{
     collections::HashMap,
