@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -94,38 +93,6 @@ async fn many_who_start_at_once_share_one_server_until_the_last_one_stops() {
     assert_eq!(scratch.server(), server);
     last.stop().await.unwrap();
     assert_eq!(scratch.server(), None);
-}
-
-/// Not a test: the process that the next test kills.
-#[tokio::test]
-#[ignore = "started and killed by another test"]
-#[allow(clippy::disallowed_methods, reason = "a word from the parent process")]
-async fn a_process_that_waits_to_be_killed() {
-    let Ok(dir) = std::env::var("CLUSTER_DIR") else { return };
-    let cluster = Cluster::start(Path::new(&dir), Durability::Fast, Path::new(PROGRAM), |_| ()).await.unwrap();
-    cluster.create_database("demo").await.unwrap();
-    execute(&cluster, "CREATE TABLE kept AS SELECT 8 AS n").await;
-    fs::write(Path::new(&dir).join("written"), "").unwrap();
-    std::future::pending::<()>().await;
-}
-
-#[tokio::test]
-async fn the_server_stops_when_its_owner_is_killed_and_starts_again_with_the_data() {
-    let scratch = Scratch::new("killed");
-    let mut owner = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "cluster::a_process_that_waits_to_be_killed"])
-        .env("CLUSTER_DIR", &scratch.0)
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    until("the owner has written", || scratch.0.join("written").exists()).await;
-    owner.kill().unwrap();
-    owner.wait().unwrap();
-    until("the server has stopped", || scratch.server().is_none()).await;
-
-    let cluster = scratch.start(Durability::Fast).await.unwrap();
-    assert_eq!(kept(&cluster).await, 8);
-    cluster.stop().await.unwrap();
 }
 
 #[tokio::test]
