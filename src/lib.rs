@@ -14,16 +14,16 @@
 //! | `clock` | time and randomness: the only callers of the system's clock and generator |
 //! | `zone` | wall time and IANA zone → instant, by the tz database in the binary; gaps and overlaps |
 //! | `icalendar` | an invitation → RFC 5545 text, behind a sanitiser |
-//! | `secret` | sealed values, hashed tokens, comparison in constant time |
+//! | `secret` | sealed values, hashed tokens |
 //! | `config` | the settings: `config/default.toml` < `CONFIG_FILE` < environment |
 //! | `telemetry` | the log, and what never gets into it |
 //!
 //! | floor | |
 //! |---|---|
-//! | `db` | the pool; migrations that adopt Django's database or create one; constraints as client errors |
+//! | `db` | the pool; migrations that adopt Django's database or create one |
 //! | `smtp` | one SMTP server: what counts as refused, what is worth another try |
 //! | `context` | what every request and job works with; axum's state |
-//! | `http` | the door around all routes, typed requests, the one error type |
+//! | `http` | connections, the door around all routes, typed requests, the one error type |
 //! | `jobs` | work to be done later, for certain: a thin face of graphile_worker |
 //! | `mail` | from a queued row to an accepted mail, once |
 //!
@@ -83,6 +83,7 @@
 //!
 //! The process itself keeps nothing: all of this holds among any number of instances on one database. Leases (a mail
 //! being sent, a grant being refreshed) are rows with an end, so a dead holder blocks nobody for long.
+//! They rely on the servers' clocks agreeing within seconds: each compares its own with the database's and complains.
 //!
 //! # Decisions, with their reasons
 //!
