@@ -146,12 +146,12 @@ async fn killed_between_the_smtp_servers_acceptance_and_our_note_of_it() {
     let mut blocker = PgConnection::connect(&world.database.url).await.unwrap();
     let reached = async {
         world.until_mails_hang().await;
-        // The note touches the interview too: it has to wait.
+        // The notes touch the interview too: they have to wait.
         let mut tx = blocker.begin().await.unwrap();
         sqlx::query("SELECT FROM company_interview FOR UPDATE").execute(&mut *tx).await.unwrap();
         world.mailbox.release();
         until(|| (world.mailbox.mails().len() == 2).then_some(())).await;
-        until_async(async || world.count(WAITING).await > 0).await;
+        until_async(async || world.count(WAITING).await == 2).await;
         tx
     };
     let tx = world.kill_when(server, reached).await;
