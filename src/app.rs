@@ -47,6 +47,7 @@ pub fn context(settings: Settings, clock: Clock, db: PgPool) -> anyhow::Result<C
     let http = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(Duration::from_secs(5))
+        .pool_idle_timeout(Duration::from_secs(20))
         .timeout(Duration::from_secs(10))
         .build()
         .context("the HTTP client")?;

@@ -15,7 +15,7 @@ use google_calendar3::{
     hyper_rustls::{HttpsConnector, HttpsConnectorBuilder},
     hyper_util::{
         client::legacy::{Client, connect::HttpConnector},
-        rt::TokioExecutor,
+        rt::{TokioExecutor, TokioTimer},
     },
 };
 use tokio::time::Instant;
@@ -42,6 +42,9 @@ type Connector = HttpsConnector<HttpConnector>;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long an unused connection is kept: not so long that firewalls forget it.
+const IDLE: Duration = Duration::from_secs(20);
+
 /// One pool of connections for everybody: the token is the call's, not the connection's.
 ///
 /// HTTP/1.1 alone: an attempt that is dropped closes its connection, so the next one does not meet the same dead one, as
@@ -52,7 +55,9 @@ static CONNECTIONS: LazyLock<Result<Client<Connector, common::Body>, String>> = 
     tcp.enforce_http(false);
     tcp.set_connect_timeout(Some(CONNECT_WITHIN));
     let connector = tls.https_or_http().enable_http1().wrap_connector(tcp);
-    Ok(Client::builder(TokioExecutor::new()).build(connector))
+    let mut client = Client::builder(TokioExecutor::new());
+    client.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE);
+    Ok(client.build(connector))
 });
 
 /// What a deletion found.

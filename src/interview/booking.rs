@@ -168,13 +168,6 @@ fn check(user: &CurrentUser, request: &Request, facts: store::Facts) -> Result<P
     })
 }
 
-/// What a request owns while it runs.
-struct Intent {
-    id: Uuid,
-    /// Chosen once and repeated on every retry, so a lost answer cannot make a second event; `None` without Google.
-    event_id: Option<String>,
-}
-
 fn person_of(user: &CurrentUser) -> Person {
     Person {
         id: user.id,
@@ -182,6 +175,13 @@ fn person_of(user: &CurrentUser) -> Person {
         last_name: user.last_name.clone(),
         email: user.email.clone(),
     }
+}
+
+/// What a request owns while it runs.
+struct Intent {
+    id: Uuid,
+    /// Chosen once and repeated on every retry, so a lost answer cannot make a second event; `None` without Google.
+    event_id: Option<String>,
 }
 
 enum Claim {
