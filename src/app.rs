@@ -36,6 +36,7 @@ use crate::{
     mail::{self, Email, Kind, Queued},
     openapi, portal,
     smtp::Smtp,
+    zone,
 };
 
 /// How long a graceful stop waits for requests, bookings and jobs to finish.
@@ -83,10 +84,10 @@ pub fn router(ctx: Context) -> anyhow::Result<Router> {
     Ok(layers::door(inside, known, &ctx.settings.allowed_origins, |router| router.layer(authenticate)))
 }
 
-/// Whether the process serves; asks nothing else.
+/// Whether the process serves, and which time rules it has; asks nothing else.
 #[utoipa::path(get, path = "/healthz", tag = "operations", security(()), responses((status = 200)))]
 async fn healthz() -> Json<Value> {
-    Json(json!({ "status": "ok" }))
+    Json(json!({ "status": "ok", "tzdb": zone::tzdb_version() }))
 }
 
 /// Whether requests can be answered: the database is there and migrated.
@@ -110,8 +111,10 @@ pub fn run_job(ctx: Context, job: Job) -> Pin<Box<dyn Future<Output = anyhow::Re
 /// The words of a queued mail; `None` when there is no longer anything true to say.
 async fn compose(ctx: &Context, mail: Queued) -> anyhow::Result<Option<Email>> {
     match mail.kind {
-        Kind::Scheduled => interview::emails::compose(ctx, mail).await,
-        Kind::GoogleConnected => calendar::emails::compose(ctx, mail).await,
+        Kind::Scheduled | Kind::Updated | Kind::Cancelled | Kind::Reminder => {
+            interview::emails::compose(ctx, mail).await
+        }
+        Kind::GoogleConnected | Kind::GoogleDisconnected => calendar::emails::compose(ctx, mail).await,
     }
 }
 
@@ -126,7 +129,9 @@ async fn compare_clocks(ctx: &Context) -> anyhow::Result<()> {
 /// A pass of every sweep, one after the other; what `serve` does on its own schedule.
 pub async fn sweep(ctx: &Context) -> anyhow::Result<()> {
     calendar::undo_intents(ctx).await?;
+    interview::align_events(ctx).await?;
     interview::fill_instants(ctx, Reach::All).await?;
+    interview::remind(ctx).await?;
     remove_expired(ctx).await
 }
 
@@ -143,8 +148,13 @@ pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken)
     beside.spawn(every(Duration::from_secs(5), stop.clone(), ctx.clone(), |ctx| async move {
         calendar::undo_intents(&ctx).await
     }));
+    beside.spawn(every(Duration::from_secs(5), stop.clone(), ctx.clone(), |ctx| async move {
+        interview::align_events(&ctx).await
+    }));
     beside.spawn(every(Duration::from_secs(30), stop.clone(), ctx.clone(), |ctx| async move {
-        interview::fill_instants(&ctx, Reach::Ahead).await
+        // In this order: reminders go by the instants.
+        interview::fill_instants(&ctx, Reach::Ahead).await?;
+        interview::remind(&ctx).await
     }));
     beside.spawn(every(Duration::from_secs(3600), stop.clone(), ctx.clone(), |ctx| async move {
         interview::fill_instants(&ctx, Reach::All).await

@@ -73,6 +73,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (4, "interview job", include_str!("../migrations/0004_interview_job.sql")),
     (5, "interview job checked", include_str!("../migrations/0005_interview_job_checked.sql")),
     (6, "server", include_str!("../migrations/0006_server.sql")),
+    (7, "change", include_str!("../migrations/0007_change.sql")),
 ];
 
 /// Every index we add to a table of Django's, none of them unique. To change one, give it a new name.
@@ -89,6 +90,9 @@ const INDEXES: &[(&str, &str)] = &[
     ("ivs_interview_unplaced", "company_interview (id) WHERE starts_at IS NULL"),
     ("ivs_interview_starts", "company_interview (starts_at)"),
     ("ivs_interview_date", "company_interview (date)"),
+    // Who is to be reminded.
+    ("ivs_interview_remind_24h", "company_interview (starts_at) WHERE cancelled_at IS NULL AND NOT reminder_24h_sent"),
+    ("ivs_interview_remind_1h", "company_interview (starts_at) WHERE cancelled_at IS NULL AND NOT reminder_1h_sent"),
     // May this candidate be invited for this job?
     ("ivs_application_user_job", "job_application (user_id, job_id)"),
     ("ivs_shortlist_candidate_job", "job_shortlist (candidate_id, job_id)"),

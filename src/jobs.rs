@@ -48,14 +48,18 @@ pub enum Outcome {
 /// Runs one job; given by the assembly, which knows the features.
 pub type Run = fn(Context, Job) -> Pin<Box<dyn Future<Output = anyhow::Result<Outcome>> + Send>>;
 
-/// Queues `job`, to run at `run_at` or soon after, when the caller's transaction commits.
-pub async fn enqueue(db: &mut PgConnection, job: &Job, run_at: DateTime<Utc>) -> sqlx::Result<()> {
-    sqlx::query("SELECT ivs_jobs.add_job('job', payload := $1::json, run_at := $2, job_key := $3)")
-        .bind(Json(job))
-        .bind(run_at)
-        .bind(job.key())
-        .execute(db)
-        .await?;
+/// Queues `jobs`, to run at `run_at` or soon after, when the caller's transaction commits.
+pub async fn enqueue(db: &mut PgConnection, jobs: &[Job], run_at: DateTime<Utc>) -> sqlx::Result<()> {
+    let (payloads, keys): (Vec<_>, Vec<_>) = jobs.iter().map(|job| (Json(job), job.key())).unzip();
+    sqlx::query(
+        "SELECT ivs_jobs.add_job('job', payload := job.payload, run_at := $2, job_key := job.key)
+         FROM unnest($1::json[], $3::text[]) AS job (payload, key)",
+    )
+    .bind(payloads)
+    .bind(run_at)
+    .bind(keys)
+    .execute(db)
+    .await?;
     Ok(())
 }
 
@@ -118,7 +122,10 @@ pub async fn run_due(ctx: &Context, run: Run) -> anyhow::Result<usize> {
 async fn repeat(ctx: &Context, job: &Job, outcome: Outcome) -> sqlx::Result<()> {
     match outcome {
         Outcome::Done => Ok(()),
-        Outcome::Again(wait) => enqueue(&mut *ctx.db.acquire().await?, job, ctx.clock.now() + wait).await,
+        Outcome::Again(wait) => {
+            let again = std::slice::from_ref(job);
+            enqueue(&mut *ctx.db.acquire().await?, again, ctx.clock.now() + wait).await
+        }
     }
 }
 

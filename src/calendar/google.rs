@@ -23,7 +23,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
-    CalendarError, Created, Event, oauth,
+    CalendarError, Changed, Created, Event, oauth,
     retry::{Setback, WAITS, retrying},
     store,
 };
@@ -83,6 +83,7 @@ pub struct Calendar<'a> {
 enum Call<'a> {
     Insert(&'a api::Event),
     Get(&'a str),
+    Patch(&'a str, &'a api::Event),
     Delete(&'a str),
 }
 
@@ -91,6 +92,7 @@ impl Call<'_> {
         match self {
             Call::Insert(_) => "events.insert",
             Call::Get(_) => "events.get",
+            Call::Patch(..) => "events.patch",
             Call::Delete(_) => "events.delete",
         }
     }
@@ -160,6 +162,21 @@ impl<'a> Calendar<'a> {
                 self.delete(&id).await?;
                 Err(CalendarError::Unavailable)
             }
+        }
+    }
+
+    /// [`super::change_event`].
+    pub async fn change(&mut self, intent: Uuid, event_id: &str, event: &Event<'_>) -> Result<Changed, CalendarError> {
+        match self.call(Call::Patch(event_id, &facts(event))).await {
+            Ok(event) if !is_cancelled(&event) => Ok(Changed::Kept {
+                ical_uid: event.i_cal_uid,
+                organizer: event.organizer.and_then(|organizer| organizer.email),
+            }),
+            Ok(_) | Err(Failure::Refused(StatusCode::NOT_FOUND | StatusCode::GONE)) => {
+                tracing::info!(%intent, "an event is gone; making another");
+                Ok(Changed::Made(self.create(intent, event).await?))
+            }
+            Err(failure) => Err(failure.into()),
         }
     }
 
@@ -269,6 +286,11 @@ async fn send(hub: &CalendarHub<Connector>, call: Call<'_>, send_updates: &str) 
         Call::Get(id) => {
             events.get("primary", &segment(id)).delegate(&mut refusal).doit().await.map(|(_, event)| event)
         }
+        Call::Patch(id, event) => {
+            let patch = events.patch(event.clone(), "primary", &segment(id));
+            let patch = patch.conference_data_version(1).send_updates(send_updates);
+            patch.delegate(&mut refusal).doit().await.map(|(_, event)| event)
+        }
         Call::Delete(id) => {
             let delete = events.delete("primary", &segment(id)).send_updates(send_updates);
             delete.delegate(&mut refusal).doit().await.map(|_| api::Event::default())
@@ -303,24 +325,32 @@ fn segment(id: &str) -> String {
     url.path()[1..].to_owned()
 }
 
+/// A whole new event.
 fn body(event: &Event<'_>) -> api::Event {
-    let at = |instant: DateTime<Utc>| {
-        Some(EventDateTime { date_time: Some(instant), time_zone: Some(event.zone.to_owned()), ..Default::default() })
-    };
     let attendee = |email: &str| api::EventAttendee { email: Some(email.to_owned()), ..Default::default() };
     let reminder = |method: &str, minutes| EventReminder { method: Some(method.to_owned()), minutes: Some(minutes) };
     api::Event {
         id: Some(event.id.to_owned()),
-        summary: Some(format!("Interview: {}", event.job_title)),
-        description: Some(description(event)),
-        start: at(event.start),
-        end: at(event.end),
         attendees: Some(event.attendees.iter().map(|email| attendee(email)).collect()),
         conference_data: Some(meet_request(event.request_id)),
         reminders: Some(EventReminders {
             use_default: Some(false),
             overrides: Some(vec![reminder("email", 24 * 60), reminder("popup", 10)]),
         }),
+        ..facts(event)
+    }
+}
+
+/// What a change of the interview changes.
+fn facts(event: &Event<'_>) -> api::Event {
+    let at = |instant: DateTime<Utc>| {
+        Some(EventDateTime { date_time: Some(instant), time_zone: Some(event.zone.to_owned()), ..Default::default() })
+    };
+    api::Event {
+        summary: Some(format!("Interview: {}", event.job_title)),
+        description: Some(description(event)),
+        start: at(event.start),
+        end: at(event.end),
         ..Default::default()
     }
 }

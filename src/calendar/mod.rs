@@ -43,8 +43,8 @@ use crate::{
 };
 
 pub use self::{
-    store::{give_up, record_intent, take_intent},
-    undo::{remove_expired, undo_intents},
+    store::{discard_event, give_up, record_intent, take_intent},
+    undo::{remove_expired, undo_intents, undo_now},
 };
 
 const INACTIVE: &str = "the user is not active";
@@ -63,7 +63,11 @@ pub fn routes() -> OpenApiRouter<Context> {
 struct Connection {
     connected: bool,
     /// The connected Google account, null when unknown.
+    #[schema(required)]
     email: Option<String>,
+    /// True where Google has ended the connection, and its recruiter should connect again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    needs_reconnect: bool,
 }
 
 /// Whether the caller's Google Calendar is connected, as far as is known without asking Google.
@@ -72,7 +76,9 @@ struct Connection {
 async fn check_connection(State(ctx): State<Context>, user: CurrentUser) -> http::Result<Json<Connection>> {
     let grant = store::grant(&ctx.db, user.id, sealer(&ctx)).await?.map(|stored| stored.grant);
     let usable = grant.filter(|grant| grant.is_usable(ctx.clock.now()));
-    Ok(Json(Connection { connected: usable.is_some(), email: usable.and_then(|grant| grant.email) }))
+    let needs_reconnect = usable.is_none() && store::has_dead_grant(&ctx.db, user.id).await?;
+    let (connected, email) = (usable.is_some(), usable.and_then(|grant| grant.email));
+    Ok(Json(Connection { connected, email, needs_reconnect }))
 }
 
 #[derive(Serialize, ToSchema)]
@@ -167,6 +173,7 @@ async fn finish(ctx: &Context, code: Option<&str>, state: Option<&str>) -> Resul
     store::lock_user(&mut tx, begun.user_id).await?.then_some(()).context(INACTIVE)?;
     let recipient = grant.email.clone();
     store::put_grant(&mut tx, begun.user_id, grant, sealer, now).await?;
+    store::forget_dead_grant(&mut *tx, begun.user_id).await?;
     store::hasten_intents_of(&mut *tx, begun.user_id).await?;
     if ctx.smtp.is_some() && recipient.is_some() {
         let mail = NewMail {
@@ -175,8 +182,9 @@ async fn finish(ctx: &Context, code: Option<&str>, state: Option<&str>) -> Resul
             user_id: begun.user_id,
             recipient,
             sequence: 0,
+            starts_at: None,
         };
-        mail::enqueue(&mut tx, now, mail, Duration::ZERO).await?;
+        mail::enqueue(&mut tx, now, &[mail], Duration::ZERO).await?;
     }
     let company_id = store::company_of(&mut *tx, begun.user_id).await?;
     tx.commit().await?;
@@ -207,6 +215,7 @@ async fn disconnect(State(ctx): State<Context>, user: CurrentUser) -> http::Resu
 async fn forget_grant(ctx: &Context, user_id: i64) -> sqlx::Result<bool> {
     undo::undo_intents_of(ctx, user_id).await?;
     let removed = store::remove_grant(&ctx.db, user_id, sealer(ctx)).await?;
+    store::forget_dead_grant(&ctx.db, user_id).await?;
     if let Some(Some(grant)) = &removed {
         oauth::revoke(ctx, grant).await;
     }
@@ -278,6 +287,37 @@ pub async fn create_event(
     event: &Event<'_>,
 ) -> Result<Created, CalendarError> {
     google::Calendar::open(ctx, user_id, ctx.settings.google_budget).await?.create(intent, event).await
+}
+
+/// What became of an event that was to be changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    Kept {
+        ical_uid: Option<String>,
+        organizer: Option<String>,
+    },
+    /// The event was gone: this one was made in its place.
+    Made(Created),
+}
+
+/// Changes title, description and time of an event of `user_id` to those of `event`; one that is gone is made anew, with
+/// the rest of `event`, as by [`create_event`].
+///
+/// After an error the event may have been changed or made: [`give_up`] the intent, and call this again later.
+pub async fn change_event(
+    ctx: &Context,
+    user_id: i64,
+    intent: Uuid,
+    event_id: &str,
+    event: &Event<'_>,
+) -> Result<Changed, CalendarError> {
+    google::Calendar::open(ctx, user_id, ctx.settings.google_budget).await?.change(intent, event_id, event).await
+}
+
+/// Deletes an event of `user_id`; one that is gone already is fine. After an error it may have been deleted.
+pub async fn delete_event(ctx: &Context, user_id: i64, event_id: &str) -> Result<(), CalendarError> {
+    google::Calendar::open(ctx, user_id, ctx.settings.google_budget).await?.delete(event_id).await?;
+    Ok(())
 }
 
 /// Refuses (contract §5.6, rule 11) unless the user's grant might work, as far as is known without asking Google. One

@@ -29,6 +29,7 @@ use crate::{
     config::{GoogleClient, Settings},
     context::Context,
     http,
+    mail::{self, NewMail},
     secret::PlainToken,
 };
 
@@ -128,10 +129,28 @@ pub async fn access(
 /// Why a grant is dead that nobody need ask Google about.
 pub const ENDED: &str = "the access token has ended and there is no refresh token";
 
-/// Removes a dead grant, the row whose text is `row`; false if another has taken its place.
+/// Removes a dead grant, the row whose text is `row`, and tells its owner by one mail; false if another grant has taken
+/// its place.
 pub async fn bury(ctx: &Context, user_id: i64, row: &str, why: &str) -> sqlx::Result<bool> {
-    tracing::info!(user_id, why, "a grant is removed");
-    store::remove_dead_grant(&ctx.db, user_id, row).await
+    let now = ctx.clock.now();
+    let mut tx = ctx.db.begin().await?;
+    if !store::remove_dead_grant(&mut *tx, user_id, row, now).await? {
+        return Ok(false);
+    }
+    if ctx.smtp.is_some() {
+        let mail = NewMail {
+            kind: mail::Kind::GoogleDisconnected,
+            interview_id: None,
+            user_id,
+            recipient: None,
+            sequence: 0,
+            starts_at: None,
+        };
+        mail::enqueue(&mut tx, now, &[mail], Duration::ZERO).await?;
+    }
+    tx.commit().await?;
+    tracing::info!(user_id, why, "a grant was removed");
+    Ok(true)
 }
 
 /// One request's wish to have a fresh token, and its turn to refresh.

@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use crate::secret::{Place, PlainToken, Sealer};
+use crate::{
+    clock::random_uuid,
+    secret::{Place, PlainToken, Sealer},
+};
 
 /// How long a state is valid.
 pub const STATE_LIFETIME: TimeDelta = TimeDelta::minutes(10);
@@ -171,16 +174,39 @@ pub async fn replace_grant(
     Ok(done.rows_affected() > 0)
 }
 
-/// Removes the row whose text is `old`; false if there is no such row any more.
-pub async fn remove_dead_grant(db: impl PgExecutor<'_>, user_id: i64, old: &str) -> sqlx::Result<bool> {
+/// Removes the row whose text is `old` and notes that the grant died; false if there is no such row any more.
+pub async fn remove_dead_grant(
+    db: impl PgExecutor<'_>,
+    user_id: i64,
+    old: &str,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
     let done = sqlx::query!(
-        "DELETE FROM company_googlecredentials WHERE user_id = $1 AND credentials_json = $2",
+        "WITH dead AS (
+             DELETE FROM company_googlecredentials WHERE user_id = $1 AND credentials_json = $2 RETURNING user_id
+         )
+         INSERT INTO ivs_dead_grant (user_id, died_at) SELECT user_id, $3 FROM dead
+         ON CONFLICT (user_id) DO UPDATE SET died_at = excluded.died_at",
         user_id,
-        old
+        old,
+        now
     )
     .execute(db)
     .await?;
     Ok(done.rows_affected() > 0)
+}
+
+/// Whether the user's last grant has died and nobody has dealt with it yet.
+pub async fn has_dead_grant(db: impl PgExecutor<'_>, user_id: i64) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM ivs_dead_grant WHERE user_id = $1) AS "dead!""#, user_id)
+        .fetch_one(db)
+        .await
+}
+
+/// A new grant, or a disconnection, has dealt with the dead one.
+pub async fn forget_dead_grant(db: impl PgExecutor<'_>, user_id: i64) -> sqlx::Result<()> {
+    sqlx::query!("DELETE FROM ivs_dead_grant WHERE user_id = $1", user_id).execute(db).await?;
+    Ok(())
 }
 
 /// Removes the user's row, readable or not. None: there was none; `Some(None)`: it could not be read.
@@ -350,6 +376,29 @@ pub async fn give_up(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> sql
     .execute(db)
     .await?;
     Ok(done.rows_affected() > 0)
+}
+
+/// Records in the transaction that ends an interview that its event is to be deleted: as an intent that has been given
+/// up. The caller has [`UNDO_CLAIM`] to do it himself, then the sweep does.
+pub async fn discard_event(
+    tx: &mut PgConnection,
+    user_id: i64,
+    event_id: &str,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Abandoned> {
+    sqlx::query_as!(
+        Abandoned,
+        r#"INSERT INTO ivs_intent (id, user_id, event_id, created_at, undo_from, next_attempt_at, attempts)
+         VALUES ($1, $2, $3, $4, $4, $5, 1)
+         RETURNING id, user_id, event_id, created_at, attempts, false AS "was_open!""#,
+        random_uuid(),
+        user_id,
+        event_id,
+        now,
+        now + UNDO_CLAIM
+    )
+    .fetch_one(tx)
+    .await
 }
 
 /// Gives up all intents of a user that may have an event, and claims them for undoing.

@@ -33,6 +33,11 @@ pub async fn undo_intents(ctx: &Context) -> anyhow::Result<()> {
     }
 }
 
+/// Deletes the event that [`discard_event`](super::discard_event) has recorded; false: it is left to the sweep.
+pub async fn undo_now(ctx: &Context, discarded: &Abandoned) -> bool {
+    undo(ctx, discarded).await
+}
+
 /// Removes what nobody needs any more. Meant to run now and then.
 pub async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
     Ok(store::remove_expired(&ctx.db, ctx.clock.now()).await?)
@@ -52,21 +57,23 @@ async fn undo_all(ctx: &Context, intents: Vec<Abandoned>) {
     }
 }
 
-/// Deletes the event of an abandoned intent, then the intent.
-async fn undo(ctx: &Context, intent: &Abandoned) {
-    if let Err(fault) = try_undo(ctx, intent).await {
+/// Deletes the event of an abandoned intent, then the intent; whether there is no such event now.
+async fn undo(ctx: &Context, intent: &Abandoned) -> bool {
+    try_undo(ctx, intent).await.unwrap_or_else(|fault| {
         // Its claim ends by itself.
         tracing::error!(intent = %intent.id, error = format!("{fault:#}"), "could not undo an intent");
-    }
+        false
+    })
 }
 
-async fn try_undo(ctx: &Context, intent: &Abandoned) -> anyhow::Result<()> {
+async fn try_undo(ctx: &Context, intent: &Abandoned) -> anyhow::Result<bool> {
     let now = ctx.clock.now();
     let deleted = match &intent.event_id {
         Some(event_id) => delete_event(ctx, intent.user_id, event_id).await,
         None => Ok(Deleted::Gone),
     };
     let settled = intent.created_at + LATEST_INSERT;
+    let is_gone = deleted.is_ok();
     match deleted {
         Ok(Deleted::Gone) => store::forget_intent(&ctx.db, intent.id).await?,
         Ok(Deleted::NeverThere) if now >= settled => store::forget_intent(&ctx.db, intent.id).await?,
@@ -79,7 +86,7 @@ async fn try_undo(ctx: &Context, intent: &Abandoned) -> anyhow::Result<()> {
             store::postpone_intent(&ctx.db, intent.id, ctx.clock.now() + wait).await?;
         }
     }
-    Ok(())
+    Ok(is_gone)
 }
 
 async fn delete_event(ctx: &Context, user_id: i64, event_id: &str) -> Result<Deleted, CalendarError> {

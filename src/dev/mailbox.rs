@@ -1015,7 +1015,7 @@ mod tests {
         let object = sample().calendar.unwrap().1;
         assert_eq!(get(&mailbox, "/mails/1/interview.ics").await.2, object);
         assert!(get(&mailbox, "/mails/1/source").await.2.contains("Auto-Submitted: auto-generated\r\n"));
-        assert_eq!(get(&mailbox, "/mails/4/").await.0, 404);
+        assert_eq!(get(&mailbox, "/mails/99/").await.0, 404);
         assert_eq!(get(&mailbox, "/mails/x/html").await.0, 404);
 
         let json: serde_json::Value = serde_json::from_str(&get(&mailbox, "/mails.json").await.2).unwrap();

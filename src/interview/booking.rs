@@ -4,20 +4,17 @@
 //! its mails. Whatever ends in between (a refusal, a crash, a slow Google) leaves an intent, and an intent that does
 //! not commit is undone by the calendar's sweep: its event is deleted.
 
-use std::time::Duration;
-
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
-use tracing::Instrument as _;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
-    emails,
+    emails::{self, EmailsSent},
     model::{self, Endpoint, InterviewType, JobChoice, Person, Request},
     store::{self, Key, NewInterview},
 };
@@ -26,13 +23,8 @@ use crate::{
     calendar, clock,
     context::Context,
     http::{Error, Result},
-    mail::{self, Kind, NewMail},
+    mail::Kind,
 };
-
-/// How long the answer waits for the SMTP server.
-const MAIL_PATIENCE: Duration = Duration::from_secs(10);
-/// When the queue takes over from the request's own task.
-const MAIL_FALLBACK: Duration = Duration::from_secs(30);
 
 /// A client's Idempotency-Key and what it is used for; only hashes are kept.
 pub struct KeyUse {
@@ -68,13 +60,6 @@ pub struct Scheduled {
     pub replayed: bool,
 }
 
-/// Whose mail the SMTP server has accepted.
-#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
-pub struct EmailsSent {
-    candidate: bool,
-    recruiter: bool,
-}
-
 /// Schedules an interview, or answers again what a request with the same key has made.
 ///
 /// Follows the rules of contract §5.6 from the fourth on. It must run to its end even when nobody waits for it: spawn it.
@@ -103,7 +88,7 @@ pub async fn schedule(ctx: Context, user: CurrentUser, request: Request, key: Op
     match booking.carry_out(key.as_ref()).await {
         Ok((made, mails)) => {
             // Nothing from here on can undo the interview.
-            send_now(&ctx, mails).await;
+            emails::send_now(&ctx, mails).await;
             Ok(answer(&ctx, made, false).await)
         }
         Err(error) => {
@@ -246,7 +231,8 @@ impl Booking<'_> {
         };
         let mut tx = self.ctx.db.begin().await?;
         let interview_id = self.write(&mut tx, event.as_ref()).await?;
-        let mails = self.queue_mails(&mut tx, interview_id).await?;
+        let users = [self.parties.candidate.id, self.user.id];
+        let mails = emails::queue(&mut tx, self.ctx, Kind::Scheduled, (interview_id, 0), &users).await?;
         if let Some(key) = key
             && !store::bind_key(&mut *tx, self.user.id, &key.hash, self.intent.id, interview_id).await?
         {
@@ -316,28 +302,10 @@ impl Booking<'_> {
             ical_organizer: event.and_then(|event| event.organizer.as_deref()).unwrap_or(&parties.recruiter.email),
         };
         let id = store::insert(tx, &new, now).await?;
-        let message = model::scheduled_notification(&parties.job_title, parties.company_name.as_deref());
+        let message =
+            model::scheduled_notification(&parties.job_title, parties.company_name.as_deref().unwrap_or_default());
         store::insert_notification(tx, parties.candidate.id, &message, &format!("/interviews/{id}"), now).await?;
         Ok(id)
-    }
-
-    /// One mail each; none where no SMTP server is configured.
-    async fn queue_mails(&self, tx: &mut PgConnection, interview_id: i64) -> Result<Vec<Uuid>> {
-        let mut mails = Vec::new();
-        if self.ctx.smtp.is_none() {
-            return Ok(mails);
-        }
-        for user_id in [self.parties.candidate.id, self.user.id] {
-            let mail = NewMail {
-                kind: Kind::Scheduled,
-                interview_id: Some(interview_id),
-                user_id,
-                recipient: None,
-                sequence: 0,
-            };
-            mails.push(mail::enqueue(tx, self.ctx.clock.now(), mail, MAIL_FALLBACK).await?);
-        }
-        Ok(mails)
     }
 
     /// Makes sure that nothing of a failed request stays. What cannot be undone now is left to the sweep.
@@ -361,29 +329,6 @@ impl Booking<'_> {
             }
         });
     }
-}
-
-/// Sends mails just queued, all at once, and waits for the SMTP server for a while; the sending goes on beyond that.
-async fn send_now(ctx: &Context, mails: Vec<Uuid>) {
-    let sending: Vec<_> = mails
-        .into_iter()
-        .map(|id| {
-            let ctx = ctx.clone();
-            let tasks = ctx.tasks.clone();
-            let sending = async move {
-                if let Err(fault) = mail::deliver(&ctx, id, |mail| emails::compose(&ctx, mail)).await {
-                    tracing::error!(mail = %id, error = format!("{fault:#}"), "a mail was left to the queue");
-                }
-            };
-            tasks.spawn(sending.in_current_span())
-        })
-        .collect();
-    let all = async {
-        for task in sending {
-            _ = task.await;
-        }
-    };
-    _ = tokio::time::timeout(MAIL_PATIENCE, all).await;
 }
 
 /// What an answer tells of an interview that has been made.
@@ -427,14 +372,9 @@ async fn replay(ctx: &Context, interview_id: i64) -> Result<Scheduled> {
 /// Words an answer. What cannot be read any more is left out: the interview is made, whatever happens to its answer.
 async fn answer(ctx: &Context, made: Made, replayed: bool) -> Scheduled {
     let Made { interview_id, candidate, recruiter_id, .. } = made;
-    let busy = store::busy(&ctx.db, candidate.id, recruiter_id, made.span, interview_id, &ctx.settings).await;
-    let sent = mail::accepted(&ctx.db, interview_id, Kind::Scheduled).await;
-    let unread = |fault: &sqlx::Error| tracing::warn!(error = %fault, "an answer lacks what could not be read");
-    let busy = busy.inspect_err(unread).unwrap_or_default();
-    let sent = sent.inspect_err(unread).unwrap_or_default();
-    let emails_sent = EmailsSent { candidate: sent.contains(&candidate.id), recruiter: sent.contains(&recruiter_id) };
+    let emails_sent = emails::sent(ctx, Kind::Scheduled, (interview_id, 0), [candidate.id, recruiter_id]).await;
     let mut warnings = made.time_warnings;
-    warnings.extend(model::overlap_warnings(&candidate, busy.candidate, busy.recruiter));
+    warnings.extend(overlaps(ctx, &candidate, recruiter_id, made.span, interview_id).await);
     Scheduled {
         success: true,
         interview_id,
@@ -446,7 +386,7 @@ async fn answer(ctx: &Context, made: Made, replayed: bool) -> Scheduled {
         portal_join_url: format!("/interviews/{interview_id}/join"),
         meet_embed_url: format!("/interviews/{interview_id}/join/"),
         emails_sent,
-        calendar_invite_sent: made.calendar_invite_sent || emails_sent.candidate || emails_sent.recruiter,
+        calendar_invite_sent: made.calendar_invite_sent || emails_sent.any(),
         warnings,
         message: match made.interview_type {
             InterviewType::GoogleMeet => "Google Meet interview created successfully!",
@@ -454,4 +394,20 @@ async fn answer(ctx: &Context, made: Made, replayed: bool) -> Scheduled {
         },
         replayed,
     }
+}
+
+/// The warnings about other interviews of the two at the same time; none where they cannot be read.
+pub async fn overlaps(
+    ctx: &Context,
+    candidate: &Person,
+    recruiter_id: i64,
+    span: (DateTime<Utc>, DateTime<Utc>),
+    interview_id: i64,
+) -> Vec<String> {
+    let busy = store::busy(&ctx.db, candidate.id, recruiter_id, span, interview_id, &ctx.settings).await;
+    let busy = busy.unwrap_or_else(|fault| {
+        tracing::warn!(error = %fault, "an answer does not warn of overlaps");
+        Default::default()
+    });
+    model::overlap_warnings(candidate, busy.candidate, busy.recruiter)
 }

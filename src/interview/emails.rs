@@ -1,40 +1,184 @@
-//! The words of the mails about an interview (contract §8.1), and how a queued one gets them.
+//! The mails about an interview (contract §8.1): queued by what causes them, sent at once, and the words that a queued
+//! one gets when it is sent.
 //!
 //! Rendering is pure: [`Facts`] in, an [`Email`] out, in two languages of one content, text and HTML. Whatever people
 //! typed stays text: one line where a line is due, escaped in HTML.
 
+use std::time::Duration;
+
 use askama::Template;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::PgConnection;
+use tracing::Instrument as _;
+use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::{
-    model::{InterviewType, Person, Side, duration_words},
+    model::{InterviewType, Person, Side, duration_words, link_expiry},
     store::{self, Interview},
 };
 use crate::{
     config::Settings,
     context::Context,
     icalendar::{self, Invitation, Method, one_line, plain_lines},
-    mail::{Correspondent, Email, Queued},
+    mail::{self, Correspondent, Email, Kind, NewMail, Queued},
     secret::PlainToken,
     zone::Zone,
 };
 
-/// How much longer than the door a mailed link stays open.
-const LINK_OUTLIVES_WINDOW: TimeDelta = TimeDelta::hours(24);
+/// How long an answer waits for the SMTP server.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// When the queue takes over from the request's own task.
+const FALLBACK: Duration = Duration::from_secs(30);
+
+/// Whose mail the SMTP server has accepted.
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
+pub struct EmailsSent {
+    pub candidate: bool,
+    pub recruiter: bool,
+}
+
+impl EmailsSent {
+    pub fn any(self) -> bool {
+        self.candidate || self.recruiter
+    }
+}
+
+/// Queues a mail to each of `users`, in the transaction that writes what it tells; none without an SMTP server. The ids
+/// are for [`send_now`].
+pub async fn queue(
+    tx: &mut PgConnection,
+    ctx: &Context,
+    kind: Kind,
+    (interview_id, sequence): (i64, i32),
+    users: &[i64],
+) -> sqlx::Result<Vec<Uuid>> {
+    if ctx.smtp.is_none() {
+        return Ok(Vec::new());
+    }
+    let mail = |user_id: &i64| NewMail {
+        kind,
+        interview_id: Some(interview_id),
+        user_id: *user_id,
+        recipient: None,
+        sequence,
+        starts_at: None,
+    };
+    let mails: Vec<NewMail> = users.iter().map(mail).collect();
+    mail::enqueue(tx, ctx.clock.now(), &mails, FALLBACK).await
+}
+
+/// Sends mails just queued, all at once, and waits for the SMTP server for a while; the sending goes on beyond that.
+pub async fn send_now(ctx: &Context, mails: Vec<Uuid>) {
+    let sending: Vec<_> = mails
+        .into_iter()
+        .map(|id| {
+            let ctx = ctx.clone();
+            let tasks = ctx.tasks.clone();
+            let sending = async move {
+                if let Err(fault) = mail::deliver(&ctx, id, |mail| compose(&ctx, mail)).await {
+                    tracing::error!(mail = %id, error = format!("{fault:#}"), "a mail was left to the queue");
+                }
+            };
+            tasks.spawn(sending.in_current_span())
+        })
+        .collect();
+    let all = async {
+        for task in sending {
+            _ = task.await;
+        }
+    };
+    _ = tokio::time::timeout(PATIENCE, all).await;
+}
+
+/// Whose mail of this kind and SEQUENCE has been accepted; nobody's where that cannot be read: what is answered then
+/// has happened all the same.
+pub async fn sent(ctx: &Context, kind: Kind, (interview_id, sequence): (i64, i32), users: [i64; 2]) -> EmailsSent {
+    let accepted = mail::accepted(&ctx.db, interview_id, kind, sequence).await.unwrap_or_else(|fault| {
+        tracing::warn!(error = %fault, "an answer does not tell which mails were sent");
+        Vec::new()
+    });
+    let [candidate, recruiter] = users.map(|user| accepted.contains(&user));
+    EmailsSent { candidate, recruiter }
+}
 
 /// A queued mail about an interview, as the interview is now; `None` when there is no longer anything true to say.
 pub async fn compose(ctx: &Context, mail: Queued) -> anyhow::Result<Option<Email>> {
     let Some(interview_id) = mail.interview_id else { return Ok(None) };
     let Some(interview) = store::by_id(&ctx.db, interview_id).await? else { return Ok(None) };
-    let Some(facts) = Facts::of(&interview, &ctx.settings) else { return Ok(None) };
-    if interview.ical_sequence != mail.sequence {
+    let now = ctx.clock.now();
+    let start = interview.window(&ctx.settings).start;
+    let is_true = match mail.kind {
+        // Whatever else has changed, it still begins then.
+        Kind::Reminder => interview.cancelled_at.is_none() && mail.starts_at == Some(start) && now < start,
+        _ => interview.ical_sequence == mail.sequence,
+    };
+    let (Some(to), Some(occasion)) = (interview.side_of(mail.user_id), Occasion::of(mail.kind)) else {
+        return Ok(None);
+    };
+    if !is_true {
         return Ok(None);
     }
-    let Some(to) = interview.side_of(mail.user_id) else { return Ok(None) };
     let token = PlainToken::generate();
-    let expires_at = interview.window(&ctx.settings).closes + LINK_OUTLIVES_WINDOW;
+    let expires_at = link_expiry(&interview.window(&ctx.settings));
     store::insert_portal_token(&ctx.db, &token.hash(), interview_id, mail.user_id, expires_at).await?;
-    Ok(Some(scheduled(&facts, to, &token, ctx.clock.now())))
+    Ok(Some(write(&Facts::of(&interview, &ctx.settings), occasion, to, &token, now)))
+}
+
+/// What a mail about an interview is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    Scheduled,
+    Updated,
+    Cancelled,
+    Reminder,
+}
+
+impl Occasion {
+    /// `None` for the mails of other features.
+    fn of(kind: Kind) -> Option<Occasion> {
+        Some(match kind {
+            Kind::Scheduled => Occasion::Scheduled,
+            Kind::Updated => Occasion::Updated,
+            Kind::Cancelled => Occasion::Cancelled,
+            Kind::Reminder => Occasion::Reminder,
+            Kind::GoogleConnected | Kind::GoogleDisconnected => return None,
+        })
+    }
+
+    fn heading(self) -> &'static str {
+        match self {
+            Occasion::Scheduled => "Interview Scheduled!",
+            Occasion::Updated => "Interview Updated!",
+            Occasion::Cancelled => "Interview Cancelled!",
+            Occasion::Reminder => "Interview Reminder",
+        }
+    }
+
+    /// The first sentence; the recruiter's names the candidate.
+    fn intro(self, to: Side, candidate: &str) -> String {
+        match (self, to) {
+            (Occasion::Scheduled, Side::Candidate) => "Your interview has been scheduled!".to_owned(),
+            (Occasion::Scheduled, Side::Recruiter) => {
+                format!("You have successfully scheduled an interview with {candidate}.")
+            }
+            (Occasion::Updated, Side::Candidate) => "Your interview has been changed.".to_owned(),
+            (Occasion::Updated, Side::Recruiter) => format!("You have changed the interview with {candidate}."),
+            (Occasion::Cancelled, Side::Candidate) => "Your interview has been cancelled.".to_owned(),
+            (Occasion::Cancelled, Side::Recruiter) => format!("You have cancelled the interview with {candidate}."),
+            (Occasion::Reminder, _) => "This is a reminder of your interview.".to_owned(),
+        }
+    }
+
+    /// The METHOD of the calendar object that goes along.
+    fn method(self) -> Option<Method> {
+        match self {
+            Occasion::Scheduled | Occasion::Updated => Some(Method::Request),
+            Occasion::Cancelled => Some(Method::Cancel),
+            Occasion::Reminder => None,
+        }
+    }
 }
 
 /// All that the mails say about an interview. Texts are as stored; blank optional ones count as absent.
@@ -43,7 +187,8 @@ pub struct Facts<'a> {
     pub interview_id: i64,
     pub job_title: &'a str,
     pub candidate: Person,
-    pub recruiter: Person,
+    /// Rows that Django made have none.
+    pub recruiter: Option<Person>,
     pub start: DateTime<Utc>,
     pub end: DateTime<Utc>,
     pub minutes: i32,
@@ -52,6 +197,8 @@ pub struct Facts<'a> {
     pub location: Option<&'a str>,
     pub meeting_link: Option<&'a str>,
     pub note: Option<&'a str>,
+    /// Why it was cancelled.
+    pub reason: Option<&'a str>,
     pub uid: String,
     pub sequence: i32,
     /// The address of ORGANIZER where it is not the recruiter's own.
@@ -63,14 +210,13 @@ pub struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    /// `None` for an interview without a recruiter.
-    fn of(interview: &'a Interview, settings: &'a Settings) -> Option<Facts<'a>> {
+    pub fn of(interview: &'a Interview, settings: &'a Settings) -> Facts<'a> {
         let window = interview.window(settings);
-        Some(Facts {
+        Facts {
             interview_id: interview.id,
             job_title: &interview.job_title,
             candidate: interview.candidate(),
-            recruiter: interview.recruiter()?,
+            recruiter: interview.recruiter(),
             start: window.start,
             end: window.end,
             minutes: interview.minutes(settings),
@@ -79,12 +225,13 @@ impl<'a> Facts<'a> {
             location: interview.location.as_deref(),
             meeting_link: interview.link(),
             note: interview.note.as_deref(),
+            reason: interview.cancellation_reason.as_deref(),
             uid: interview.ical_uid.clone().unwrap_or_else(|| icalendar::own_uid(interview.id)),
             sequence: interview.ical_sequence,
             organizer: interview.ical_organizer.as_deref(),
             portal_url: &settings.portal_url,
             brand: &settings.brand_name,
-        })
+        }
     }
 
     /// The page of the interview, without a token.
@@ -107,7 +254,10 @@ impl<'a> Facts<'a> {
             ("Time", format!("{} {}", local.format("%-I:%M %p"), self.zone.name())),
             ("Duration", duration_words(self.minutes)),
             match to {
-                Side::Candidate => ("Interviewer", one_line(&self.recruiter.name())),
+                Side::Candidate => {
+                    let name = self.recruiter.as_ref().map_or("Unknown".to_owned(), Person::name);
+                    ("Interviewer", one_line(&name))
+                }
                 Side::Recruiter => ("Candidate", one_line(&self.candidate.name())),
             },
         ];
@@ -115,11 +265,13 @@ impl<'a> Facts<'a> {
         let place = if self.interview_type == InterviewType::Phone { "Phone" } else { "Where" };
         card.extend(given(self.location).map(|location| (place, one_line(location))));
         card.extend(given(self.note).map(|note| ("Note", plain_lines(note))));
+        card.extend(given(self.reason).map(|reason| ("Reason", plain_lines(reason))));
         card
     }
 
-    fn invitation(&self, method: Method, now: DateTime<Utc>) -> String {
-        let (candidate, recruiter) = (self.candidate.name(), self.recruiter.name());
+    /// The calendar object; `now` is its DTSTAMP.
+    pub fn invitation(&self, method: Method, now: DateTime<Utc>) -> String {
+        let (candidate, recruiter) = (self.candidate.name(), self.recruiter.as_ref().map(Person::name));
         Invitation {
             brand: self.brand,
             method,
@@ -130,7 +282,10 @@ impl<'a> Facts<'a> {
             end: self.end,
             job_title: self.job_title,
             candidate: icalendar::Person { name: &candidate, email: &self.candidate.email },
-            recruiter: Some(icalendar::Person { name: &recruiter, email: &self.recruiter.email }),
+            recruiter: recruiter
+                .as_deref()
+                .zip(self.recruiter.as_ref())
+                .map(|(name, person)| icalendar::Person { name, email: &person.email }),
             organizer_email: self.organizer,
             meeting_link: self.meeting_link,
             location: self.location,
@@ -142,30 +297,31 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// Tells somebody of a new interview. `token` opens its page for that person alone; `now` is the invitation's DTSTAMP.
-pub fn scheduled(facts: &Facts<'_>, to: Side, token: &PlainToken, now: DateTime<Utc>) -> Email {
-    let (addressee, intro) = match to {
-        Side::Candidate => (&facts.candidate, "Your interview has been scheduled!".to_owned()),
-        Side::Recruiter => {
-            let name = one_line(&facts.candidate.name());
-            (&facts.recruiter, format!("You have successfully scheduled an interview with {name}."))
-        }
+/// A mail to one of the two. `token` opens the interview's page for that person alone; `now` is the DTSTAMP of the
+/// calendar object.
+pub fn write(facts: &Facts<'_>, occasion: Occasion, to: Side, token: &PlainToken, now: DateTime<Utc>) -> Email {
+    let addressee = match (to, &facts.recruiter) {
+        (Side::Recruiter, Some(recruiter)) => recruiter,
+        _ => &facts.candidate,
     };
-    let subject = format!("Interview Scheduled: {}", one_line(facts.job_title));
+    let heading = occasion.heading();
+    let subject = format!("{}: {}", heading.trim_end_matches('!'), one_line(facts.job_title));
     let first_name = addressee.first_name.trim();
+    let portal_link = format!("{}?token={}", facts.portal_link(), token.expose());
     let content = Content {
         subject: &subject,
-        heading: "Interview Scheduled!",
+        heading,
         greeting: one_line(if first_name.is_empty() { &addressee.email } else { first_name }),
-        intro: &intro,
+        intro: &occasion.intro(to, &one_line(&facts.candidate.name())),
         card: facts.card(to),
         brand: facts.brand,
-        portal_link: &format!("{}?token={}", facts.portal_link(), token.expose()),
+        portal_link: (occasion != Occasion::Cancelled).then_some(&portal_link),
         meeting_link: given(facts.meeting_link).map(one_line),
+        has_calendar: occasion.method().is_some(),
     };
     let (text, html) = content.render();
-    let reply_to = (to == Side::Candidate).then(|| correspondent(&facts.recruiter));
-    let calendar = Some((Method::Request.name(), facts.invitation(Method::Request, now)));
+    let reply_to = facts.recruiter.as_ref().filter(|_| to == Side::Candidate).map(correspondent);
+    let calendar = occasion.method().map(|method| (method.name(), facts.invitation(method, now)));
     Email { to: correspondent(addressee), reply_to, subject, text, html, calendar }
 }
 
@@ -177,8 +333,10 @@ struct Content<'a> {
     intro: &'a str,
     card: Vec<(&'static str, String)>,
     brand: &'a str,
-    portal_link: &'a str,
+    /// `None`: there is nothing to join.
+    portal_link: Option<&'a String>,
     meeting_link: Option<String>,
+    has_calendar: bool,
 }
 
 #[derive(Template)]
@@ -222,10 +380,17 @@ pub fn samples() -> Vec<(&'static str, Email)> {
     };
     let token = PlainToken::from_outside("c2FtcGxlLW9mLWEtbGluay10b2tlbi0tMjU2LWJpdHM");
     let now = DateTime::from_timestamp(1_795_211_175, 0).unwrap_or_default();
+    let cancelled =
+        Facts { meeting_link: None, reason: Some("The position has been filled."), sequence: 2, ..meet.clone() };
+    let moved = Facts { sequence: 1, ..meet.clone() };
+    let mail = |facts: &Facts<'_>, occasion, to| write(facts, occasion, to, &token, now);
     vec![
-        ("scheduled-candidate", scheduled(&meet, Side::Candidate, &token, now)),
-        ("scheduled-recruiter", scheduled(&meet, Side::Recruiter, &token, now)),
-        ("scheduled-in-person", scheduled(&in_person, Side::Candidate, &token, now)),
+        ("scheduled-candidate", mail(&meet, Occasion::Scheduled, Side::Candidate)),
+        ("scheduled-recruiter", mail(&meet, Occasion::Scheduled, Side::Recruiter)),
+        ("scheduled-in-person", mail(&in_person, Occasion::Scheduled, Side::Candidate)),
+        ("updated", mail(&moved, Occasion::Updated, Side::Candidate)),
+        ("cancelled", mail(&cancelled, Occasion::Cancelled, Side::Candidate)),
+        ("reminder", mail(&meet, Occasion::Reminder, Side::Candidate)),
     ]
 }
 
@@ -241,7 +406,7 @@ fn sample() -> Facts<'static> {
         interview_id: 456,
         job_title: "Software Engineer",
         candidate: person(201, "Carl", "Candy", "carl@x.test"),
-        recruiter: person(101, "Rita", "Recruit", "rita@x.test"),
+        recruiter: Some(person(101, "Rita", "Recruit", "rita@x.test")),
         start: DateTime::from_timestamp(1_894_734_000, 0).unwrap_or_default(),
         end: DateTime::from_timestamp(1_894_737_600, 0).unwrap_or_default(),
         minutes: 60,
@@ -250,6 +415,7 @@ fn sample() -> Facts<'static> {
         location: None,
         meeting_link: Some("https://meet.google.com/abc-defg-hij"),
         note: Some("Looking forward to meeting you."),
+        reason: None,
         uid: icalendar::own_uid(456),
         sequence: 0,
         organizer: None,
@@ -265,7 +431,11 @@ mod tests {
     use super::*;
 
     fn mail(facts: &Facts<'_>, to: Side) -> Email {
-        scheduled(facts, to, &PlainToken::from_outside("TOKEN"), "2026-11-20T21:46:15Z".parse().unwrap())
+        about(facts, Occasion::Scheduled, to)
+    }
+
+    fn about(facts: &Facts<'_>, occasion: Occasion, to: Side) -> Email {
+        write(facts, occasion, to, &PlainToken::from_outside("TOKEN"), "2026-11-20T21:46:15Z".parse().unwrap())
     }
 
     #[test]
@@ -408,7 +578,7 @@ mod tests {
             meeting_link: None,
             note: Some("  "),
             candidate: nameless(202, "dana@x.test"),
-            recruiter: nameless(101, "rita@x.test"),
+            recruiter: Some(nameless(101, "rita@x.test")),
             zone: Zone::stored("Mars/Phobos"),
             brand: "Acme",
             ..sample()
@@ -434,6 +604,79 @@ mod tests {
 
         Good luck!
         The Acme Team
+        ");
+    }
+
+    #[test]
+    fn a_change_says_so_and_says_the_rest_alike() {
+        let facts = Facts { sequence: 3, ..sample() };
+        let (scheduled, email) = (mail(&facts, Side::Candidate), about(&facts, Occasion::Updated, Side::Candidate));
+        assert_eq!(email.subject, "Interview Updated: Software Engineer");
+        assert_eq!(
+            email.text,
+            scheduled.text.replace("Your interview has been scheduled!", "Your interview has been changed.")
+        );
+        assert!(email.html.contains(">Interview Updated!</h1>"));
+        assert_eq!(email.calendar.as_ref().unwrap().0, "REQUEST");
+        assert!(email.calendar.unwrap().1.contains("SEQUENCE:3\r\n"));
+        let recruiters = about(&facts, Occasion::Updated, Side::Recruiter);
+        assert!(recruiters.text.contains("\nYou have changed the interview with Carl Candy.\n"));
+    }
+
+    #[test]
+    fn a_cancellation_gives_the_reason_and_nothing_to_join() {
+        let facts = Facts { meeting_link: None, reason: Some(" Filled.\nSorry! "), note: None, ..sample() };
+        let email = about(&facts, Occasion::Cancelled, Side::Candidate);
+        assert_eq!(email.subject, "Interview Cancelled: Software Engineer");
+        insta::assert_snapshot!(email.text, @r"
+        Hi Carl,
+
+        Your interview has been cancelled.
+
+        Position: Software Engineer
+        Date: January 15, 2030
+        Time: 2:00 PM America/New_York
+        Duration: 1 hour
+        Interviewer: Rita Recruit
+        Reason: Filled.
+        Sorry!
+
+        A calendar invitation is attached to this email.
+
+        Good luck!
+        The UmEmployed Team
+        ");
+        assert!(!email.html.contains("TOKEN") && !email.html.contains("Join your interview"));
+        let (method, object) = email.calendar.unwrap();
+        assert_eq!(method, "CANCEL");
+        assert!(object.contains("METHOD:CANCEL\r\n") && object.contains("STATUS:CANCELLED\r\n"), "{object}");
+        let recruiters = about(&facts, Occasion::Cancelled, Side::Recruiter);
+        assert!(recruiters.text.contains("\nYou have cancelled the interview with Carl Candy.\n"));
+    }
+
+    #[test]
+    fn a_reminder_has_no_calendar_and_can_do_without_a_recruiter() {
+        let facts = Facts { recruiter: None, note: None, ..sample() };
+        let email = about(&facts, Occasion::Reminder, Side::Candidate);
+        assert_eq!(email.subject, "Interview Reminder: Software Engineer");
+        assert_eq!((email.reply_to, email.calendar), (None, None));
+        insta::assert_snapshot!(email.text, @r"
+        Hi Carl,
+
+        This is a reminder of your interview.
+
+        Position: Software Engineer
+        Date: January 15, 2030
+        Time: 2:00 PM America/New_York
+        Duration: 1 hour
+        Interviewer: Unknown
+
+        Join your interview:
+        1. UmEmployed Portal: https://interviews.example.com/interviews/456/join/?token=TOKEN
+        2. Google Meet Direct: https://meet.google.com/abc-defg-hij
+
+        Good luck!
+        The UmEmployed Team
         ");
     }
 
@@ -520,7 +763,7 @@ mod tests {
             name in "[\\s\\S]{0,20}|\"><img src=x onerror=x>", location in proptest::option::of("[\\s\\S]{0,30}"),
         ) {
             let mut facts = Facts { job_title: &title, location: location.as_deref(), ..sample() };
-            facts.recruiter.first_name = name.clone();
+            facts.recruiter.as_mut().unwrap().first_name = name.clone();
             facts.candidate.first_name = name;
             let plain = sample();
             let lines = |facts: &Facts<'_>, to| mail(facts, to).text.lines().count();

@@ -4,10 +4,17 @@
 //! systems, `emails` the words.
 
 mod booking;
+mod change;
+mod claim;
 pub mod emails;
+mod instants;
 pub mod model;
+mod reminder;
 mod store;
 
+pub use change::align_events;
+pub use instants::{Reach, fill_instants};
+pub use reminder::remind;
 pub use store::Interview;
 
 use axum::{
@@ -16,7 +23,7 @@ use axum::{
     http::{HeaderValue, StatusCode},
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tracing::Instrument as _;
@@ -25,8 +32,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
     booking::{KeyUse, Scheduled},
-    model::{Endpoint, MeetingStatus, Request, Side, Status},
-    store::{Instants, Presence},
+    change::{Cancelled, Changed},
+    model::{Change, Endpoint, MeetingStatus, Request, Side, Status},
+    store::Presence,
 };
 use crate::{
     auth::CurrentUser,
@@ -49,7 +57,8 @@ pub fn routes() -> OpenApiRouter<Context> {
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(test_connection))
-        .routes(routes!(show))
+        .routes(routes!(show, change, cancel_by_delete))
+        .routes(routes!(cancel))
         .routes(routes!(join))
 }
 
@@ -217,6 +226,55 @@ async fn show(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId)
     }))
 }
 
+/// Changes one of the caller's interviews: only what the body names.
+#[utoipa::path(patch, path = "/{id}/", tag = "interviews", params(("id" = i64, Path)),
+    responses((status = 200, body = Changed)))]
+async fn change(
+    State(ctx): State<Context>,
+    user: CurrentUser,
+    PathId(id): PathId,
+    body: RequestBody,
+) -> Result<Json<Changed>> {
+    let interview = recruited(&ctx, id, &user, "You are not authorized to change this interview").await?;
+    let change = Change::parse(&body.object().await?)?;
+    change.applied_to(&interview, &ctx.settings)?;
+    // It runs to its end even when the client goes away.
+    let changing = ctx.tasks.spawn(change::change(ctx.clone(), user, interview.id, change).in_current_span());
+    Ok(Json(changing.await.map_err(|_| anyhow::anyhow!("a change panicked"))??))
+}
+
+/// Cancels one of the caller's interviews.
+#[utoipa::path(delete, path = "/{id}/", tag = "interviews", params(("id" = i64, Path)),
+    responses((status = 200, body = Cancelled)))]
+async fn cancel_by_delete(
+    State(ctx): State<Context>,
+    user: CurrentUser,
+    PathId(id): PathId,
+    body: RequestBody,
+) -> Result<Json<Cancelled>> {
+    cancelled(ctx, user, id, body).await
+}
+
+/// Cancels one of the caller's interviews.
+#[utoipa::path(post, path = "/{id}/cancel/", tag = "interviews", params(("id" = i64, Path)),
+    responses((status = 200, body = Cancelled)))]
+async fn cancel(
+    State(ctx): State<Context>,
+    user: CurrentUser,
+    PathId(id): PathId,
+    body: RequestBody,
+) -> Result<Json<Cancelled>> {
+    cancelled(ctx, user, id, body).await
+}
+
+async fn cancelled(ctx: Context, user: CurrentUser, id: Option<i64>, body: RequestBody) -> Result<Json<Cancelled>> {
+    let interview = recruited(&ctx, id, &user, "You are not authorized to cancel this interview").await?;
+    let reason = model::cancellation_reason(&body.object().await?)?;
+    // It runs to its end even when the client goes away.
+    let cancelling = ctx.tasks.spawn(change::cancel(ctx.clone(), user, interview.id, reason).in_current_span());
+    Ok(Json(cancelling.await.map_err(|_| anyhow::anyhow!("a cancellation panicked"))??))
+}
+
 /// What somebody needs to join.
 #[derive(Debug, Serialize, ToSchema)]
 struct Joining {
@@ -266,15 +324,27 @@ async fn join(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId)
 
 /// The interview of a path, if the caller takes part in it; 404 comes before 403.
 async fn participated(ctx: &Context, id: Option<i64>, user: &CurrentUser, refusal: &'static str) -> Result<Interview> {
+    let interview = found(ctx, id).await?;
+    interview.side_of(user.id).ok_or(Error::forbidden(refusal))?;
+    Ok(interview)
+}
+
+/// The interview of a path, if the caller is its recruiter; 404 comes before 403.
+async fn recruited(ctx: &Context, id: Option<i64>, user: &CurrentUser, refusal: &'static str) -> Result<Interview> {
+    let interview = found(ctx, id).await?;
+    (interview.recruiter_id == Some(user.id)).then_some(interview).ok_or(Error::forbidden(refusal))
+}
+
+async fn found(ctx: &Context, id: Option<i64>) -> Result<Interview> {
     let interview = match id {
         Some(id) => store::by_id(&ctx.db, id).await?,
         None => None,
     };
-    let interview = interview.ok_or(Error::missing("Interview not found", "No Interview matches the given query."))?;
-    if interview.side_of(user.id).is_none() {
-        return Err(Error::forbidden(refusal));
-    }
-    Ok(interview)
+    interview.ok_or_else(not_found)
+}
+
+fn not_found() -> Error {
+    Error::missing("Interview not found", "No Interview matches the given query.")
 }
 
 /// What the SPA's device check asks for; the checks themselves are the browser's.
@@ -291,51 +361,12 @@ async fn test_connection(_user: CurrentUser) -> Json<Value> {
 
 /// The interview that a mailed link opens, and whom the link was made for.
 pub async fn by_mailed_link(ctx: &Context, id: i64, token: &TokenHash) -> sqlx::Result<Option<(Interview, i64)>> {
-    store::by_portal_token(&mut *ctx.db.acquire().await?, id, token, ctx.clock.now()).await
-}
-
-/// Which rows [`fill_instants`] looks at, besides those that lack their instants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// Those that are not long past: all that a reminder or a new interview can meet.
-    Ahead,
-    All,
-}
-
-/// Fills the cached instants of rows that Django inserted or changed (contract §6.1).
-pub async fn fill_instants(ctx: &Context, reach: Reach) -> anyhow::Result<()> {
-    const CHUNK: i64 = 5000;
-    let mut after = 0;
     let now = ctx.clock.now();
-    let past = match reach {
-        Reach::Ahead => now - TimeDelta::days(2),
-        Reach::All => zone::FIRST,
-    };
-    loop {
-        let rows = store::instants_to_check(&ctx.db, after, CHUNK, past).await?;
-        let (Some(last), full) = (rows.last().map(|row| row.id), rows.len() as i64 == CHUNK) else { break };
-        let wrong: Vec<Instants> = rows.into_iter().filter_map(|row| corrected(ctx, row)).collect();
-        if !wrong.is_empty() {
-            store::write_instants(&ctx.db, &wrong, now).await?;
-        }
-        if !full {
-            break;
-        }
-        after = last;
-    }
-    Ok(())
-}
-
-/// The row with its right instants; `None` when it has them.
-fn corrected(ctx: &Context, row: Instants) -> Option<Instants> {
-    let (start, end) = model::stored_span(row.date, row.time, &row.timezone, row.duration_minutes, &ctx.settings);
-    let version = zone::tzdb_version();
-    let is_right =
-        row.starts_at == Some(start) && row.ends_at == Some(end) && row.starts_at_tzdb.as_deref() == Some(version);
-    (!is_right).then_some(Instants { starts_at: Some(start), ends_at: Some(end), ..row })
+    store::by_portal_token(&mut *ctx.db.acquire().await?, id, token, now, &ctx.settings).await
 }
 
 /// Removes idempotency keys and link tokens that have had their time.
 pub async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
-    Ok(store::remove_expired(&ctx.db, ctx.clock.now()).await?)
+    claim::remove_expired(&ctx.db, ctx.clock.now()).await?;
+    Ok(store::remove_expired(&ctx.db, ctx.clock.now(), &ctx.settings).await?)
 }

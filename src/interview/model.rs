@@ -1,12 +1,11 @@
 //! The pure rules of an interview: what a request may ask for, and what state an interview is in. No database, no network.
 
-use std::borrow::Cow;
-
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::store::Interview;
 use crate::{
     config::Settings,
     http::{Error, Result},
@@ -142,6 +141,7 @@ pub struct Request {
 
 const NOTE_LIMIT: usize = 5000;
 const NAME_LIMIT: usize = 255;
+const REASON_LIMIT: usize = 1000;
 
 impl Request {
     /// Rules 2 and 3 of contract §5.6: what is missing, then what is malformed, in the table's order.
@@ -172,7 +172,11 @@ impl Request {
         };
         let date = date(body.get("date"))?;
         let time = time(body.get("time"))?;
-        let zone = zone(body.get("timezone"))?;
+        let zone = match body.get("timezone") {
+            None | Some(Value::Null) => Zone::UTC,
+            Some(Value::String(text)) if text.is_empty() => Zone::UTC,
+            some => zone(some)?,
+        };
         let note = note(body)?;
         let interview_type = match body.get("interview_type") {
             None | Some(Value::Null) => endpoint.default_type(),
@@ -199,6 +203,76 @@ impl Request {
             start,
             end,
         })
+    }
+}
+
+/// What a recruiter wants to be different; `None`: as it is.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    pub date: Option<NaiveDate>,
+    pub time: Option<NaiveTime>,
+    pub zone: Option<Zone>,
+    /// `Some(None)` removes it; so for the location.
+    pub note: Option<Option<String>>,
+    pub interview_type: Option<InterviewType>,
+    pub duration_minutes: Option<i32>,
+    pub location: Option<Option<String>>,
+}
+
+impl Change {
+    /// Rule 2 of contract §5.14: the formats of [`Request::parse`], but what is there has to say something.
+    pub fn parse(body: &Map<String, Value>) -> Result<Change> {
+        const KNOWN: [&str; 8] =
+            ["date", "time", "timezone", "note", "notes", "interview_type", "duration_minutes", "location"];
+        if !KNOWN.iter().any(|key| body.contains_key(*key)) {
+            return Err(Error::bad_request("Nothing to change."));
+        }
+        let field = |key: &str| body.get(key).map(Some);
+        Ok(Change {
+            date: field("date").map(date).transpose()?,
+            time: field("time").map(time).transpose()?,
+            zone: field("timezone").map(zone).transpose()?,
+            note: match body.contains_key("note") || body.contains_key("notes") {
+                true => Some(note(body)?),
+                false => None,
+            },
+            interview_type: field("interview_type").map(interview_type).transpose()?,
+            duration_minutes: field("duration_minutes").map(duration_minutes).transpose()?,
+            location: field("location").map(location).transpose()?,
+        })
+    }
+
+    /// The interview as it would be; refused when its start or end leaves the years 1–9999.
+    pub fn applied_to(&self, before: &Interview, settings: &Settings) -> Result<Interview> {
+        let mut after = before.clone();
+        after.date = self.date.unwrap_or(before.date);
+        after.time = self.time.unwrap_or(before.time);
+        if let Some(zone) = &self.zone {
+            after.timezone = zone.name().to_owned();
+        }
+        if let Some(note) = &self.note {
+            after.note = note.clone();
+        }
+        if let Some(interview_type) = self.interview_type {
+            after.interview_type = interview_type.as_str().to_owned();
+        }
+        after.duration_minutes = self.duration_minutes.or(before.duration_minutes);
+        if let Some(location) = &self.location {
+            after.location = location.clone();
+        }
+        span(&after.zone(), after.date, after.time, after.minutes(settings))?;
+        Ok(after)
+    }
+}
+
+/// Why an interview is cancelled; blank is none.
+pub fn cancellation_reason(body: &Map<String, Value>) -> Result<Option<String>> {
+    match body.get("reason") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if text.chars().count() <= REASON_LIMIT => {
+            Ok(Some(text.clone()).filter(|text| !text.trim().is_empty()))
+        }
+        Some(_) => Err(Error::bad_request("Invalid reason.")),
     }
 }
 
@@ -245,12 +319,8 @@ fn time(value: Option<&Value>) -> Result<NaiveTime> {
 }
 
 fn zone(value: Option<&Value>) -> Result<Zone> {
-    let name = match value {
-        None | Some(Value::Null) => Some("UTC"),
-        Some(Value::String(text)) if text.is_empty() => Some("UTC"),
-        Some(value) => value.as_str(),
-    };
-    name.and_then(Zone::parse).ok_or(Error::bad_request("Invalid timezone. Use an IANA name such as America/New_York."))
+    let zone = value.and_then(Value::as_str).and_then(Zone::parse);
+    zone.ok_or(Error::bad_request("Invalid timezone. Use an IANA name such as America/New_York."))
 }
 
 /// The first of `note` and `notes` that is not blank.
@@ -387,6 +457,14 @@ impl Window {
     }
 }
 
+/// How much longer than the door a mailed link stays open.
+pub const LINK_OUTLIVES_WINDOW: TimeDelta = TimeDelta::hours(24);
+
+/// Until when a mailed link opens the interview's page.
+pub fn link_expiry(window: &Window) -> DateTime<Utc> {
+    window.closes + LINK_OUTLIVES_WINDOW
+}
+
 /// The sentences of contract §5.6.1 that follow from the time alone.
 pub fn time_warnings(
     zone: &Zone,
@@ -416,12 +494,25 @@ pub fn overlap_warnings(candidate: &Person, candidate_busy: bool, recruiter_busy
 }
 
 /// The candidate's notification about a new interview.
-pub fn scheduled_notification(job_title: &str, company_name: Option<&str>) -> String {
-    let company: Cow<str> = match company_name {
-        Some(name) if !name.is_empty() => format!(" at {name}").into(),
-        _ => "".into(),
-    };
-    format!("An interview has been scheduled for you for the job '{job_title}'{company}.")
+pub fn scheduled_notification(job_title: &str, company_name: &str) -> String {
+    format!("An interview has been scheduled for you for the job '{job_title}'{}.", at_company(company_name))
+}
+
+/// The candidate's notification about a changed interview.
+pub fn changed_notification(interview: &Interview) -> String {
+    let Interview { job_title, company_name, date, time, timezone, .. } = interview;
+    let (company, time) = (at_company(company_name), zone::format_hm(*time));
+    format!("Your interview for the job '{job_title}'{company} has been changed to {date} {time} ({timezone}).")
+}
+
+/// The candidate's notification about a cancelled interview.
+pub fn cancelled_notification(interview: &Interview) -> String {
+    let company = at_company(&interview.company_name);
+    format!("Your interview for the job '{}'{company} has been cancelled.", interview.job_title)
+}
+
+fn at_company(name: &str) -> String {
+    if name.is_empty() { String::new() } else { format!(" at {name}") }
 }
 
 #[cfg(test)]

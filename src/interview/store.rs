@@ -5,10 +5,14 @@ use serde::Deserialize;
 use sqlx::{PgConnection, PgExecutor, types::Json};
 use uuid::Uuid;
 
-use super::model::{self, InterviewType, JobChoice, Person, Request, Side, Window};
+use super::{
+    model::{self, InterviewType, JobChoice, Person, Request, Side, Window},
+    reminder,
+};
 use crate::{
     clock::random_bytes,
     config::Settings,
+    icalendar,
     secret::TokenHash,
     zone::{self, Zone},
 };
@@ -112,6 +116,14 @@ impl Interview {
         InterviewType::stored(&self.interview_type)
     }
 
+    /// Whether the two agree in everything that a recruiter can change.
+    pub fn says_the_same_as(&self, other: &Interview) -> bool {
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
+        (self.date, self.time, &self.timezone, &self.interview_type, self.duration_minutes)
+            == (other.date, other.time, &other.timezone, &other.interview_type, other.duration_minutes)
+            && (given(&self.note), given(&self.location)) == (given(&other.note), given(&other.location))
+    }
+
     /// The link to the meeting, as long as there is one to join.
     pub fn link(&self) -> Option<&str> {
         let has_link = matches!(self.kind(), InterviewType::GoogleMeet | InterviewType::Custom);
@@ -184,19 +196,23 @@ pub async fn by_portal_token(
     id: i64,
     token: &TokenHash,
     now: DateTime<Utc>,
+    settings: &Settings,
 ) -> sqlx::Result<Option<(Interview, i64)>> {
     let owner = sqlx::query_scalar!(
         "SELECT t.user_id FROM ivs_portal_token t JOIN users_user u ON u.id = t.user_id
-         WHERE t.token_hash = $1 AND t.interview_id = $2 AND t.expires_at > $3 AND u.is_active AND NOT u.is_deleted",
+         WHERE t.token_hash = $1 AND t.interview_id = $2 AND u.is_active AND NOT u.is_deleted",
         token.as_bytes(),
-        id,
-        now
+        id
     )
     .fetch_optional(&mut *db)
     .await?;
     let Some(owner) = owner else { return Ok(None) };
-    // Whoever no longer takes part (Django may have changed the row) is not let in by an old mail.
-    Ok(by_id(db, id).await?.filter(|interview| interview.side_of(owner).is_some()).map(|interview| (interview, owner)))
+    // By the interview as it is now, which may have been moved. Whoever no longer takes part (Django may have changed
+    // the row) is not let in by an old mail.
+    let is_open = |interview: &Interview| {
+        now < model::link_expiry(&interview.window(settings)) && interview.side_of(owner).is_some()
+    };
+    Ok(by_id(db, id).await?.filter(is_open).map(|interview| (interview, owner)))
 }
 
 /// Keeps the hash of a fresh link token.
@@ -341,6 +357,96 @@ pub async fn insert(db: &mut PgConnection, new: &NewInterview<'_>, now: DateTime
         }
     }
     Err(sqlx::Error::Protocol("no free room id".into()))
+}
+
+/// Writes `after` over `before` and gives the new SEQUENCE; `None` when the row no longer says what `before` does.
+///
+/// `ical_uid` and `organizer` are kept where the row has none yet. Moments for a reminder that have passed count as
+/// reminded of, the others are to come again if the start has moved.
+pub async fn update(
+    db: &mut PgConnection,
+    before: &Interview,
+    after: &Interview,
+    ical_uid: Option<String>,
+    organizer: Option<String>,
+    settings: &Settings,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<i32>> {
+    let window = after.window(settings);
+    let moved = window.start != before.window(settings).start;
+    sqlx::query_scalar!(
+        "UPDATE company_interview
+         SET date = $2, time = $3, timezone = $4, interview_type = $5, note = $6, duration_minutes = $7, location = $8,
+             meeting_link = $9, google_event_id = $10, starts_at = $11, ends_at = $12, starts_at_tzdb = $13,
+             ical_uid = COALESCE(ical_uid, $14), ical_organizer = COALESCE(ical_organizer, $15),
+             ical_sequence = ical_sequence + 1, updated_at = $16,
+             reminder_24h_sent = CASE WHEN $17 THEN $18 ELSE reminder_24h_sent END,
+             reminder_1h_sent = CASE WHEN $17 THEN $19 ELSE reminder_1h_sent END
+         WHERE id = $1 AND cancelled_at IS NULL AND date = $20 AND time = $21 AND timezone = $22
+           AND interview_type = $23 AND note IS NOT DISTINCT FROM $24 AND duration_minutes IS NOT DISTINCT FROM $25
+           AND location IS NOT DISTINCT FROM $26 AND google_event_id IS NOT DISTINCT FROM $27
+         RETURNING ical_sequence",
+        after.id,
+        after.date,
+        after.time,
+        after.timezone,
+        after.interview_type,
+        after.note,
+        after.duration_minutes,
+        after.location,
+        after.meeting_link,
+        after.google_event_id,
+        window.start,
+        window.end,
+        zone::tzdb_version(),
+        ical_uid.unwrap_or_else(|| icalendar::own_uid(after.id)),
+        organizer,
+        now,
+        moved,
+        window.start - reminder::DAY_BEFORE <= now,
+        window.start - reminder::HOUR_BEFORE <= now,
+        before.date,
+        before.time,
+        before.timezone,
+        before.interview_type,
+        before.note,
+        before.duration_minutes,
+        before.location,
+        before.google_event_id
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// A row just cancelled.
+pub struct CancelledRow {
+    pub ical_sequence: i32,
+    pub google_event_id: Option<String>,
+}
+
+/// Cancels an interview; `None` when it was cancelled already. `organizer` is kept where the row has none yet.
+pub async fn cancel(
+    db: &mut PgConnection,
+    id: i64,
+    reason: Option<&str>,
+    organizer: Option<&str>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<CancelledRow>> {
+    sqlx::query_as!(
+        CancelledRow,
+        "UPDATE company_interview
+         SET cancelled_at = $2, cancellation_reason = $3, ical_sequence = ical_sequence + 1, updated_at = $2,
+             ical_uid = COALESCE(ical_uid, $4), ical_organizer = COALESCE(ical_organizer, $5)
+         WHERE id = $1 AND cancelled_at IS NULL
+         RETURNING ical_sequence, google_event_id",
+        id,
+        now,
+        reason,
+        icalendar::own_uid(id),
+        organizer
+    )
+    .fetch_optional(db)
+    .await
 }
 
 /// Eight characters of `[A-Z0-9]`, each equally likely.
@@ -516,6 +622,7 @@ pub async fn free_key(db: impl PgExecutor<'_>, user_id: i64, intent_id: Uuid) ->
 }
 
 /// A row whose cached instants may be wrong.
+#[derive(Clone)]
 pub struct Instants {
     pub id: i64,
     pub date: NaiveDate,
@@ -525,6 +632,7 @@ pub struct Instants {
     pub starts_at: Option<DateTime<Utc>>,
     pub ends_at: Option<DateTime<Utc>>,
     pub starts_at_tzdb: Option<String>,
+    pub is_cancelled: bool,
 }
 
 /// The next rows, by id, whose instants are missing, or that are not long past, by date or by instant.
@@ -536,11 +644,13 @@ pub async fn instants_to_check(
 ) -> sqlx::Result<Vec<Instants>> {
     sqlx::query_as!(
         Instants,
-        "SELECT id, date, time, timezone, duration_minutes, starts_at, ends_at, starts_at_tzdb FROM company_interview
-         WHERE id IN (SELECT id FROM company_interview WHERE starts_at IS NULL AND id > $1
-                      UNION SELECT id FROM company_interview WHERE starts_at >= $3 AND id > $1
-                      UNION SELECT id FROM company_interview WHERE date >= $4 AND id > $1)
-         ORDER BY id LIMIT $2",
+        r#"SELECT id, date, time, timezone, duration_minutes, starts_at, ends_at, starts_at_tzdb,
+                  cancelled_at IS NOT NULL AS "is_cancelled!"
+           FROM company_interview
+           WHERE id IN (SELECT id FROM company_interview WHERE starts_at IS NULL AND id > $1
+                        UNION SELECT id FROM company_interview WHERE starts_at >= $3 AND id > $1
+                        UNION SELECT id FROM company_interview WHERE date >= $4 AND id > $1)
+           ORDER BY id LIMIT $2"#,
         after,
         limit,
         past,
@@ -550,7 +660,8 @@ pub async fn instants_to_check(
     .await
 }
 
-/// Writes the instants of rows that still say what they were computed from.
+/// Writes the instants of rows that still say what they were computed from. A row that somebody else has moved is to be
+/// reminded of again.
 pub async fn write_instants(db: impl PgExecutor<'_>, rows: &[Instants], now: DateTime<Utc>) -> sqlx::Result<()> {
     let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
     let dates: Vec<NaiveDate> = rows.iter().map(|row| row.date).collect();
@@ -560,7 +671,12 @@ pub async fn write_instants(db: impl PgExecutor<'_>, rows: &[Instants], now: Dat
     let starts: Vec<Option<DateTime<Utc>>> = rows.iter().map(|row| row.starts_at).collect();
     let ends: Vec<Option<DateTime<Utc>>> = rows.iter().map(|row| row.ends_at).collect();
     sqlx::query!(
-        "UPDATE company_interview i SET starts_at = new.starts_at, ends_at = new.ends_at, starts_at_tzdb = $7, updated_at = $9
+        "UPDATE company_interview i
+         SET starts_at = new.starts_at, ends_at = new.ends_at, starts_at_tzdb = $7, updated_at = $9,
+             reminder_24h_sent = CASE WHEN i.starts_at <> new.starts_at THEN new.starts_at <= $10
+                                      ELSE reminder_24h_sent END,
+             reminder_1h_sent = CASE WHEN i.starts_at <> new.starts_at THEN new.starts_at <= $11
+                                     ELSE reminder_1h_sent END
          FROM unnest($1::bigint[], $2::date[], $3::time[], $4::text[], $5::timestamptz[], $6::timestamptz[], $8::int[])
               AS new (id, date, time, timezone, starts_at, ends_at, duration_minutes)
          WHERE i.id = new.id AND i.date = new.date AND i.time = new.time AND i.timezone = new.timezone
@@ -573,20 +689,119 @@ pub async fn write_instants(db: impl PgExecutor<'_>, rows: &[Instants], now: Dat
         &ends as &[Option<DateTime<Utc>>],
         zone::tzdb_version(),
         &durations as &[Option<i32>],
-        now
+        now,
+        now + reminder::DAY_BEFORE,
+        now + reminder::HOUR_BEFORE
     )
     .execute(db)
     .await?;
     Ok(())
 }
 
-/// Removes what has had its time: keys after a day, links that are no longer valid.
-pub async fn remove_expired(db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::Result<()> {
+/// An interview that new time rules have moved.
+pub struct MovedByRules {
+    pub ical_sequence: i32,
+    pub candidate_id: i64,
+    pub recruiter_id: Option<i64>,
+}
+
+/// Writes the instants that new rules give a row and raises its SEQUENCE; `None` when the row is not as it was read.
+pub async fn move_by_rules(
+    db: &mut PgConnection,
+    old: &Instants,
+    new: &Instants,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<MovedByRules>> {
+    sqlx::query_as!(
+        MovedByRules,
+        "UPDATE company_interview
+         SET starts_at = $6::timestamptz, ends_at = $7, starts_at_tzdb = $8, ical_sequence = ical_sequence + 1, updated_at = $9,
+             reminder_24h_sent = $6::timestamptz <= $10, reminder_1h_sent = $6::timestamptz <= $11
+         WHERE id = $1 AND starts_at_tzdb = $2 AND date = $3 AND time = $4 AND timezone = $5 AND cancelled_at IS NULL
+         RETURNING ical_sequence, candidate_id, recruiter_id",
+        old.id,
+        old.starts_at_tzdb,
+        old.date,
+        old.time,
+        old.timezone,
+        new.starts_at,
+        new.ends_at,
+        zone::tzdb_version(),
+        now,
+        now + reminder::DAY_BEFORE,
+        now + reminder::HOUR_BEFORE
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// An interview that begins soon.
+pub struct Upcoming {
+    pub id: i64,
+    pub date: NaiveDate,
+    pub time: NaiveTime,
+    pub timezone: String,
+    pub duration_minutes: Option<i32>,
+    pub starts_at: DateTime<Utc>,
+    pub ical_sequence: i32,
+    pub candidate_id: i64,
+    pub recruiter_id: Option<i64>,
+    pub created_at: DateTime<Utc>,
+}
+
+impl Upcoming {
+    /// Whether its cached start is right.
+    pub fn is_placed(&self, settings: &Settings) -> bool {
+        let (start, _) = model::stored_span(self.date, self.time, &self.timezone, self.duration_minutes, settings);
+        start == self.starts_at
+    }
+}
+
+/// Locks some interviews that have a reminder due by their cached start; those that somebody else has locked are his.
+pub async fn due_for_reminders(tx: &mut PgConnection, now: DateTime<Utc>, limit: i64) -> sqlx::Result<Vec<Upcoming>> {
+    sqlx::query_as!(
+        Upcoming,
+        r#"SELECT id, date, time, timezone, duration_minutes, starts_at AS "starts_at!", ical_sequence, candidate_id,
+                  recruiter_id, created_at
+           FROM company_interview
+           WHERE cancelled_at IS NULL AND starts_at > $1
+             AND ((NOT reminder_1h_sent AND starts_at <= $2) OR (NOT reminder_24h_sent AND starts_at <= $3))
+           ORDER BY starts_at LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED"#,
+        now,
+        now + reminder::HOUR_BEFORE,
+        now + reminder::DAY_BEFORE,
+        limit
+    )
+    .fetch_all(tx)
+    .await
+}
+
+/// Flags what the rows have been reminded of: of the day, and within the hour of the hour too.
+pub async fn set_reminded(tx: &mut PgConnection, rows: &[Upcoming], now: DateTime<Utc>) -> sqlx::Result<()> {
+    let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    sqlx::query!(
+        "UPDATE company_interview
+         SET reminder_24h_sent = true, reminder_1h_sent = reminder_1h_sent OR starts_at <= $2, updated_at = $3
+         WHERE id = ANY($1)",
+        &ids,
+        now + reminder::HOUR_BEFORE,
+        now
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Removes what has had its time: keys after a day, links whose interview (it may have been moved since) is over.
+pub async fn remove_expired(db: impl PgExecutor<'_>, now: DateTime<Utc>, settings: &Settings) -> sqlx::Result<()> {
+    let over = now - settings.join_closes_after_end - model::LINK_OUTLIVES_WINDOW;
     sqlx::query!(
         "WITH keys AS (DELETE FROM ivs_idempotency_key WHERE created_at < $1)
-         DELETE FROM ivs_portal_token WHERE expires_at <= $2",
+         DELETE FROM ivs_portal_token t USING company_interview i
+         WHERE t.expires_at <= $2 AND i.id = t.interview_id AND i.ends_at <= $3",
         now - KEY_KEPT,
-        now
+        now,
+        over
     )
     .execute(db)
     .await?;

@@ -17,7 +17,7 @@ async fn example_6_a_missing_slash_is_redirected_for_get_and_served_for_the_rest
     );
     let answer = app.post("/api/users/login", json!({"email": "rita@x.test", "password": PASSWORD})).await;
     assert_eq!(answer.status, 200);
-    app.get("/healthz").await.assert(200, json!({"status": "ok"}));
+    app.get("/healthz").await.assert(200, json!({"status": "ok", "tzdb": interviews::zone::tzdb_version()}));
     app.get("/api/nope").await.assert(404, json!({"detail": "Not found."}));
     assert_eq!(app.get("//evil.test/api/company/interviews").await.status, 404);
 }
@@ -83,7 +83,7 @@ async fn existing_paths_name_their_methods() {
     for (path, allow) in [
         ("/api/users/profile/", "GET, HEAD, OPTIONS"),
         ("/api/company/google/connect/", "GET, POST, HEAD, OPTIONS"),
-        ("/api/company/interviews/501/", "GET, HEAD, OPTIONS"),
+        ("/api/company/interviews/501/", "GET, PATCH, DELETE, HEAD, OPTIONS"),
         ("/api/interviews/", "GET, HEAD, OPTIONS"),
     ] {
         assert_eq!(rita.get(path).await.header("allow"), Some(allow), "{path}");
@@ -135,7 +135,7 @@ async fn readiness_follows_the_database() {
     app.get("/readyz").await.assert(200, json!({"status": "ready"}));
     app.db().close().await;
     app.get("/readyz").await.assert(503, json!({"status": "unavailable"}));
-    app.get("/healthz").await.assert(200, json!({"status": "ok"}));
+    app.get("/healthz").await.assert(200, json!({"status": "ok", "tzdb": interviews::zone::tzdb_version()}));
     app.user(RITA).get("/api/users/profile/").await.assert(500, json!({"detail": "Internal server error."}));
 }
 

@@ -233,11 +233,38 @@ async fn a_revoked_grant_is_removed_and_the_recruiter_is_asked_to_connect_again(
     app.google.revoke_grants();
     let answer = rita.schedule(body(json!({}))).await;
     assert_eq!((answer.status.as_u16(), &answer.json()["needs_google_auth"]), (401, &json!(true)));
-    rita.get(CHECK).await.assert(200, json!({"connected": false, "email": null}));
+    rita.get(CHECK).await.assert(200, json!({"connected": false, "email": null, "needs_reconnect": true}));
     assert_eq!(credentials(&app).await, None);
     assert_eq!(app.count("company_interview").await, 3);
     app.advance(Duration::from_secs(600));
     app.sweep().await;
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn a_recruiter_is_told_once_that_google_ended_the_connection_and_no_longer_after_connecting_again() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    app.google.revoke_grants();
+    let (one, other) = tokio::join!(rita.schedule(body(json!({}))), rita.schedule(body(json!({"time": "16:00"}))));
+    assert_eq!((one.status.as_u16(), other.status.as_u16()), (401, 401));
+    app.run_jobs().await;
+    let mails = app.mailbox.mails();
+    assert_eq!(mails.len(), 1);
+    assert_eq!(mails[0].subject(), "Please reconnect Google Calendar");
+    assert_eq!(mails[0].envelope_to, ["rita@x.test"]);
+    assert!(mails[0].text().contains(&app.ctx.settings.frontend_url));
+    app.connected(RITA).await;
+    rita.get(CHECK).await.assert(200, json!({"connected": true, "email": "rita@gmail.test"}));
+    app.google.revoke_grants();
+    rita.schedule(body(json!({}))).await;
+    // She connects again before that mail has left: it has nothing true to say any more.
+    rita.connect("rita@gmail.test").await;
+    app.run_jobs().await;
+    let subjects: Vec<String> = app.mailbox.mails().iter().map(|mail| mail.subject()).collect();
+    assert_eq!(subjects, ["Google Calendar connected"]);
+    rita.request(reqwest::Method::DELETE, "/api/company/google/disconnect/").send().await.unwrap();
+    rita.get(CHECK).await.assert(200, json!({"connected": false, "email": null}));
 }
 
 #[tokio::test]
@@ -251,6 +278,7 @@ async fn a_grant_that_ended_without_a_refresh_token_is_removed_by_scheduling_and
     let answer = rita.schedule(body(json!({}))).await;
     assert_eq!((answer.status.as_u16(), &answer.json()["needs_google_auth"]), (401, &json!(true)));
     assert_eq!(credentials(&app).await, None);
+    app.run_jobs().await;
 }
 
 #[tokio::test]

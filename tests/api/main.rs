@@ -9,6 +9,7 @@ mod accounts;
 mod adoption;
 mod architecture;
 mod calendar;
+mod changing;
 mod cluster;
 mod crash;
 mod framework;

@@ -318,6 +318,15 @@ impl Simulator {
         self.shared.change(World::forget_grants);
     }
 
+    /// As if the event had been deleted in the calendar itself.
+    pub fn delete_event(&self, id: &str) {
+        self.shared.change(|world| {
+            for stored in world.events.iter_mut().filter(|stored| stored.event["id"] == id) {
+                stored.event["status"] = "cancelled".into();
+            }
+        });
+    }
+
     /// A person's click on "Allow" with the preselected account: takes the authorization URL, gives the `Location`
     /// the browser is sent to. In process, by the same checks as the page.
     ///

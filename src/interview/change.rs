@@ -1,0 +1,404 @@
+//! Changing and cancelling an interview across systems, so that row, event and mails agree whatever fails.
+//!
+//! A change holds a [`Claim`] while Google is asked, and commits row, notification and mails together with the claim's
+//! end. A change that fails leaves the row as it was and its event in doubt: [`align_events`] makes the event equal to
+//! the row again. A cancellation commits at once and leaves the event to be deleted.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use serde::Serialize;
+use tokio::task::JoinSet;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{
+    Summary, booking,
+    claim::Claim,
+    emails::{self, EmailsSent},
+    model::{self, Change, InterviewType},
+    store::{self, Interview},
+};
+use crate::{
+    auth::CurrentUser,
+    calendar::{self, CalendarError},
+    clock::random_uuid,
+    context::Context,
+    http::{Error, Result},
+    mail::Kind,
+};
+
+/// How long the answer to a cancellation waits for Google.
+const DELETION_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A changed interview.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Changed {
+    success: bool,
+    message: &'static str,
+    interview_id: i64,
+    #[schema(required)]
+    meeting_link: Option<String>,
+    #[schema(required)]
+    event_id: Option<String>,
+    emails_sent: EmailsSent,
+    calendar_invite_sent: bool,
+    warnings: Vec<String>,
+    interview: Summary,
+}
+
+/// A cancelled interview.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Cancelled {
+    success: bool,
+    message: &'static str,
+    interview_id: i64,
+    status: model::Status,
+    emails_sent: EmailsSent,
+    warnings: Vec<String>,
+}
+
+/// Changes an interview of the recruiter `user` (contract §5.14, from the third rule on). It must run to its end even
+/// when nobody waits for it: spawn it.
+pub async fn change(ctx: Context, user: CurrentUser, id: i64, change: Change) -> Result<Changed> {
+    let interview = read(&ctx, id).await?;
+    if needs_google(&interview, &change.applied_to(&interview, &ctx.settings)?) {
+        calendar::require_grant(&ctx, user.id).await?;
+    }
+    let claim = Claim::take(&ctx.db, id, ctx.clock.now()).await?.ok_or_else(being_changed)?;
+    // Again, now that nobody else changes it.
+    let before = read(&ctx, id).await;
+    let planned = before.and_then(|before| Ok((change.applied_to(&before, &ctx.settings)?, before)));
+    let (after, before) = match planned {
+        Ok((after, before)) if !after.says_the_same_as(&before) => (after, before),
+        unchanged => {
+            claim.finish(&mut *ctx.db.acquire().await?, ctx.clock.now()).await?;
+            let (after, _) = unchanged?;
+            return Ok(changed(&ctx, &user, after, EmailsSent::default()).await);
+        }
+    };
+    let changing = Changing { ctx: &ctx, claim: &claim, intent: random_uuid(), recruiter_id: user.id, before, after };
+    match changing.carry_out().await {
+        Ok(written) => {
+            // Nothing from here on can undo the change.
+            let about = (id, written.interview.ical_sequence);
+            emails::send_now(&ctx, written.mails).await;
+            let sent = emails::sent(&ctx, Kind::Updated, about, [written.interview.candidate_id, user.id]).await;
+            Ok(changed(&ctx, &user, written.interview, sent).await)
+        }
+        Err(failure) => {
+            changing.abandon().await;
+            Err(match failure {
+                Failure::Calendar(error) => calendar::error_answer(&ctx, user.id, error).await,
+                Failure::Other(error) => error,
+            })
+        }
+    }
+}
+
+/// The interview, if it has not been cancelled.
+async fn read(ctx: &Context, id: i64) -> Result<Interview> {
+    let interview = store::by_id(&ctx.db, id).await?.ok_or_else(super::not_found)?;
+    match interview.cancelled_at {
+        None => Ok(interview),
+        Some(_) => Err(Error::refused(StatusCode::CONFLICT, "This interview has been cancelled.")),
+    }
+}
+
+fn being_changed() -> Error {
+    Error::refused(StatusCode::CONFLICT, "This interview is being changed. Please try again.")
+}
+
+async fn changed(ctx: &Context, user: &CurrentUser, interview: Interview, emails_sent: EmailsSent) -> Changed {
+    let (zone, window, now) = (interview.zone(), interview.window(&ctx.settings), ctx.clock.now());
+    let start = zone.instant(interview.date, interview.time);
+    let mut warnings =
+        start.map(|start| model::time_warnings(&zone, interview.date, interview.time, &start, now)).unwrap_or_default();
+    let span = (window.start, window.end);
+    warnings.extend(booking::overlaps(ctx, &interview.candidate(), user.id, span, interview.id).await);
+    Changed {
+        success: true,
+        message: "Interview updated successfully",
+        interview_id: interview.id,
+        meeting_link: interview.link().map(str::to_owned),
+        event_id: interview.google_event_id.clone(),
+        emails_sent,
+        calendar_invite_sent: interview.calendar_invite_sent || emails_sent.any(),
+        warnings,
+        interview: Summary::new(interview, user.id, now, ctx),
+    }
+}
+
+/// Whether the interview is or becomes one with an event. A row with an event counts as Google Meet as long as its type
+/// is left alone: Django stores `custom` for those.
+fn is_meet(before: &Interview, after: &Interview) -> bool {
+    match after.interview_type == before.interview_type {
+        true => before.kind() == InterviewType::GoogleMeet || before.google_event_id.is_some(),
+        false => after.kind() == InterviewType::GoogleMeet,
+    }
+}
+
+fn needs_google(before: &Interview, after: &Interview) -> bool {
+    !after.says_the_same_as(before) && (is_meet(before, after) || before.google_event_id.is_some())
+}
+
+/// A change under its claim.
+struct Changing<'a> {
+    ctx: &'a Context,
+    claim: &'a Claim,
+    /// Of an event that may have to be made.
+    intent: Uuid,
+    recruiter_id: i64,
+    before: Interview,
+    after: Interview,
+}
+
+/// The row as it was written, and the mails about it.
+struct Written {
+    interview: Interview,
+    mails: Vec<Uuid>,
+}
+
+/// Why a change was not made.
+enum Failure {
+    Calendar(CalendarError),
+    Other(Error),
+}
+
+impl<E: Into<Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Failure::Other(error.into())
+    }
+}
+
+/// What the row is to say of its event.
+struct Placed {
+    interview: Interview,
+    /// The event's own, for a row that has none yet.
+    ical_uid: Option<String>,
+    organizer: Option<String>,
+    has_intent: bool,
+}
+
+impl Changing<'_> {
+    /// The event, then everything of ours in one transaction. Where nothing was to be changed (an alignment), the row
+    /// is written only if the event had to be made anew.
+    async fn carry_out(&self) -> Result<Written, Failure> {
+        let placed = self.place_event().await?;
+        let (ctx, now) = (self.ctx, self.ctx.clock.now());
+        let mut tx = ctx.db.begin().await?;
+        if !self.claim.finish(&mut tx, now).await? {
+            return Err(anyhow::anyhow!("the change lost its claim before it could commit").into());
+        }
+        let Placed { mut interview, ical_uid, organizer, has_intent } = placed;
+        let mut mails = Vec::new();
+        let is_change = !interview.says_the_same_as(&self.before);
+        if is_change || interview.google_event_id != self.before.google_event_id {
+            let organizer = organizer.or_else(|| Some(self.before.recruiter()?.email));
+            let written =
+                store::update(&mut tx, &self.before, &interview, ical_uid, organizer, &ctx.settings, now).await?;
+            interview.ical_sequence = written.ok_or_else(being_changed)?;
+            if is_change {
+                let message = model::changed_notification(&interview);
+                let url = format!("/interviews/{}", interview.id);
+                store::insert_notification(&mut *tx, interview.candidate_id, &message, &url, now).await?;
+            }
+            let about = (interview.id, interview.ical_sequence);
+            let users = [interview.candidate_id, self.recruiter_id];
+            mails = emails::queue(&mut tx, ctx, Kind::Updated, about, &users).await?;
+        }
+        if has_intent && !calendar::take_intent(&mut tx, self.intent).await? {
+            return Err(anyhow::anyhow!("the intent was given up before it could commit").into());
+        }
+        tx.commit().await?;
+        Ok(Written { interview, mails })
+    }
+
+    /// Makes Google's side equal to `after`.
+    async fn place_event(&self) -> Result<Placed, Failure> {
+        let mut interview = self.after.clone();
+        let old_event = self.before.google_event_id.as_deref();
+        let mut placed = (None, None);
+        let has_intent = is_meet(&self.before, &self.after);
+        if has_intent {
+            let made = match self.put_event(old_event).await? {
+                calendar::Changed::Kept { ical_uid, organizer } => {
+                    placed = (ical_uid, organizer);
+                    None
+                }
+                calendar::Changed::Made(created) => Some(created),
+            };
+            if let Some(created) = made {
+                interview.meeting_link = created.meeting_link;
+                interview.google_event_id = Some(created.event_id);
+                placed = (created.ical_uid, created.organizer);
+            }
+        } else if let Some(event_id) = old_event {
+            let deleted = calendar::delete_event(self.ctx, self.recruiter_id, event_id).await;
+            deleted.map_err(Failure::Calendar)?;
+            interview.google_event_id = None;
+        }
+        if !has_intent && is_meet(&self.before, &self.before) {
+            interview.meeting_link = String::new();
+        }
+        let (ical_uid, organizer) = placed;
+        Ok(Placed { interview, ical_uid, organizer, has_intent })
+    }
+
+    async fn put_event(&self, old_event: Option<&str>) -> Result<calendar::Changed, Failure> {
+        let (ctx, after) = (self.ctx, &self.after);
+        let new_event = random_uuid().simple().to_string();
+        let mut db = ctx.db.acquire().await?;
+        calendar::record_intent(&mut db, self.intent, self.recruiter_id, Some(&new_event), ctx.clock.now()).await?;
+        drop(db);
+        let (zone, window) = (after.zone(), after.window(&ctx.settings));
+        let event = calendar::Event {
+            id: &new_event,
+            request_id: self.intent,
+            job_title: &after.job_title,
+            candidate_name: &after.candidate().name(),
+            recruiter_name: &after.recruiter_name(),
+            note: after.note.as_deref().filter(|note| !note.trim().is_empty()),
+            start: window.start,
+            end: window.end,
+            zone: zone.name(),
+            attendees: [&after.candidate_email, after.recruiter_email.as_deref().unwrap_or_default()],
+        };
+        let put = match old_event {
+            Some(id) => calendar::change_event(ctx, self.recruiter_id, self.intent, id, &event).await,
+            None => {
+                let created = calendar::create_event(ctx, self.recruiter_id, self.intent, &event).await;
+                created.map(calendar::Changed::Made)
+            }
+        };
+        put.map_err(Failure::Calendar)
+    }
+
+    /// Leaves a failed change to the sweeps: an event that it made is deleted, the interview's own is aligned.
+    async fn abandon(&self) {
+        let now = self.ctx.clock.now();
+        let abandoned = async {
+            let mut db = self.ctx.db.acquire().await?;
+            calendar::give_up(&mut db, self.intent, now).await?;
+            self.claim.fail(&mut *db, now).await
+        };
+        if let Err(fault) = abandoned.await {
+            tracing::error!(error = %fault, "a failed change could not be given up; the sweep will do it");
+        }
+    }
+}
+
+/// The sweep: makes the events of interviews whose change failed or died, or whose instant has changed by new rules,
+/// equal to the interviews. Meant to run every few seconds; several instances share the work.
+pub async fn align_events(ctx: &Context) -> anyhow::Result<()> {
+    loop {
+        let due = Claim::take_due(&ctx.db, ctx.clock.now()).await?;
+        if due.is_empty() {
+            return Ok(());
+        }
+        let mut tasks = JoinSet::new();
+        for claim in due {
+            let ctx = ctx.clone();
+            tasks.spawn(async move {
+                if let Err(fault) = align(&ctx, &claim).await {
+                    // Its claim ends by itself.
+                    tracing::error!(interview = claim.interview_id, error = ?fault, "could not align an event");
+                }
+            });
+        }
+        while let Some(ended) = tasks.join_next().await {
+            if ended.is_err() {
+                tracing::error!("the alignment of an event panicked");
+            }
+        }
+    }
+}
+
+async fn align(ctx: &Context, claim: &Claim) -> Result<()> {
+    let interview = store::by_id(&ctx.db, claim.interview_id).await?;
+    let has_event = |interview: &Interview| interview.cancelled_at.is_none() && interview.google_event_id.is_some();
+    let Some((interview, recruiter_id)) = interview
+        .filter(has_event)
+        .and_then(|interview| Some((interview.recruiter_id?, interview)))
+        .map(|(id, i)| (i, id))
+    else {
+        claim.finish(&mut *ctx.db.acquire().await?, ctx.clock.now()).await?;
+        return Ok(());
+    };
+    let changing =
+        Changing { ctx, claim, intent: random_uuid(), recruiter_id, before: interview.clone(), after: interview };
+    match changing.carry_out().await {
+        Ok(written) => {
+            tracing::info!(interview = claim.interview_id, "an event was aligned with its interview");
+            emails::send_now(ctx, written.mails).await;
+        }
+        Err(failure) => {
+            let now = ctx.clock.now();
+            let mut db = ctx.db.acquire().await?;
+            calendar::give_up(&mut db, changing.intent, now).await?;
+            claim.postpone(&mut *db, now).await?;
+            match failure {
+                Failure::Calendar(CalendarError::Internal(fault)) => return Err(Error::Internal(fault)),
+                Failure::Calendar(error) => {
+                    tracing::info!(interview = claim.interview_id, ?error, "an event waits to be aligned");
+                }
+                Failure::Other(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Cancels an interview of the recruiter `user` (contract §5.15). Never waits long for Google, whatever it says. It must
+/// run to its end even when nobody waits for it: spawn it.
+pub async fn cancel(ctx: Context, user: CurrentUser, id: i64, reason: Option<String>) -> Result<Cancelled> {
+    let interview = store::by_id(&ctx.db, id).await?.ok_or_else(super::not_found)?;
+    if interview.cancelled_at.is_some() {
+        return Ok(cancelled(id, "Interview was already cancelled."));
+    }
+    let now = ctx.clock.now();
+    let mut tx = ctx.db.begin().await?;
+    let claim = Claim::take(&mut *tx, id, now).await?.ok_or_else(being_changed)?;
+    let organizer = interview.recruiter_email.as_deref();
+    let Some(row) = store::cancel(&mut tx, id, reason.as_deref(), organizer, now).await? else {
+        return Ok(cancelled(id, "Interview was already cancelled."));
+    };
+    let message = model::cancelled_notification(&interview);
+    let url = format!("/interviews/{id}");
+    store::insert_notification(&mut *tx, interview.candidate_id, &message, &url, now).await?;
+    let (about, users) = ((id, row.ical_sequence), [interview.candidate_id, user.id]);
+    let mails = emails::queue(&mut tx, &ctx, Kind::Cancelled, about, &users).await?;
+    let discarded = match &row.google_event_id {
+        Some(event_id) => Some(calendar::discard_event(&mut tx, user.id, event_id, now).await?),
+        None => None,
+    };
+    claim.finish(&mut tx, now).await?;
+    tx.commit().await?;
+
+    let deleting = async {
+        let Some(discarded) = discarded else { return true };
+        let task = {
+            let ctx = ctx.clone();
+            ctx.tasks.clone().spawn(async move { calendar::undo_now(&ctx, &discarded).await })
+        };
+        matches!(tokio::time::timeout(DELETION_PATIENCE, task).await, Ok(Ok(true)))
+    };
+    let (is_deleted, ()) = tokio::join!(deleting, emails::send_now(&ctx, mails));
+    let mut answer = cancelled(id, "Interview cancelled successfully.");
+    answer.emails_sent = emails::sent(&ctx, Kind::Cancelled, about, users).await;
+    if !is_deleted {
+        answer.warnings.push("The Google Calendar event will be deleted later.".to_owned());
+    }
+    Ok(answer)
+}
+
+fn cancelled(interview_id: i64, message: &'static str) -> Cancelled {
+    Cancelled {
+        success: true,
+        message,
+        interview_id,
+        status: model::Status::Cancelled,
+        emails_sent: EmailsSent::default(),
+        warnings: Vec::new(),
+    }
+}

@@ -1,0 +1,163 @@
+//! The right to change an interview, held by one request or sweep at a time, and what a dead one leaves behind.
+//!
+//! A claim is a row of `ivs_change`. It is taken before the first effect and ended in the transaction that writes the
+//! change, so a change that lost its claim cannot commit. Whatever does not end that way (a failure, a crash) leaves
+//! the row: then the event at Google may differ from the interview, and is aligned with it, again when no call of the
+//! failed change can still arrive.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::{PgConnection, PgExecutor, PgPool};
+use uuid::Uuid;
+
+use crate::clock::random_uuid;
+
+/// After this long a change counts as dead and can no longer commit.
+const LIFETIME: TimeDelta = TimeDelta::seconds(45);
+
+/// After this long Google has dealt with every call that it will ever deal with.
+const LATEST_CALL: TimeDelta = TimeDelta::minutes(5);
+
+/// How long an event that differs from its interview is tried to be aligned.
+const ALIGN_FOR: TimeDelta = TimeDelta::days(7);
+
+/// One holder's right to change one interview.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    pub interview_id: i64,
+    holder: Uuid,
+    /// Attempts at aligning, this one included.
+    attempts: i32,
+}
+
+impl Claim {
+    /// Takes the claim; `None` while somebody else holds it, or without such an interview.
+    pub async fn take(db: impl PgExecutor<'_>, interview_id: i64, now: DateTime<Utc>) -> sqlx::Result<Option<Claim>> {
+        let holder = random_uuid();
+        let taken = sqlx::query!(
+            "INSERT INTO ivs_change AS held (interview_id, holder, held_until, next_attempt_at)
+             SELECT id, $2, $3, $3 FROM company_interview WHERE id = $1
+             ON CONFLICT (interview_id) DO UPDATE
+             SET holder = $2, held_until = $3, next_attempt_at = $3,
+                 in_doubt_until = CASE WHEN held.holder IS NULL THEN held.in_doubt_until ELSE $5 END
+             WHERE held.holder IS NULL OR held.held_until <= $4",
+            interview_id,
+            holder,
+            now + LIFETIME,
+            now,
+            now + LATEST_CALL
+        )
+        .execute(db)
+        .await?;
+        Ok((taken.rows_affected() == 1).then_some(Claim { interview_id, holder, attempts: 0 }))
+    }
+
+    /// Takes some interviews whose events may differ from them; of several instances each gets others.
+    pub async fn take_due(db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::Result<Vec<Claim>> {
+        let holder = random_uuid();
+        let taken = sqlx::query!(
+            "WITH due AS MATERIALIZED (
+                 SELECT interview_id FROM ivs_change
+                 WHERE next_attempt_at <= $1 AND (holder IS NULL OR held_until <= $1)
+                 ORDER BY next_attempt_at LIMIT 16 FOR UPDATE SKIP LOCKED
+             )
+             UPDATE ivs_change AS held
+             SET holder = $2, held_until = $3, next_attempt_at = $3, attempts = attempts + 1,
+                 in_doubt_until = CASE WHEN holder IS NULL THEN in_doubt_until ELSE $4 END
+             FROM due WHERE held.interview_id = due.interview_id
+             RETURNING held.interview_id, attempts",
+            now,
+            holder,
+            now + LIFETIME,
+            now + LATEST_CALL
+        )
+        .fetch_all(db)
+        .await?;
+        Ok(taken
+            .into_iter()
+            .map(|row| Claim { interview_id: row.interview_id, holder, attempts: row.attempts })
+            .collect())
+    }
+
+    /// Ends the claim in the transaction that writes the change, or after nothing was done. False: it was lost, and the
+    /// caller must abort.
+    pub async fn finish(&self, tx: &mut PgConnection, now: DateTime<Utc>) -> sqlx::Result<bool> {
+        let removed = sqlx::query!(
+            "DELETE FROM ivs_change WHERE interview_id = $1 AND holder = $2 AND held_until > $3
+             AND (in_doubt_until IS NULL OR in_doubt_until <= $3)",
+            self.interview_id,
+            self.holder,
+            now
+        )
+        .execute(&mut *tx)
+        .await?;
+        if removed.rows_affected() > 0 {
+            return Ok(true);
+        }
+        // A call of an earlier, failed change may still reach Google.
+        let released = sqlx::query!(
+            "UPDATE ivs_change SET holder = NULL, next_attempt_at = in_doubt_until, attempts = 0
+             WHERE interview_id = $1 AND holder = $2 AND held_until > $3",
+            self.interview_id,
+            self.holder,
+            now
+        )
+        .execute(tx)
+        .await?;
+        Ok(released.rows_affected() > 0)
+    }
+
+    /// Ends the claim of a change that failed: its event is to be aligned, at once.
+    pub async fn fail(&self, db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::Result<()> {
+        self.release(db, now + LATEST_CALL, now).await
+    }
+
+    /// Ends the claim of an alignment that failed: the next comes after 15 s, doubling to 5 min.
+    pub async fn postpone(&self, db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::Result<()> {
+        let wait = TimeDelta::seconds(15 << (self.attempts - 1).clamp(0, 5)).min(TimeDelta::minutes(5));
+        self.release(db, now + LATEST_CALL, now + wait).await
+    }
+
+    async fn release(
+        &self,
+        db: impl PgExecutor<'_>,
+        in_doubt_until: DateTime<Utc>,
+        next_attempt_at: DateTime<Utc>,
+    ) -> sqlx::Result<()> {
+        sqlx::query!(
+            "UPDATE ivs_change SET holder = NULL, in_doubt_until = $3, next_attempt_at = $4
+             WHERE interview_id = $1 AND holder = $2",
+            self.interview_id,
+            self.holder,
+            in_doubt_until,
+            next_attempt_at
+        )
+        .execute(db)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Has an interview's event aligned, since the interview itself has changed.
+pub async fn request_alignment(db: impl PgExecutor<'_>, interview_id: i64, now: DateTime<Utc>) -> sqlx::Result<()> {
+    sqlx::query!(
+        "INSERT INTO ivs_change AS held (interview_id, held_until, next_attempt_at) VALUES ($1, $2, $2)
+         ON CONFLICT (interview_id) DO UPDATE SET next_attempt_at = least(held.next_attempt_at, $2)",
+        interview_id,
+        now
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Forgets events that could not be aligned for too long, of interviews that are over.
+pub async fn remove_expired(db: &PgPool, now: DateTime<Utc>) -> sqlx::Result<()> {
+    sqlx::query!(
+        "DELETE FROM ivs_change held USING company_interview i
+         WHERE i.id = held.interview_id AND held.holder IS NULL AND i.ends_at < $1",
+        now - ALIGN_FOR
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}

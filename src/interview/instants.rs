@@ -1,0 +1,106 @@
+//! The instants of interviews as SQL sees them (contract §6.1): a cache of what wall time and zone mean by the time rules
+//! compiled in.
+//!
+//! Rows that Django inserted or changed are filled in silently. When this program brings newer rules than those a row was
+//! computed by, and they give a coming interview another instant, that is news to the people who meet: its calendar
+//! event and reminders move, and both get a mail. An instance with older rules leaves such a row alone, so that two
+//! versions side by side do not undo each other's work.
+
+use std::cmp::Ordering;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{
+    claim, emails,
+    model::stored_span,
+    store::{self, Instants},
+};
+use crate::{context::Context, mail::Kind, zone};
+
+/// Which rows [`fill_instants`] looks at, besides those that lack their instants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Those that are not long past: all that a reminder or a new interview can meet.
+    Ahead,
+    All,
+}
+
+/// The sweep: writes the instants of rows that have none or wrong ones.
+pub async fn fill_instants(ctx: &Context, reach: Reach) -> anyhow::Result<()> {
+    const CHUNK: i64 = 5000;
+    let mut after = 0;
+    let now = ctx.clock.now();
+    let past = match reach {
+        Reach::Ahead => now - TimeDelta::days(2),
+        Reach::All => zone::FIRST,
+    };
+    loop {
+        let rows = store::instants_to_check(&ctx.db, after, CHUNK, past).await?;
+        let (Some(last), full) = (rows.last().map(|row| row.id), rows.len() as i64 == CHUNK) else { break };
+        let mut wrong = Vec::new();
+        for row in rows {
+            let Some(right) = corrected(ctx, &row) else { continue };
+            match is_news(&row, &right, now) {
+                true => move_by_rules(ctx, &row, &right).await?,
+                false => wrong.push(right),
+            }
+        }
+        if !wrong.is_empty() {
+            store::write_instants(&ctx.db, &wrong, now).await?;
+        }
+        if !full {
+            break;
+        }
+        after = last;
+    }
+    Ok(())
+}
+
+/// The row with its right instants; `None` when it has them, or when newer rules than ours were at work.
+fn corrected(ctx: &Context, row: &Instants) -> Option<Instants> {
+    let (start, end) = stored_span(row.date, row.time, &row.timezone, row.duration_minutes, &ctx.settings);
+    let right = Instants { starts_at: Some(start), ends_at: Some(end), ..row.clone() };
+    let is_right = row.starts_at == right.starts_at && row.ends_at == right.ends_at;
+    match row
+        .starts_at
+        .and(row.starts_at_tzdb.as_deref())
+        .map(|version| zone::compare_versions(version, zone::tzdb_version()))
+    {
+        Some(Ordering::Greater) => None,
+        Some(Ordering::Equal) if is_right => None,
+        _ => Some(right),
+    }
+}
+
+/// Whether newer rules have moved a coming interview. A row that Django moved in the moments before counts too: then
+/// the mail is true as well.
+fn is_news(row: &Instants, right: &Instants, now: DateTime<Utc>) -> bool {
+    let has_older_rules = row
+        .starts_at_tzdb
+        .as_deref()
+        .is_some_and(|version| zone::compare_versions(version, zone::tzdb_version()) == Ordering::Less);
+    let is_ahead = right.starts_at > Some(now) || row.starts_at > Some(now);
+    has_older_rules && row.starts_at.is_some() && row.starts_at != right.starts_at && is_ahead && !row.is_cancelled
+}
+
+/// Writes what the new rules say, once however many instances try, and tells the two.
+async fn move_by_rules(ctx: &Context, row: &Instants, right: &Instants) -> anyhow::Result<()> {
+    let now = ctx.clock.now();
+    let mut tx = ctx.db.begin().await?;
+    // Before the interview, since changes lock the two in this order.
+    claim::request_alignment(&mut *tx, row.id, now).await?;
+    let Some(moved) = store::move_by_rules(&mut tx, row, right, now).await? else { return Ok(()) };
+    let users: Vec<i64> = std::iter::once(moved.candidate_id).chain(moved.recruiter_id).collect();
+    emails::queue(&mut tx, ctx, Kind::Updated, (row.id, moved.ical_sequence), &users).await?;
+    tx.commit().await?;
+    tracing::warn!(
+        interview = row.id,
+        zone = row.timezone,
+        before = ?row.starts_at,
+        after = ?right.starts_at,
+        old_rules = row.starts_at_tzdb,
+        new_rules = zone::tzdb_version(),
+        "new time rules moved an interview"
+    );
+    Ok(())
+}
