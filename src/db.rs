@@ -73,6 +73,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (4, "interview job", include_str!("../migrations/0004_interview_job.sql")),
     (5, "interview job checked", include_str!("../migrations/0005_interview_job_checked.sql")),
     (6, "server", include_str!("../migrations/0006_server.sql")),
+    (8, "login throttle", include_str!("../migrations/0008_login_throttle.sql")),
 ];
 
 /// Every index we add to a table of Django's, none of them unique. To change one, give it a new name.

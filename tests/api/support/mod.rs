@@ -24,12 +24,14 @@ use interviews::{
         google::{self, Simulator},
         mailbox::{Mailbox, Received},
     },
+    http::server,
     jobs, telemetry,
 };
 use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap, redirect::Policy};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tracing::span;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -54,7 +56,7 @@ pub struct TestApp {
     pub google: Simulator,
     pub mailbox: Mailbox,
     http: reqwest::Client,
-    served: tokio::task::JoinHandle<std::io::Result<()>>,
+    served: tokio::task::JoinHandle<()>,
     // Last: what is above uses it.
     pub database: TestDatabase,
 }
@@ -129,7 +131,8 @@ impl TestApp {
         let settings =
             Settings::from_layers(|name| values.get(name).filter(|value| !value.is_empty()).cloned()).unwrap();
         let ctx = app::context(settings, clock, database.pool.clone()).unwrap();
-        let served = tokio::spawn(axum::serve(listener, app::router(ctx.clone()).unwrap()).into_future());
+        let router = app::router(ctx.clone()).unwrap();
+        let served = tokio::spawn(server::serve(listener, router, CancellationToken::new()));
         let http = reqwest::Client::builder().redirect(Policy::none()).build().unwrap();
         TestApp { url, ctx, google, mailbox, http, served, database }
     }
