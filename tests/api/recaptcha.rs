@@ -7,6 +7,7 @@ use std::{
 };
 
 use axum::{Form, Router, http::StatusCode, routing::post};
+use interviews::telemetry;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -155,6 +156,35 @@ async fn a_verifier_that_refuses_our_secret_is_not_the_persons_fault() {
         verifier.answers(200, &json!({"success": false, "error-codes": [code]}).to_string());
         login(&app, PASSWORD, json!(TOKEN)).await.assert(503, unavailable());
     }
+}
+
+#[tokio::test]
+async fn neither_token_nor_secret_is_logged_and_a_refused_secret_is_an_error() {
+    let verifier = Verifier::start().await;
+    let app = verifier.app().await;
+    let lines = Lines::default();
+    let writer = lines.clone();
+    // For this test's thread, in which the server runs too.
+    let _guard =
+        tracing::subscriber::set_default(telemetry::subscriber("trace", move || writer.clone(), false).unwrap());
+    for (status, body) in [
+        (200, r#"{"success": true}"#.to_owned()),
+        (200, r#"{"success": false}"#.to_owned()),
+        (200, format!("{SECRET} {TOKEN}")),
+        (200, json!(TOKEN).to_string()),
+        (500, TOKEN.to_owned()),
+        (200, r#"{"success": false, "error-codes": ["invalid-input-secret"]}"#.to_owned()),
+    ] {
+        verifier.answers(status, &body);
+        login(&app, PASSWORD, json!(TOKEN)).await;
+    }
+    assert_eq!(verifier.asked().len(), 6);
+    let log = lines.text();
+    for line in log.lines() {
+        assert!(!line.contains(SECRET) && !line.contains(TOKEN) && !line.contains("siteverify"), "{line}");
+    }
+    let is_told = |line: &str| line.contains("ERROR") && line.contains("refuses RECAPTCHA_SECRET_KEY");
+    assert!(log.lines().any(is_told), "{log}");
 }
 
 #[tokio::test]

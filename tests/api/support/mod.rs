@@ -6,9 +6,10 @@ pub mod process;
 
 use std::{
     collections::HashMap,
+    io,
     net::Ipv4Addr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -368,4 +369,24 @@ pub async fn counting_statements<T>(work: impl Future<Output = T>) -> (T, usize)
     let _guard = tracing::subscriber::set_default(Counter(counter.clone()));
     let outcome = work.await;
     (outcome, counter.load(Ordering::Relaxed))
+}
+
+/// What a subscriber has written.
+#[derive(Clone, Default)]
+pub struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
