@@ -1,8 +1,8 @@
 //! Who is calling: signing in with a Django password, the Bearer token of every later call, the caller's own profile.
 //!
 //! [`authenticate`] stands before every route and decides, by contract §4.3, who the caller is; a handler just asks for
-//! a [`CurrentUser`]. Neither an answer nor its time tells whether an e-mail has an account, and nobody guesses a
-//! password more than 20 times in 15 minutes.
+//! a [`CurrentUser`]. Neither an answer nor its time tells whether an e-mail has an account, and from one place a password
+//! can be guessed 20 times in 15 minutes.
 
 pub mod jwt;
 pub mod password;
