@@ -136,6 +136,7 @@ pub async fn sweep(ctx: &Context) -> anyhow::Result<()> {
 }
 
 async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
+    auth::remove_expired(ctx).await?;
     interview::remove_expired(ctx).await?;
     calendar::remove_expired(ctx).await?;
     mail::remove_expired(ctx).await

@@ -6,10 +6,12 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::Display,
+    net::IpAddr,
     str::FromStr,
     time::Duration,
 };
 
+use ipnet::IpNet;
 use secrecy::SecretString;
 use url::Url;
 
@@ -34,6 +36,8 @@ pub struct Settings {
     pub frontend_url: String,
     /// Origins (`scheme://host[:port]`) that browsers may call from; never empty.
     pub allowed_origins: Vec<String>,
+    /// Whose `X-Forwarded-For` is believed; IPv4 addresses never in their IPv6 form.
+    pub trusted_proxies: Vec<IpNet>,
     /// `None` unless client id, client secret and encryption key are all set.
     pub google: Option<GoogleClient>,
     pub google_auth_uri: String,
@@ -47,6 +51,9 @@ pub struct Settings {
     pub email: Option<SmtpServer>,
     pub from_email: String,
     pub brand_name: String,
+    /// `None`: signing in needs no reCAPTCHA.
+    pub recaptcha_secret_key: Option<SecretString>,
+    pub recaptcha_verify_uri: String,
     pub access_token_lifetime: Duration,
     pub refresh_token_lifetime: Duration,
     pub join_opens_before: Duration,
@@ -208,6 +215,7 @@ impl Reader {
                 self.base_url("PORTAL_URL")
             },
             allowed_origins: self.origins(&frontend_url),
+            trusted_proxies: self.networks("TRUSTED_PROXIES"),
             google: self.google(),
             google_auth_uri: self.uri("GOOGLE_AUTH_URI"),
             google_token_uri: self.uri("GOOGLE_TOKEN_URI"),
@@ -217,6 +225,8 @@ impl Reader {
             email: self.email(),
             from_email: self.sender(),
             brand_name: self.required("BRAND_NAME"),
+            recaptcha_secret_key: Some(self.text("RECAPTCHA_SECRET_KEY")).filter(|key| !key.is_empty()).map(Into::into),
+            recaptcha_verify_uri: self.uri("RECAPTCHA_VERIFY_URI"),
             access_token_lifetime: self.minutes("ACCESS_TOKEN_LIFETIME"),
             refresh_token_lifetime: self.minutes("REFRESH_TOKEN_LIFETIME"),
             join_opens_before: self.minutes("JOIN_OPENS_MINUTES_BEFORE"),
@@ -301,6 +311,20 @@ impl Reader {
         origins
     }
 
+    /// Addresses or networks (`10.0.0.0/8`), separated by commas.
+    fn networks(&mut self, name: &str) -> Vec<IpNet> {
+        let listed = self.text(name);
+        let listed = listed.split(',').map(str::trim).filter(|network| !network.is_empty());
+        let network = |text: &str| {
+            text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(|address| address.to_canonical().into()))
+        };
+        let networks: Option<Vec<IpNet>> = listed.map(network).collect();
+        networks.unwrap_or_else(|| {
+            self.fault(name, "holds what is neither an address nor a network such as 10.0.0.0/8");
+            Vec::new()
+        })
+    }
+
     fn text(&self, name: &str) -> String {
         self.values.get(&name.to_lowercase()).map(|value| value.trim().to_owned()).unwrap_or_default()
     }
@@ -359,7 +383,7 @@ impl Reader {
 }
 
 fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -405,6 +429,22 @@ mod tests {
             assert!(faults.contains(&format!("  {name}: ")), "{name} is missing in {faults}");
         }
         assert!(!faults.contains("topsecret"), "{faults}");
+    }
+
+    #[test]
+    fn trusted_proxies_are_addresses_or_networks() {
+        let trusted = |text: &str| {
+            let settings = settings(&[REQUIRED[0], REQUIRED[1], ("TRUSTED_PROXIES", text)])?;
+            Ok::<_, Faults>(settings.trusted_proxies.iter().map(IpNet::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(trusted("").unwrap(), [""; 0]);
+        assert_eq!(
+            trusted("192.0.2.1, 10.0.0.0/8,::1 ,2001:db8::/32,::ffff:192.0.2.2,").unwrap(),
+            ["192.0.2.1/32", "10.0.0.0/8", "::1/128", "2001:db8::/32", "192.0.2.2/32"]
+        );
+        for text in ["proxy.test", "10.0.0.0/33", "10.0.0", "10.0.0.1 10.0.0.2", "10.0.0.1:80"] {
+            assert!(trusted(text).unwrap_err().to_string().contains("  TRUSTED_PROXIES: "), "{text}");
+        }
     }
 
     #[test]

@@ -74,6 +74,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (5, "interview job checked", include_str!("../migrations/0005_interview_job_checked.sql")),
     (6, "server", include_str!("../migrations/0006_server.sql")),
     (7, "change", include_str!("../migrations/0007_change.sql")),
+    (8, "login throttle", include_str!("../migrations/0008_login_throttle.sql")),
 ];
 
 /// Every index we add to a table of Django's, none of them unique. To change one, give it a new name.

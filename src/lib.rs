@@ -108,6 +108,9 @@
 //!   column, so that one copied elsewhere does not open. Several keys may open, the first seals: keys can be changed.
 //! * **A grant is refreshed by one request at a time**, under a lease in the database; the others wait by polling,
 //!   without a connection in hand, and read the row again.
+//! * **A sign-in counts as failed before its password is hashed**, and is taken back when it turns out not to be: one
+//!   statement on one row, so neither many at once nor several servers let more guesses through. The row's key is an
+//!   HMAC of peer and e-mail: who guesses elsewhere keeps nobody out, and the table names nobody.
 //! * **Migrations take turns by polling** `pg_try_advisory_lock`: a waiter blocked inside a statement would deadlock
 //!   with `CREATE INDEX CONCURRENTLY`.
 //! * **No framework of our own**: no traits with one implementation, no repositories, no second set of structs for rows.

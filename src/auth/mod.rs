@@ -1,11 +1,14 @@
 //! Who is calling: signing in with a Django password, the Bearer token of every later call, the caller's own profile.
 //!
 //! [`authenticate`] stands before every route and decides, by contract §4.3, who the caller is; a handler just asks for
-//! a [`CurrentUser`]. Neither an answer nor its time tells whether an e-mail has an account.
+//! a [`CurrentUser`]. Neither an answer nor its time tells whether an e-mail has an account, and from one place a password
+//! can be guessed 20 times in 15 minutes.
 
 pub mod jwt;
 pub mod password;
+mod recaptcha;
 mod store;
+mod throttle;
 
 use std::sync::Arc;
 
@@ -26,10 +29,14 @@ use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::jwt::{Stranger, TokenType};
+pub use self::throttle::remove_expired;
+use self::{
+    jwt::{Stranger, TokenType},
+    throttle::Throttle,
+};
 use crate::{
     context::Context,
-    http::{Error, Result, extract::RequestBody, layers::Route},
+    http::{Error, Result, extract::RequestBody, layers::Route, peer::Peer},
     zone,
 };
 
@@ -113,6 +120,9 @@ pub struct Credentials {
     pub email: String,
     #[schema(value_type = String, format = Password)]
     pub password: SecretString,
+    /// Where reCAPTCHA is configured.
+    #[schema(rename = "recaptchaToken", value_type = Option<String>)]
+    pub recaptcha_token: Option<SecretString>,
 }
 
 impl Credentials {
@@ -133,7 +143,11 @@ impl Credentials {
             false => Err("Enter a valid email address."),
         });
         match (email, text_field(fields, "password")) {
-            (Ok(email), Ok(password)) => Ok(Credentials { email, password: password.into() }),
+            (Ok(email), Ok(password)) => {
+                let token = fields.get("recaptchaToken").and_then(Value::as_str).map(trimmed);
+                let recaptcha_token = token.filter(|token| !token.is_empty()).map(Into::into);
+                Ok(Credentials { email, password: password.into(), recaptcha_token })
+            }
             (email, password) => {
                 let faults = [("email", email.err()), ("password", password.err())];
                 let faults = faults.into_iter().filter_map(|(field, fault)| Some((field.into(), json!([fault?]))));
@@ -226,21 +240,47 @@ impl SignedIn {
 /// Sign in with e-mail and password.
 #[utoipa::path(post, path = "/api/users/login/", tag = "users", security(()), request_body = Credentials, responses(
     (status = 200, body = SignedIn),
-    (status = 400, description = "Malformed fields, wrong e-mail or password, or a deleted account"),
+    (status = 400, description = "Malformed fields, reCAPTCHA failed, wrong e-mail or password, or a deleted account"),
     (status = 401, description = "A bad Bearer header"),
     (status = 403, description = "E-mail not verified"),
-    (status = 503, description = "Too many sign-ins at once; see `Retry-After`"),
+    (status = 429, description = "20 failures of this e-mail from this peer within 15 minutes",
+        headers(("Retry-After" = u64, description = "Seconds until the next attempt is let in"))),
+    (status = 503, description = "Too many sign-ins at once, or reCAPTCHA cannot be asked",
+        headers(("Retry-After" = Option<u64>, description = "Seconds; not with reCAPTCHA"))),
 ))]
-async fn login(State(ctx): State<Context>, body: RequestBody) -> Result<Json<SignedIn>> {
-    let Credentials { email, password } = Credentials::parse(&body.value().await?)?;
-    let account = store::account_by_email(&mut *ctx.db.acquire().await?, &email).await?;
+async fn login(State(ctx): State<Context>, Peer(peer): Peer, body: RequestBody) -> Result<Json<SignedIn>> {
+    let Credentials { email, password, recaptcha_token } = Credentials::parse(&body.value().await?)?;
+    let throttle = Throttle::of(&ctx, peer, &email);
+    if let Some(secret) = &ctx.settings.recaptcha_secret_key {
+        throttle.check().await?;
+        recaptcha::verify(&ctx, secret, recaptcha_token).await?;
+    }
+    let attempt = throttle.attempt().await?;
+    match enter(&ctx, &email, password).await {
+        Ok(Some(user)) => {
+            throttle.reset().await?;
+            Ok(Json(SignedIn::new(&ctx, user)))
+        }
+        Ok(None) => Err(not_signed_in("Invalid email or password.")),
+        Err(error) => {
+            throttle.take_back(attempt).await?;
+            Err(error)
+        }
+    }
+}
+
+/// Whom e-mail and password let in; `None` when there is nobody of that e-mail or the password is wrong.
+///
+/// # Errors
+/// The right password of a deleted or inactive account; no place left for hashing.
+async fn enter(ctx: &Context, email: &str, password: SecretString) -> Result<Option<CurrentUser>> {
+    let account = store::account_by_email(&mut *ctx.db.acquire().await?, email).await?;
     let verdict = password::verify(password, account.as_ref().map(|account| account.password.clone())).await?;
-    let refused = |text: &str| Err(Error::Body(StatusCode::BAD_REQUEST, json!({ "non_field_errors": [text] })));
     let Some(account) = account.filter(|_| verdict.right) else {
-        return refused("Invalid email or password.");
+        return Ok(None);
     };
     if account.is_deleted {
-        return refused("This account has been deleted. Please contact support.");
+        return Err(not_signed_in("This account has been deleted. Please contact support."));
     }
     if !account.is_active {
         return Err(Error::forbidden("Email not verified."));
@@ -249,7 +289,11 @@ async fn login(State(ctx): State<Context>, body: RequestBody) -> Result<Json<Sig
         let db = &mut *ctx.db.acquire().await?;
         store::upgrade_password(db, account.user.id, &account.password, &strong).await?;
     }
-    Ok(Json(SignedIn::new(&ctx, account.user)))
+    Ok(Some(account.user))
+}
+
+fn not_signed_in(text: &str) -> Error {
+    Error::Body(StatusCode::BAD_REQUEST, json!({ "non_field_errors": [text] }))
 }
 
 /// The caller's own account.
@@ -342,7 +386,7 @@ mod tests {
     }
 
     fn accepted(email: Value, password: Value) -> (String, String) {
-        let Credentials { email, password } =
+        let Credentials { email, password, .. } =
             Credentials::parse(&json!({ "email": email, "password": password, "more": 1 })).unwrap();
         (email, password.expose_secret().to_owned())
     }

@@ -1,4 +1,4 @@
-//! Accounts in Django's tables.
+//! Accounts in Django's tables, and the count of failed sign-ins.
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Result};
@@ -105,5 +105,72 @@ pub async fn insert_company(db: &mut PgConnection, now: DateTime<Utc>, owner: i6
     )
     .execute(db)
     .await?;
+    Ok(())
+}
+
+/// Adds the attempt `now` unless `most` are there that still count, those after `since`; says whether it did. Of any
+/// number at the same time no more are added than there is room for.
+pub async fn count_attempt(
+    db: &mut PgConnection,
+    subject: &[u8],
+    now: DateTime<Utc>,
+    since: DateTime<Utc>,
+    most: i64,
+) -> Result<bool> {
+    // One statement on one row, which it locks before it counts.
+    let counted = sqlx::query!(
+        "INSERT INTO ivs_login_throttle AS t (subject, attempts) VALUES ($1, ARRAY[$2::timestamptz])
+         ON CONFLICT (subject) DO UPDATE
+         SET attempts = ARRAY(SELECT at FROM unnest(t.attempts) AS at WHERE at > $3) || $2::timestamptz
+         WHERE (SELECT count(*) FROM unnest(t.attempts) AS at WHERE at > $3) < $4",
+        subject,
+        now,
+        since,
+        most
+    )
+    .execute(db)
+    .await?;
+    Ok(counted.rows_affected() > 0)
+}
+
+/// The oldest attempt after `since`, if there are `most` of them.
+pub async fn oldest_if_full(
+    db: &mut PgConnection,
+    subject: &[u8],
+    since: DateTime<Utc>,
+    most: i64,
+) -> Result<Option<DateTime<Utc>>> {
+    let oldest = sqlx::query_scalar!(
+        "SELECT min(at) FROM ivs_login_throttle, unnest(attempts) AS at WHERE subject = $1 AND at > $2
+         HAVING count(*) >= $3",
+        subject,
+        since,
+        most
+    );
+    Ok(oldest.fetch_optional(db).await?.flatten())
+}
+
+/// Removes one attempt of the instant `at`.
+pub async fn take_attempt_back(db: &mut PgConnection, subject: &[u8], at: DateTime<Utc>) -> Result<()> {
+    sqlx::query!(
+        "UPDATE ivs_login_throttle
+         SET attempts = attempts[:array_position(attempts, $2) - 1] || attempts[array_position(attempts, $2) + 1:]
+         WHERE subject = $1 AND $2 = ANY (attempts)",
+        subject,
+        at
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+pub async fn forget_attempts(db: &mut PgConnection, subject: &[u8]) -> Result<()> {
+    sqlx::query!("DELETE FROM ivs_login_throttle WHERE subject = $1", subject).execute(db).await?;
+    Ok(())
+}
+
+/// Removes whoever has made no attempt after `since`.
+pub async fn remove_old_attempts(db: &mut PgConnection, since: DateTime<Utc>) -> Result<()> {
+    sqlx::query!("DELETE FROM ivs_login_throttle WHERE $1 >= ALL (attempts)", since).execute(db).await?;
     Ok(())
 }

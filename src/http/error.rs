@@ -34,6 +34,10 @@ pub enum Error {
     },
     /// A refusal with a body of its own shape.
     Body(StatusCode, Value),
+    /// Too many attempts; whole seconds until the next is let in.
+    Throttled {
+        retry_after: u64,
+    },
     /// Too busy for now; seconds to wait.
     Busy {
         detail: &'static str,
@@ -71,6 +75,7 @@ impl<E: Into<anyhow::Error>> From<E> for Error {
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let detail = |text: &str| json!({ "detail": text });
+        let wait = |seconds: u64| [(header::RETRY_AFTER, HeaderValue::from(seconds))];
         let (status, body) = match self {
             Error::NotFound => (StatusCode::NOT_FOUND, detail("Not found.")),
             Error::MethodNotAllowed(method) => {
@@ -93,9 +98,12 @@ impl IntoResponse for Error {
                 (status, json!({ "error": error, "detail": detail }))
             }
             Error::Body(status, body) => (status, body),
+            Error::Throttled { retry_after } => {
+                let text = format!("Request was throttled. Expected available in {retry_after} seconds.");
+                return (StatusCode::TOO_MANY_REQUESTS, wait(retry_after), Json(detail(&text))).into_response();
+            }
             Error::Busy { detail: text, retry_after } => {
-                let wait = [(header::RETRY_AFTER, HeaderValue::from(retry_after))];
-                return (StatusCode::SERVICE_UNAVAILABLE, wait, Json(detail(text))).into_response();
+                return (StatusCode::SERVICE_UNAVAILABLE, wait(retry_after), Json(detail(text))).into_response();
             }
             Error::Internal(fault) => {
                 tracing::error!(error = format!("{fault:#}"), "request failed");

@@ -176,6 +176,15 @@ async fn the_openapi_document_lists_every_api_path_and_the_pages_show_it() {
     assert_eq!(ids.len(), count);
     assert_eq!(document["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
     assert!(paths["/api/interviews/{id}/"]["get"]["responses"]["404"].is_object());
+    let login = &paths["/api/users/login/"]["post"];
+    assert!(login["responses"]["429"]["headers"]["Retry-After"].is_object());
+    assert_eq!(
+        document["components"]["schemas"]["Credentials"]["required"],
+        json!(["email", "password"]),
+        "{}",
+        document["components"]["schemas"]["Credentials"]
+    );
+    assert!(document["components"]["schemas"]["Credentials"]["properties"]["recaptchaToken"].is_object());
     for path in ["/swagger/", "/redoc/"] {
         let page = app.get(path).await;
         assert_eq!((page.status.as_u16(), page.header("content-type")), (200, Some("text/html")), "{path}");

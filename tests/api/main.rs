@@ -18,6 +18,8 @@ mod mails;
 mod portal;
 mod process;
 mod reading;
+mod recaptcha;
 mod scheduling;
 mod secrecy;
 mod support;
+mod throttle;

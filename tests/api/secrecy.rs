@@ -1,12 +1,7 @@
 //! No secret is where it does not belong: the whole product is driven at the most verbose log level, and then the log,
 //! the answers and every row that the database held meanwhile are searched for every secret that was used.
 
-use std::{
-    cell::RefCell,
-    collections::BTreeSet,
-    io::Write,
-    sync::{Arc, Mutex},
-};
+use std::{cell::RefCell, collections::BTreeSet};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use interviews::{
@@ -450,20 +445,6 @@ fn forms(secret: &str) -> BTreeSet<String> {
     forms
 }
 
-/// What a subscriber has written.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn no_secret_is_logged_answered_or_stored_and_every_request_is_one_line() {
     let app = TestApp::start_with(&SETTINGS).await;
@@ -483,7 +464,7 @@ async fn no_secret_is_logged_answered_or_stored_and_every_request_is_one_line() 
         app.run_jobs().await;
         product.look_at_the_database().await;
     }
-    let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let log = lines.text();
     product.assert_kept(&log);
     product.assert_well_formed(&log);
 }

@@ -6,9 +6,10 @@ pub mod process;
 
 use std::{
     collections::HashMap,
+    io,
     net::Ipv4Addr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -24,12 +25,14 @@ use interviews::{
         google::{self, Simulator},
         mailbox::{Mailbox, Received},
     },
+    http::server,
     jobs, telemetry,
 };
 use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap, redirect::Policy};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tracing::span;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -54,7 +57,7 @@ pub struct TestApp {
     pub google: Simulator,
     pub mailbox: Mailbox,
     http: reqwest::Client,
-    served: tokio::task::JoinHandle<std::io::Result<()>>,
+    served: tokio::task::JoinHandle<()>,
     // Last: what is above uses it.
     pub database: TestDatabase,
 }
@@ -129,7 +132,8 @@ impl TestApp {
         let settings =
             Settings::from_layers(|name| values.get(name).filter(|value| !value.is_empty()).cloned()).unwrap();
         let ctx = app::context(settings, clock, database.pool.clone()).unwrap();
-        let served = tokio::spawn(axum::serve(listener, app::router(ctx.clone()).unwrap()).into_future());
+        let router = app::router(ctx.clone()).unwrap();
+        let served = tokio::spawn(server::serve(listener, router, CancellationToken::new()));
         let http = reqwest::Client::builder().redirect(Policy::none()).build().unwrap();
         TestApp { url, ctx, google, mailbox, http, served, database }
     }
@@ -365,4 +369,24 @@ pub async fn counting_statements<T>(work: impl Future<Output = T>) -> (T, usize)
     let _guard = tracing::subscriber::set_default(Counter(counter.clone()));
     let outcome = work.await;
     (outcome, counter.load(Ordering::Relaxed))
+}
+
+/// What a subscriber has written.
+#[derive(Clone, Default)]
+pub struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
