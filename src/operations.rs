@@ -52,9 +52,10 @@ async fn readyz(State(ctx): State<Context>) -> (StatusCode, Json<Value>) {
 #[utoipa::path(get, path = "/metrics", tag = "operations", security(()),
     responses((status = 200, content_type = "text/plain; version=0.0.4", body = String)))]
 async fn scrape(State(ctx): State<Context>) -> http::Result<impl IntoResponse> {
+    // Before the scrape takes one itself.
+    let (size, idle) = (i64::from(ctx.db.size()), ctx.db.num_idle() as i64);
     let backlog = tokio::time::timeout(SCRAPE, backlog(&ctx)).await.ok().and_then(Result::ok);
     let number = |name, help, value| Gauge { name, help, label: None, values: vec![("", value)] };
-    let (size, idle) = (i64::from(ctx.db.size()), ctx.db.num_idle() as i64);
     let mut gauges = vec![
         number("database_up", "Whether the database answered this scrape.", i64::from(backlog.is_some())),
         Gauge {
