@@ -3,6 +3,8 @@
 //! A job is queued in the caller's transaction, so it exists exactly when what it follows from does. Any instance may
 //! run it, and may run it twice. A job that is not finished asks for another go ([`Outcome::Again`]); one that fails
 //! unexpectedly is tried again a minute later. Jobs of a killed process are taken over within a minute.
+//! A run that could not even note its outcome, or panicked, counts as a failed one; after 25 of those the job waits for
+//! an operator ([`retry`]).
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 

@@ -94,7 +94,7 @@ pub async fn jobs_table(db: &PgPool, now: DateTime<Utc>) -> anyhow::Result<Strin
         let tries = format!("{}/{}", job.attempts, job.max_attempts);
         let words = [words(kind), words(subject)].map(|words| words.join(" "));
         let [kind, subject] = words;
-        [job.id.to_string(), job.state, kind, subject, minute(job.run_at), tries, job.last_error.unwrap_or_default()]
+        [job.id.to_string(), job.state, kind, subject, shown(job.run_at), tries, job.last_error.unwrap_or_default()]
     });
     Ok(table(["ID", "STATE", "KIND", "SUBJECT", "RUN AT (UTC)", "TRIES", "LAST ERROR"], rows.collect()))
 }
@@ -113,7 +113,7 @@ pub async fn mails_table(db: &PgPool, wanted: &Wanted) -> anyhow::Result<String>
     let rows = mail::list(db, wanted).await?.into_iter().map(|mail| {
         let id = mail.id.to_string()[..8].to_owned();
         let interview = mail.interview_id.map(|id| id.to_string()).unwrap_or_default();
-        let (when, to, tries) = (minute(mail.queued_at), masked(&mail.recipient), mail.attempts.to_string());
+        let (when, to, tries) = (shown(mail.queued_at), masked(&mail.recipient), mail.attempts.to_string());
         [id, when, mail.kind, interview, to, mail.state, tries, mail.error.unwrap_or_default()]
     });
     Ok(table(["ID", "QUEUED (UTC)", "KIND", "INTERVIEW", "TO", "STATE", "TRIES", "ERROR"], rows.collect()))
@@ -145,7 +145,7 @@ pub async fn resend_mail(db: &PgPool, beginning: &str, now: DateTime<Utc>) -> an
     Ok(format!("Mail {id} {sentence}.\n"))
 }
 
-fn minute(at: DateTime<Utc>) -> String {
+fn shown(at: DateTime<Utc>) -> String {
     at.format("%m-%d %H:%M:%S").to_string()
 }
 
