@@ -3,14 +3,8 @@
 use std::{future::Future, pin::Pin, time::Duration};
 
 use anyhow::Context as _;
-use axum::{
-    Json, Router,
-    extract::State,
-    http::{Method, StatusCode},
-    middleware,
-};
+use axum::{Router, http::Method, middleware};
 use chrono::TimeDelta;
-use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::{
     net::TcpListener,
@@ -19,7 +13,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::OpenApi;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
     auth, calendar,
@@ -34,9 +28,9 @@ use crate::{
     interview::{self, Reach},
     jobs::{self, Job, Outcome},
     mail::{self, Email, Kind, Queued},
-    openapi, portal,
+    metrics::Metrics,
+    openapi, operations, portal,
     smtp::Smtp,
-    zone,
 };
 
 /// How long a graceful stop waits for requests, bookings and jobs to finish.
@@ -53,7 +47,7 @@ pub fn context(settings: Settings, clock: Clock, db: PgPool) -> anyhow::Result<C
         .build()
         .context("the HTTP client")?;
     let smtp = settings.email.as_ref().map(Smtp::new).transpose()?;
-    Ok(Context::new(Parts { settings, clock, db, http, smtp, tasks: TaskTracker::new() }))
+    Ok(Context::new(Parts { settings, clock, db, http, smtp, metrics: Metrics::new()?, tasks: TaskTracker::new() }))
 }
 
 #[derive(OpenApi)]
@@ -69,8 +63,7 @@ fn routes() -> OpenApiRouter<Context> {
         .nest("/api/company/interviews/", interview::routes())
         .nest("/api/interviews/", interview::routes())
         .merge(portal::routes())
-        .routes(routes!(healthz))
-        .routes(routes!(readyz))
+        .merge(operations::routes())
 }
 
 /// The whole service, doors included.
@@ -81,22 +74,7 @@ pub fn router(ctx: Context) -> anyhow::Result<Router> {
         .into_iter()
         .fold(Routes::from_openapi(&document), |known, path| known.with(path, &[Method::GET]));
     let authenticate = middleware::from_fn_with_state(ctx.clone(), auth::authenticate);
-    Ok(layers::door(inside, known, &ctx.settings.allowed_origins, |router| router.layer(authenticate)))
-}
-
-/// Whether the process serves, and which time rules it has; asks nothing else.
-#[utoipa::path(get, path = "/healthz", tag = "operations", security(()), responses((status = 200)))]
-async fn healthz() -> Json<Value> {
-    Json(json!({ "status": "ok", "tzdb": zone::tzdb_version() }))
-}
-
-/// Whether requests can be answered: the database is there and migrated.
-#[utoipa::path(get, path = "/readyz", tag = "operations", security(()), responses((status = 200), (status = 503)))]
-async fn readyz(State(ctx): State<Context>) -> (StatusCode, Json<Value>) {
-    match db::is_migrated(&ctx.db).await {
-        true => (StatusCode::OK, Json(json!({ "status": "ready" }))),
-        false => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "unavailable" }))),
-    }
+    Ok(layers::door(inside, known, &ctx, |router| router.layer(authenticate)))
 }
 
 /// Runs one job of the queue.

@@ -23,7 +23,7 @@ const DEFAULTS: &str = include_str!("../config/default.toml");
 #[derive(Debug)]
 pub struct Settings {
     pub database_url: SecretString,
-    pub database_max_connections: u32,
+    pub pool: PoolLimits,
     /// HS256 key of the JWTs, shared with Django.
     pub secret_key: SecretString,
     pub host: String,
@@ -61,6 +61,28 @@ pub struct Settings {
     /// Length, in minutes, of an interview without its own.
     pub interview_duration_minutes: i32,
     pub log_filter: String,
+    pub log_format: LogFormat,
+    /// How long a request may take; more than its calls to Google and its mails may.
+    pub request_patience: Duration,
+    /// How many jobs this instance runs at once.
+    pub job_workers: usize,
+}
+
+/// How the database's connections are used.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolLimits {
+    pub connections: u32,
+    /// How long a connection is waited for.
+    pub acquire: Duration,
+    /// How long a statement may take.
+    pub statement: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    /// A JSON object in each line.
+    Json,
 }
 
 /// The OAuth client at Google, with what seals the grants it earns.
@@ -205,9 +227,14 @@ impl Reader {
         let port = self.number("PORT", 0, u16::MAX);
         let public_url = self.public_url(&host, port);
         let frontend_url = self.base_url("FRONTEND_URL");
+        let google_budget = self.number("GOOGLE_BUDGET_SECONDS", 1, 20);
         Settings {
             database_url: self.database_url().into(),
-            database_max_connections: self.number("DATABASE_MAX_CONNECTIONS", 2, 1000),
+            pool: PoolLimits {
+                connections: self.number("DATABASE_MAX_CONNECTIONS", 2, 1000),
+                acquire: Duration::from_secs(self.number("DATABASE_ACQUIRE_SECONDS", 1, 60)),
+                statement: Duration::from_secs(self.number("DATABASE_STATEMENT_SECONDS", 1, 3600)),
+            },
             secret_key: self.secret_key().into(),
             portal_url: if self.text("PORTAL_URL").is_empty() {
                 public_url.clone()
@@ -221,7 +248,7 @@ impl Reader {
             google_token_uri: self.uri("GOOGLE_TOKEN_URI"),
             google_revoke_uri: self.uri("GOOGLE_REVOKE_URI"),
             google_calendar_api_base: self.base_url("GOOGLE_CALENDAR_API_BASE"),
-            google_budget: Duration::from_secs(self.number("GOOGLE_BUDGET_SECONDS", 1, 20)),
+            google_budget: Duration::from_secs(google_budget),
             email: self.email(),
             from_email: self.sender(),
             brand_name: self.required("BRAND_NAME"),
@@ -233,6 +260,9 @@ impl Reader {
             join_closes_after_end: self.minutes("JOIN_CLOSES_MINUTES_AFTER_END"),
             interview_duration_minutes: self.number("INTERVIEW_DURATION_MINUTES", 5, 480),
             log_filter: self.required("LOG_FILTER"),
+            log_format: self.log_format(),
+            request_patience: self.request_patience(google_budget),
+            job_workers: self.number("JOB_WORKERS", 1, 100),
             host,
             port,
             public_url,
@@ -262,6 +292,26 @@ impl Reader {
             self.fault("PUBLIC_URL", "is required when HOST is not a loopback address");
         }
         if host.contains(':') { format!("http://[{host}]:{port}") } else { format!("http://{host}:{port}") }
+    }
+
+    /// A booking waits for Google, then at most 10 s for its mails, and has the database to ask.
+    fn request_patience(&mut self, google_budget: u64) -> Duration {
+        let seconds = self.number("REQUEST_SECONDS", 1, 3600);
+        if seconds < google_budget + 15 {
+            self.fault("REQUEST_SECONDS", "is not at least GOOGLE_BUDGET_SECONDS + 15");
+        }
+        Duration::from_secs(seconds)
+    }
+
+    fn log_format(&mut self) -> LogFormat {
+        match self.text("LOG_FORMAT").as_str() {
+            "text" => LogFormat::Text,
+            "json" => LogFormat::Json,
+            _ => {
+                self.fault("LOG_FORMAT", "is neither text nor json");
+                LogFormat::Text
+            }
+        }
     }
 
     fn sender(&mut self) -> String {
@@ -444,6 +494,32 @@ mod tests {
         );
         for text in ["proxy.test", "10.0.0.0/33", "10.0.0", "10.0.0.1 10.0.0.2", "10.0.0.1:80"] {
             assert!(trusted(text).unwrap_err().to_string().contains("  TRUSTED_PROXIES: "), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_request_may_take_at_least_what_google_and_the_mails_may() {
+        let with = |request: &'static str, google: &'static str| {
+            let own = [("REQUEST_SECONDS", request), ("GOOGLE_BUDGET_SECONDS", google)];
+            settings(&[REQUIRED, own].concat())
+        };
+        assert_eq!(with("20", "5").unwrap().request_patience, Duration::from_secs(20));
+        let faults = with("34", "20").unwrap_err().to_string();
+        assert!(faults.ends_with("  REQUEST_SECONDS: is not at least GOOGLE_BUDGET_SECONDS + 15"), "{faults}");
+    }
+
+    #[test]
+    fn limits_outside_their_ranges_are_faults() {
+        let unusable = [
+            ("DATABASE_ACQUIRE_SECONDS", "0"),
+            ("DATABASE_STATEMENT_SECONDS", "3601"),
+            ("REQUEST_SECONDS", "never"),
+            ("JOB_WORKERS", "0"),
+            ("LOG_FORMAT", "xml"),
+        ];
+        let faults = settings(&unusable).unwrap_err().to_string();
+        for (name, _) in unusable {
+            assert!(faults.contains(&format!("  {name}: ")), "{name} is missing in {faults}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::{ops::Deref, sync::Arc};
 use sqlx::PgPool;
 use tokio_util::task::TaskTracker;
 
-use crate::{clock::Clock, config::Settings, smtp::Smtp};
+use crate::{clock::Clock, config::Settings, metrics::Metrics, smtp::Smtp};
 
 /// The shared parts; the axum state of every route.
 #[derive(Clone)]
@@ -19,6 +19,7 @@ pub struct Parts {
     pub http: reqwest::Client,
     /// `None` when no SMTP server is configured.
     pub smtp: Option<Smtp>,
+    pub metrics: Metrics,
     /// Work that outlives the request that began it; a graceful stop waits for it.
     pub tasks: TaskTracker,
 }

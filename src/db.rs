@@ -18,33 +18,33 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+use crate::config::PoolLimits;
+
 /// The schema of the job queue.
 pub const JOBS_SCHEMA: &str = "ivs_jobs";
 
-/// How long to wait for a connection.
-const ACQUIRE: Duration = Duration::from_secs(5);
-
-/// Opens a pool of at most `max_connections` to `database_url` (`postgres://…`) and checks that the server answers.
+/// Opens a pool to `database_url` (`postgres://…`) and checks that the server answers.
 ///
-/// Waiting for a free connection ends after 5 s, a statement after 30 s, waiting for a lock after 10 s, and a
-/// transaction that sits idle for 60 s is ended by the server. Errors name neither the URL nor its password.
-pub async fn connect(database_url: &str, max_connections: u32) -> anyhow::Result<PgPool> {
+/// Besides `limits`: waiting for a lock ends after 10 s, and a transaction that sits idle for 60 s is ended by the
+/// server. Errors name neither the URL nor its password.
+pub async fn connect(database_url: &str, limits: PoolLimits) -> anyhow::Result<PgPool> {
+    let PoolLimits { connections, acquire, statement } = limits;
     let options = database_url
         .parse::<PgConnectOptions>()
         .context("the database URL cannot be read: use postgres://user:password@host:port/database")?
         .application_name("umemployed-interviews")
         .options([
-            ("statement_timeout", "30s"),
-            ("lock_timeout", "10s"),
-            ("idle_in_transaction_session_timeout", "60s"),
+            ("statement_timeout", format!("{}s", statement.as_secs())),
+            ("lock_timeout", "10s".to_owned()),
+            ("idle_in_transaction_session_timeout", "60s".to_owned()),
         ]);
     // Not by the pool, which asks again until its time is up, and then does not say why.
-    match tokio::time::timeout(ACQUIRE, PgConnection::connect_with(&options)).await {
+    match tokio::time::timeout(acquire, PgConnection::connect_with(&options)).await {
         Ok(Ok(connection)) => connection.close().await?,
         Ok(Err(error)) => bail!("cannot connect to the database: {error}"),
-        Err(_) => bail!("cannot connect to the database: no answer within {ACQUIRE:?}"),
+        Err(_) => bail!("cannot connect to the database: no answer within {acquire:?}"),
     }
-    Ok(PgPoolOptions::new().max_connections(max_connections).acquire_timeout(ACQUIRE).connect_lazy_with(options))
+    Ok(PgPoolOptions::new().max_connections(connections).acquire_timeout(acquire).connect_lazy_with(options))
 }
 
 /// What time it is for the database.
@@ -75,6 +75,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (6, "server", include_str!("../migrations/0006_server.sql")),
     (7, "change", include_str!("../migrations/0007_change.sql")),
     (8, "login throttle", include_str!("../migrations/0008_login_throttle.sql")),
+    (9, "mail resent", include_str!("../migrations/0009_mail_resent.sql")),
 ];
 
 /// Every index we add to a table of Django's, none of them unique. To change one, give it a new name.

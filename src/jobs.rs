@@ -3,6 +3,8 @@
 //! A job is queued in the caller's transaction, so it exists exactly when what it follows from does. Any instance may
 //! run it, and may run it twice. A job that is not finished asks for another go ([`Outcome::Again`]); one that fails
 //! unexpectedly is tried again a minute later. Jobs of a killed process are taken over within a minute.
+//! A run that could not even note its outcome, or panicked, counts as a failed one; after 25 of those the job waits for
+//! an operator ([`retry`]).
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
@@ -11,13 +13,13 @@ use graphile_worker::{
     IntoTaskHandlerResult, LocalQueueConfig, TaskHandler, WorkerContext, WorkerOptions, WorkerRecoveryConfig,
 };
 use serde::{Deserialize, Serialize};
-use sqlx::{PgConnection, types::Json};
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, types::Json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{context::Context, db::JOBS_SCHEMA};
 
-const CONCURRENCY: usize = 8;
 /// When a job that failed by a fault of ours is tried again.
 const AFTER_FAULT: Duration = Duration::from_secs(60);
 
@@ -87,7 +89,7 @@ async fn work_once(ctx: &Context, run: Run, stop: &CancellationToken) -> anyhow:
     WorkerOptions::default()
         .pg_pool(ctx.db.clone())
         .schema(JOBS_SCHEMA)
-        .concurrency(CONCURRENCY)
+        .concurrency(ctx.settings.job_workers)
         .poll_interval(Duration::from_secs(1))
         .local_queue(LocalQueueConfig::default())
         .worker_recovery(recovery)
@@ -129,6 +131,18 @@ async fn repeat(ctx: &Context, job: &Job, outcome: Outcome) -> sqlx::Result<()> 
     }
 }
 
+/// For who looks at the queue: the fault itself may quote anything, and is in the log.
+async fn note_fault(db: &PgPool, job: &Job) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE ivs_jobs._private_jobs SET last_error = 'the last run failed, see the log'
+         WHERE key = $1 AND locked_at IS NULL",
+    )
+    .bind(job.key())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 #[derive(Clone)]
 struct Runner {
     ctx: Context,
@@ -151,11 +165,15 @@ impl TaskHandler for Job {
         // lost the database. A mail must not be dropped between its acceptance and our note of it.
         let tasks = ctx.tasks.clone();
         let done = tasks.spawn(async move {
-            let outcome = run(ctx.clone(), self.clone()).await.unwrap_or_else(|fault| {
-                tracing::error!(job = self.key(), error = format!("{fault:#}"), "job failed; it will be tried again");
-                Outcome::Again(AFTER_FAULT)
-            });
-            repeat(&ctx, &self, outcome).await
+            match run(ctx.clone(), self.clone()).await {
+                Ok(outcome) => repeat(&ctx, &self, outcome).await,
+                Err(fault) => {
+                    let error = format!("{fault:#}");
+                    tracing::error!(job = self.key(), error, "job failed; it will be tried again");
+                    repeat(&ctx, &self, Outcome::Again(AFTER_FAULT)).await?;
+                    note_fault(&ctx.db, &self).await
+                }
+            }
         });
         match done.await {
             Ok(Ok(())) => Ok(()),
@@ -164,4 +182,73 @@ impl TaskHandler for Job {
             Err(_) => Err("the job panicked"),
         }
     }
+}
+
+/// The states of a job, the most urgent first: given up after too many failed runs, taken by a worker, to be run now,
+/// to be run later.
+pub const STATES: [&str; 4] = ["failed", "running", "due", "waiting"];
+
+/// What the queue holds, with states as of `$1`; without what a later job of the same key has replaced.
+const LISTED: &str = "
+    SELECT id, payload, run_at, attempts, max_attempts, last_error,
+           CASE WHEN locked_at IS NOT NULL THEN 'running' WHEN attempts >= max_attempts THEN 'failed'
+                WHEN run_at <= $1 THEN 'due' ELSE 'waiting' END AS state
+    FROM ivs_jobs._private_jobs AS job
+    WHERE NOT EXISTS (SELECT FROM ivs_jobs._private_job_retirements AS retired WHERE retired.id = job.id)";
+
+/// A job as an operator sees it.
+#[derive(Debug, sqlx::FromRow)]
+pub struct Listed {
+    pub id: i64,
+    /// A [`Job`], unless another version queued it.
+    pub payload: Value,
+    pub run_at: DateTime<Utc>,
+    /// Runs that failed or are under way, and how many there may be.
+    pub attempts: i16,
+    pub max_attempts: i16,
+    pub last_error: Option<String>,
+    /// One of [`STATES`].
+    pub state: String,
+}
+
+/// Everything in the queue, the most urgent first.
+pub async fn list(db: &PgPool, now: DateTime<Utc>) -> sqlx::Result<Vec<Listed>> {
+    let sql = format!("SELECT * FROM ({LISTED}) AS job ORDER BY array_position($2, state), run_at, id");
+    sqlx::query_as(AssertSqlSafe(sql)).bind(now).bind(STATES.map(str::to_owned)).fetch_all(db).await
+}
+
+/// How many jobs are in each of [`STATES`].
+pub async fn count(db: &mut PgConnection, now: DateTime<Utc>) -> sqlx::Result<[(&'static str, i64); 4]> {
+    let sql = format!("SELECT state, count(*) FROM ({LISTED}) AS job GROUP BY state");
+    let counted: Vec<(String, i64)> = sqlx::query_as(AssertSqlSafe(sql)).bind(now).fetch_all(db).await?;
+    Ok(STATES.map(|state| (state, counted.iter().find(|(found, _)| found == state).map_or(0, |(_, count)| *count))))
+}
+
+/// Queues a failed job again, to run at once, with all its runs before it. Says the job's state where it is another,
+/// and nothing where there is no such job.
+pub async fn retry(db: &PgPool, id: i64, now: DateTime<Utc>) -> sqlx::Result<Option<String>> {
+    let mut tx = db.begin().await?;
+    sqlx::query("SELECT FROM ivs_jobs._private_jobs WHERE id = $1 FOR UPDATE").bind(id).execute(&mut *tx).await?;
+    let sql = format!("SELECT state FROM ({LISTED}) AS job WHERE id = $2");
+    let state: Option<String> =
+        sqlx::query_scalar(AssertSqlSafe(sql)).bind(now).bind(id).fetch_optional(&mut *tx).await?;
+    if state.as_deref() == Some("failed") {
+        sqlx::query("SELECT ivs_jobs.reschedule_jobs(ARRAY[$1], run_at := $2, attempts := 0)")
+            .bind(id)
+            .bind(now)
+            .execute(&mut *tx)
+            .await?;
+    }
+    tx.commit().await?;
+    Ok(state)
+}
+
+/// When a job that waits is to run; `None` when it does not wait.
+pub async fn next_run(db: &mut PgConnection, job: &Job) -> sqlx::Result<Option<DateTime<Utc>>> {
+    sqlx::query_scalar(
+        "SELECT run_at FROM ivs_jobs._private_jobs WHERE key = $1 AND locked_at IS NULL AND attempts < max_attempts",
+    )
+    .bind(job.key())
+    .fetch_optional(db)
+    .await
 }

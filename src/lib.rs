@@ -17,6 +17,7 @@
 //! | `secret` | sealed values, hashed tokens |
 //! | `config` | the settings: `config/default.toml` < `CONFIG_FILE` < environment |
 //! | `telemetry` | the log, and what never gets into it |
+//! | `metrics` | what is counted, for Prometheus |
 //!
 //! | floor | |
 //! |---|---|
@@ -33,6 +34,7 @@
 //! | `calendar` | Google: OAuth, grants, events, and the undoing of what a dead request left there |
 //! | `interview` | scheduling, listing, opening, joining; the words of the mails |
 //! | `portal` | the pages that mailed links open |
+//! | `operations` | what an operator sees: probes, metrics, the tables of the commands |
 //! | `openapi` | the document of the API, and the pages that show it |
 //! | `app` | the assembly: every route, every job, what runs beside the requests, the graceful stop |
 //!
@@ -144,6 +146,7 @@ pub mod icalendar;
 pub mod secret;
 pub mod config;
 pub mod telemetry;
+pub mod metrics;
 // floor
 pub mod db;
 pub mod smtp;
@@ -156,6 +159,7 @@ pub mod auth;
 pub mod calendar;
 pub mod interview;
 pub mod portal;
+pub mod operations;
 pub mod openapi;
 pub mod app;
 // development only

@@ -26,6 +26,7 @@ use crate::{
     context::Context,
     icalendar::one_line,
     jobs::{self, Job, Outcome},
+    metrics::EmailOutcome,
     smtp::SendError,
     telemetry::masked,
 };
@@ -117,7 +118,8 @@ pub struct Queued {
     pub recipient: Option<String>,
     pub sequence: i32,
     pub starts_at: Option<DateTime<Utc>>,
-    pub created_at: DateTime<Utc>,
+    /// The last time, where an operator has sent it again.
+    pub queued_at: DateTime<Utc>,
 }
 
 /// A person to write to: the name shown, when there is one, and the address.
@@ -187,15 +189,22 @@ pub async fn accepted(db: impl PgExecutor<'_>, interview_id: i64, kind: Kind, se
 /// Ends mails whose day is over although no try has ended them (their job was lost to a fault), and forgets old ones.
 pub async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
     let now = ctx.clock.now();
-    sqlx::query!(
+    let expired = sqlx::query_scalar!(
         "UPDATE ivs_mail SET state = 'expired', finished_at = $1
-         WHERE state = 'queued' AND created_at < $2 AND (leased_until IS NULL OR leased_until < $1)",
+         WHERE state = 'queued' AND COALESCE(resent_at, created_at) < $2
+             AND (leased_until IS NULL OR leased_until < $1)
+         RETURNING kind",
         now,
         now - DAY - HOUR
     )
-    .execute(&ctx.db)
+    .fetch_all(&ctx.db)
     .await?;
-    sqlx::query!("DELETE FROM ivs_mail WHERE created_at < $1", now - KEPT).execute(&ctx.db).await?;
+    for kind in expired {
+        ctx.metrics.email(Kind::parse(&kind)?.as_str(), EmailOutcome::Expired);
+    }
+    sqlx::query!("DELETE FROM ivs_mail WHERE created_at < $1 AND (resent_at IS NULL OR resent_at < $1)", now - KEPT)
+        .execute(&ctx.db)
+        .await?;
     Ok(())
 }
 
@@ -219,32 +228,39 @@ where
             return Ok(Outcome::Again(LEASE));
         }
     };
+    let count = |outcome| ctx.metrics.email(mail.kind.as_str(), outcome);
     match attempt {
         Err(fault) => {
+            count(EmailOutcome::Later);
             lease.give_back("it could not be rendered").await?;
             Err(fault.context("rendering a mail"))
         }
         Ok(Attempt::Sent) => {
+            count(EmailOutcome::Sent);
             lease.note_sent(mail.kind).await?;
             Ok(Outcome::Done)
         }
         Ok(Attempt::Outdated) => {
+            count(EmailOutcome::Dropped);
             tracing::info!(mail = %id, "mail dropped: what it would say is no longer true");
             lease.finish("dropped", None).await?;
             Ok(Outcome::Done)
         }
         Ok(Attempt::Failed(SendError::Refused(why))) => {
+            count(EmailOutcome::Refused);
             tracing::warn!(mail = %id, attempts, error = why, "mail refused for good");
             lease.finish("refused", Some(&why)).await?;
             Ok(Outcome::Done)
         }
         Ok(Attempt::Failed(SendError::Later(why))) => {
-            let age = (ctx.clock.now() - mail.created_at).to_std().unwrap_or_default();
+            let age = (ctx.clock.now() - mail.queued_at).to_std().unwrap_or_default();
             let Some(wait) = retry_after(age, attempts) else {
+                count(EmailOutcome::Expired);
                 tracing::error!(mail = %id, attempts, error = why, "mail given up after a day");
                 lease.finish("expired", Some(&why)).await?;
                 return Ok(Outcome::Done);
             };
+            count(EmailOutcome::Later);
             tracing::warn!(mail = %id, attempts, error = why, "mail not sent; it will be tried again");
             lease.give_back(&why).await?;
             Ok(Outcome::Again(wait))
@@ -307,9 +323,10 @@ impl Lease<'_> {
     async fn take(&self) -> anyhow::Result<Option<(Queued, i32)>> {
         let now = self.ctx.clock.now();
         let row = sqlx::query!(
-            "UPDATE ivs_mail SET leased_by = $2, leased_until = $3, attempts = attempts + 1
+            r#"UPDATE ivs_mail SET leased_by = $2, leased_until = $3, attempts = attempts + 1
              WHERE id = $1 AND state = 'queued' AND (leased_until IS NULL OR leased_until <= $4)
-             RETURNING kind, interview_id, user_id, recipient, sequence, starts_at, created_at, attempts",
+             RETURNING kind, interview_id, user_id, recipient, sequence, starts_at, attempts,
+                       COALESCE(resent_at, created_at) AS "queued_at!""#,
             self.mail,
             self.holder,
             now + LEASE,
@@ -326,7 +343,7 @@ impl Lease<'_> {
             recipient: row.recipient,
             sequence: row.sequence,
             starts_at: row.starts_at,
-            created_at: row.created_at,
+            queued_at: row.queued_at,
         };
         Ok(Some((mail, row.attempts)))
     }
@@ -518,6 +535,129 @@ pub fn write_preview(dir: &Path, mails: &[(&str, Email)]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What can stand in `ivs_mail.state`.
+pub const STATES: [&str; 5] = ["queued", "sent", "refused", "expired", "dropped"];
+
+/// How many mails of each kind are still to be sent.
+pub async fn count_queued(db: &mut PgConnection) -> sqlx::Result<Vec<(&'static str, i64)>> {
+    let counted =
+        sqlx::query!(r#"SELECT kind, count(*) AS "count!" FROM ivs_mail WHERE state = 'queued' GROUP BY kind"#)
+            .fetch_all(db)
+            .await?;
+    let of = |kind: &str| counted.iter().find(|row| row.kind == kind).map_or(0, |row| row.count);
+    Ok(Kind::ALL.iter().map(|kind| (kind.as_str(), of(kind.as_str()))).collect())
+}
+
+/// Which mails an operator wants to see.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// One of [`STATES`].
+    pub state: Option<String>,
+    pub interview_id: Option<i64>,
+    /// So many of the newest.
+    pub limit: i64,
+}
+
+/// A mail as an operator sees it.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    pub id: Uuid,
+    /// The last time, where an operator has sent it again.
+    pub queued_at: DateTime<Utc>,
+    pub kind: String,
+    pub interview_id: Option<i64>,
+    /// In full.
+    pub recipient: String,
+    pub state: String,
+    pub attempts: i32,
+    pub error: Option<String>,
+}
+
+/// The newest mails first.
+pub async fn list(db: impl PgExecutor<'_>, wanted: &Wanted) -> sqlx::Result<Vec<Listed>> {
+    sqlx::query_as!(
+        Listed,
+        r#"SELECT mail.id, COALESCE(resent_at, mail.created_at) AS "queued_at!", kind, interview_id,
+                  COALESCE(recipient, person.email) AS "recipient!", state, attempts, error
+           FROM ivs_mail AS mail
+           JOIN users_user AS person ON person.id = user_id
+           WHERE ($1::text IS NULL OR state = $1) AND ($2::bigint IS NULL OR interview_id = $2)
+           ORDER BY 2 DESC, mail.id
+           LIMIT $3"#,
+        wanted.state,
+        wanted.interview_id,
+        wanted.limit
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// The mails whose id begins so, at most two.
+pub async fn find(db: impl PgExecutor<'_>, beginning: &str) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar!("SELECT id FROM ivs_mail WHERE starts_with(id::text, lower($1)) LIMIT 2", beginning)
+        .fetch_all(db)
+        .await
+}
+
+/// What came of sending a mail again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resent {
+    /// It had ended in this state, and is queued anew for a day.
+    Again {
+        state: String,
+    },
+    /// It was queued already, to be tried next at this time, if known; it is due now.
+    Hurried {
+        next: Option<DateTime<Utc>>,
+    },
+    /// Somebody is sending it at this moment. Nothing was done.
+    BeingSent,
+    /// The interview has moved past what it says, so it would be dropped. Nothing was done.
+    Outdated,
+    Unknown,
+}
+
+/// Queues a mail once more, whatever became of it, to be sent now; a copy of one that was sent has its `Message-ID`.
+pub async fn resend(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> anyhow::Result<Resent> {
+    let mut tx = sqlx::Connection::begin(db).await?;
+    let row = sqlx::query!(
+        r#"SELECT mail.state, leased_until > $2 AS is_leased, ical_sequence <> sequence AS has_moved
+           FROM ivs_mail AS mail
+           LEFT JOIN company_interview AS interview ON interview.id = interview_id
+           WHERE mail.id = $1
+           FOR UPDATE OF mail"#,
+        id,
+        now
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some(row) = row else { return Ok(Resent::Unknown) };
+    if row.has_moved == Some(true) {
+        return Ok(Resent::Outdated);
+    }
+    let job = Job::SendMail { mail: id };
+    let resent = if row.state != "queued" {
+        sqlx::query!(
+            "UPDATE ivs_mail
+             SET state = 'queued', resent_at = $2, attempts = 0, finished_at = NULL, error = NULL,
+                 leased_by = NULL, leased_until = NULL
+             WHERE id = $1",
+            id,
+            now
+        )
+        .execute(&mut *tx)
+        .await?;
+        Resent::Again { state: row.state }
+    } else if row.is_leased == Some(true) {
+        return Ok(Resent::BeingSent);
+    } else {
+        Resent::Hurried { next: jobs::next_run(&mut tx, &job).await? }
+    };
+    jobs::enqueue(&mut tx, std::slice::from_ref(&job), now).await?;
+    tx.commit().await?;
+    Ok(resent)
 }
 
 #[cfg(test)]

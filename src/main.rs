@@ -1,10 +1,16 @@
 //! The `interviews` program: its commands, and nothing else.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use interviews::{app, auth, calendar, clock::Clock, config::Settings, db, interview, mail, telemetry};
+use interviews::{
+    app, auth, calendar,
+    clock::Clock,
+    config::{PoolLimits, Settings},
+    db, interview, mail, operations, telemetry,
+};
 use secrecy::ExposeSecret;
+use sqlx::PgPool;
 use tokio::net::TcpListener;
 
 /// Schedules interviews: Google Meet, phone and in person, with correct invitations.
@@ -28,12 +34,49 @@ enum Command {
     Migrate,
     /// Make a user of an installation without Django; the password is read from the standard input
     CreateUser(NewUser),
+    /// Show the queue: failed, running, due and waiting jobs
+    Jobs {
+        #[command(subcommand)]
+        command: Option<JobsCommand>,
+    },
+    /// Show mails, the newest first
+    #[command(args_conflicts_with_subcommands = true)]
+    Mails {
+        #[command(subcommand)]
+        command: Option<MailsCommand>,
+        #[command(flatten)]
+        wanted: WantedMails,
+    },
     /// Write a sample of every mail into a folder
     PreviewMail { dir: PathBuf },
     /// Stop the private PostgreSQL when nobody uses it any more
     #[cfg(feature = "dev")]
     #[command(name = interviews::dev::postgres::GUARD_COMMAND, hide = true)]
     PostgresGuard { dir: PathBuf },
+}
+
+#[derive(Subcommand)]
+enum JobsCommand {
+    /// Run a failed job again
+    Retry { id: i64 },
+}
+
+#[derive(Subcommand)]
+enum MailsCommand {
+    /// Send a mail once more; ID may be the beginning of an id
+    Resend { id: String },
+}
+
+#[derive(clap::Args)]
+struct WantedMails {
+    /// Those in this state alone
+    #[arg(long, value_parser = mail::STATES)]
+    state: Option<String>,
+    /// Those about this interview alone
+    #[arg(long, value_name = "ID")]
+    interview: Option<i64>,
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..))]
+    limit: i64,
 }
 
 #[derive(clap::Args)]
@@ -87,12 +130,23 @@ async fn run_async(command: Command) -> anyhow::Result<()> {
         #[cfg(feature = "dev")]
         Command::PostgresGuard { .. } => Ok(()),
         Command::Serve => serve().await,
-        Command::Migrate => {
-            let settings = settings()?;
-            let pool = db::connect(settings.database_url.expose_secret(), 2).await?;
-            db::migrate(&pool).await
-        }
+        Command::Migrate => db::migrate(&connect(&settings()?).await?).await,
         Command::CreateUser(new) => create_user(new).await,
+        Command::Jobs { command } => {
+            let (db, now) = (connect_migrated().await?, Clock::System.now());
+            print(&match command {
+                None => operations::jobs_table(&db, now).await?,
+                Some(JobsCommand::Retry { id }) => operations::retry_job(&db, id, now).await?,
+            })
+        }
+        Command::Mails { command, wanted: WantedMails { state, interview, limit } } => {
+            let (db, now) = (connect_migrated().await?, Clock::System.now());
+            let wanted = mail::Wanted { state, interview_id: interview, limit };
+            print(&match command {
+                None => operations::mails_table(&db, &wanted).await?,
+                Some(MailsCommand::Resend { id }) => operations::resend_mail(&db, &id, now).await?,
+            })
+        }
         Command::PreviewMail { dir } => {
             let mut samples = interview::emails::samples();
             samples.extend(calendar::emails::samples());
@@ -105,14 +159,34 @@ async fn run_async(command: Command) -> anyhow::Result<()> {
 
 fn settings() -> anyhow::Result<Settings> {
     let settings = Settings::load()?;
-    telemetry::init(&settings.log_filter)?;
+    telemetry::init(&settings.log_filter, settings.log_format)?;
     Ok(settings)
+}
+
+/// A few connections, for a command.
+async fn connect(settings: &Settings) -> anyhow::Result<PgPool> {
+    db::connect(settings.database_url.expose_secret(), PoolLimits { connections: 2, ..settings.pool }).await
+}
+
+/// For a command that only looks after what is there.
+async fn connect_migrated() -> anyhow::Result<PgPool> {
+    let db = connect(&settings()?).await?;
+    anyhow::ensure!(db::is_migrated(&db).await, "the database is not up to date: run `interviews migrate`");
+    Ok(db)
+}
+
+/// Unlike `println!` does not mind a reader that has read enough, such as `head`.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 async fn serve() -> anyhow::Result<()> {
     let settings = settings()?;
     let address = (settings.host.clone(), settings.port);
-    let pool = db::connect(settings.database_url.expose_secret(), settings.database_max_connections).await?;
+    let pool = db::connect(settings.database_url.expose_secret(), settings.pool).await?;
     db::migrate(&pool).await?;
     let listener = TcpListener::bind(address).await.map_err(|error| {
         anyhow::anyhow!("cannot listen on {}:{}: {error}; set HOST and PORT", settings.host, settings.port)
@@ -123,8 +197,7 @@ async fn serve() -> anyhow::Result<()> {
 }
 
 async fn create_user(new: NewUser) -> anyhow::Result<()> {
-    let settings = settings()?;
-    let pool = db::connect(settings.database_url.expose_secret(), 2).await?;
+    let pool = connect(&settings()?).await?;
     db::migrate(&pool).await?;
     let password = std::io::read_to_string(std::io::stdin())?.trim_end_matches(['\r', '\n']).to_owned();
     let user = auth::NewUser {

@@ -10,30 +10,42 @@ use std::{io::IsTerminal, panic::PanicHookInfo};
 use anyhow::Context;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{
-    EnvFilter,
+    EnvFilter, Layer, Registry,
     filter::filter_fn,
     fmt::{self, MakeWriter},
     layer::SubscriberExt,
     util::SubscriberInitExt,
 };
 
-/// Sends the process's events, and its panics, to standard error as one line each. Once in a process.
+use crate::config::LogFormat;
+
+/// Sends the process's events, and its panics, to standard error as one line each, text or a JSON object. Once in a
+/// process.
 ///
 /// `log_filter` is a filter as `tracing_subscriber::EnvFilter` reads it, such as `info` or `warn,interviews=debug`;
 /// anything else is an error, as is a second call.
-pub fn init(log_filter: &str) -> anyhow::Result<()> {
-    subscriber(log_filter, std::io::stderr, std::io::stderr().is_terminal())?.try_init()?;
+pub fn init(log_filter: &str, format: LogFormat) -> anyhow::Result<()> {
+    subscriber(log_filter, format, std::io::stderr, std::io::stderr().is_terminal())?.try_init()?;
     std::panic::set_hook(Box::new(report_panic));
     Ok(())
 }
 
-/// What [`init`] installs, writing elsewhere: a test can read what an operator would.
-pub fn subscriber<W>(log_filter: &str, writer: W, ansi: bool) -> anyhow::Result<impl Subscriber + Send + Sync + use<W>>
+/// What [`init`] installs, writing elsewhere: a test can read what an operator would. `ansi` colours texts.
+pub fn subscriber<W>(
+    log_filter: &str,
+    format: LogFormat,
+    writer: W,
+    ansi: bool,
+) -> anyhow::Result<impl Subscriber + Send + Sync + use<W>>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let asked = EnvFilter::try_new(log_filter).context("LOG_FILTER is not a filter such as info,interviews=debug")?;
-    let lines = fmt::layer().compact().with_ansi(ansi).with_writer(writer);
+    let lines = fmt::layer().with_writer(writer);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
+        LogFormat::Text => lines.compact().with_ansi(ansi).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
+    };
     // Filters of everything, not of one layer: those forget an event of ours after each record of the `log` crate that
     // they refuse.
     Ok(tracing_subscriber::registry().with(lines).with(filter_fn(is_safe)).with(asked))
@@ -89,9 +101,13 @@ pub(crate) mod tests {
     }
 
     fn written(log_filter: &str, act: impl FnOnce()) -> String {
+        written_as(LogFormat::Text, log_filter, act)
+    }
+
+    fn written_as(format: LogFormat, log_filter: &str, act: impl FnOnce()) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
-        let subscriber = subscriber(log_filter, move || writer.clone(), false).unwrap();
+        let subscriber = subscriber(log_filter, format, move || writer.clone(), false).unwrap();
         tracing::subscriber::with_default(subscriber, act);
         lines.text()
     }
@@ -134,8 +150,45 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn json_is_one_object_a_line_with_the_spans_and_the_same_silence() {
+        let text = written_as(LogFormat::Json, "trace", || {
+            let span = tracing::error_span!("request", id = "r-1", status = tracing::field::Empty).entered();
+            span.record("status", 200);
+            tracing::debug!(target: "sqlx::query", "select");
+            tracing::info!(mail = 7, "two\nlines and a \"quote\"");
+            tracing::warn!("next");
+        });
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        let first = &lines[0];
+        assert_eq!((&first["level"], &first["mail"]), (&"INFO".into(), &7.into()));
+        assert_eq!(first["message"], "two\nlines and a \"quote\"");
+        let span = &first["spans"][0];
+        assert_eq!((&span["name"], &span["id"], &span["status"]), (&"request".into(), &"r-1".into(), &200.into()));
+        assert!(first["timestamp"].is_string() && first["target"].is_string(), "{text}");
+    }
+
+    #[test]
+    fn a_panic_is_an_object_too_and_does_not_quote_what_was_formatted() {
+        for (secret, shown) in [(None, "plain words"), (Some("sesame"), "(text withheld)")] {
+            let text = written_as(LogFormat::Json, "info", || {
+                let before = std::panic::take_hook();
+                std::panic::set_hook(Box::new(report_panic));
+                _ = std::panic::catch_unwind(|| match secret {
+                    None => panic!("plain words"),
+                    Some(secret) => panic!("formatted {secret}"),
+                });
+                std::panic::set_hook(before);
+            });
+            let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert_eq!((&line["message"], &line["text"]), (&"panicked".into(), &shown.into()));
+            assert!(line["place"].as_str().unwrap().contains("telemetry.rs") && !text.contains("sesame"), "{text}");
+        }
+    }
+
+    #[test]
     fn a_filter_that_is_none_is_refused() {
-        assert!(subscriber("interviews=loud", std::io::sink, false).is_err());
+        assert!(subscriber("interviews=loud", LogFormat::Text, std::io::sink, false).is_err());
     }
 
     #[test]

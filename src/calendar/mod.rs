@@ -424,7 +424,8 @@ mod tests {
         let db = PgPoolOptions::new().acquire_timeout(Duration::from_millis(50));
         let db = db.connect_lazy("postgres://127.0.0.1:1/none").expect("a URL");
         let smtp = settings.email.as_ref().map(|server| Smtp::new(server).expect("no TLS to set up"));
-        Context::new(Parts { settings, clock, db, http: Default::default(), smtp, tasks: Default::default() })
+        let metrics = crate::metrics::Metrics::new().expect("counters");
+        Context::new(Parts { settings, clock, db, http: Default::default(), smtp, metrics, tasks: Default::default() })
     }
 
     #[test]

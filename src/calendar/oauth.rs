@@ -30,6 +30,7 @@ use crate::{
     context::Context,
     http,
     mail::{self, NewMail},
+    metrics::GoogleOutcome,
     secret::PlainToken,
 };
 
@@ -238,7 +239,15 @@ async fn refresh(
 pub async fn revoke(ctx: &Context, grant: &Grant) {
     let token = grant.refresh_token.as_ref().unwrap_or(&grant.access_token);
     let request = ctx.http.post(&ctx.settings.google_revoke_uri).form(&[("token", token)]).timeout(REVOKE_WITHIN);
-    match request.send().await {
+    let answer = request.send().await;
+    let outcome = match &answer {
+        Ok(answer) if answer.status().is_success() => GoogleOutcome::Ok,
+        Ok(_) => GoogleOutcome::Refused,
+        Err(error) if error.is_timeout() => GoogleOutcome::Timeout,
+        Err(_) => GoogleOutcome::Failed,
+    };
+    ctx.metrics.google("token.revoke", outcome);
+    match answer {
         Ok(answer) => tracing::info!(status = answer.status().as_u16(), "revoked a grant"),
         Err(error) => tracing::info!(error = %error.without_url(), "could not revoke a grant"),
     }

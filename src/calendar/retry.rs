@@ -7,7 +7,7 @@ use std::{fmt::Display, time::Duration};
 use axum::http::{HeaderMap, StatusCode, header};
 use tokio::time::Instant;
 
-use crate::{clock::random_bytes, context::Context};
+use crate::{clock::random_bytes, context::Context, metrics::GoogleOutcome};
 
 /// One attempt at a call to Google.
 const ATTEMPT: Duration = Duration::from_secs(8);
@@ -60,7 +60,15 @@ where
         if left().is_zero() {
             return Err(Setback::passing("no time left"));
         }
-        let setback = match tokio::time::timeout(left().min(ATTEMPT), attempt()).await {
+        let attempt = tokio::time::timeout(left().min(ATTEMPT), attempt()).await;
+        let outcome = match &attempt {
+            Ok(Ok(_)) => GoogleOutcome::Ok,
+            Ok(Err(Setback::Refused { .. })) => GoogleOutcome::Refused,
+            Ok(Err(Setback::Passing { .. })) => GoogleOutcome::Failed,
+            Err(_) => GoogleOutcome::Timeout,
+        };
+        ctx.metrics.google(operation, outcome);
+        let setback = match attempt {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(setback)) => setback,
             Err(_) => Setback::passing("no answer in time"),

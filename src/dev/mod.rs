@@ -81,8 +81,8 @@ async fn run_on(cluster: Option<&Cluster>, dir: &Path, ports: Ports, stop: Cance
         stand_ins.insert("DATABASE_URL", cluster.url(DATABASE));
     }
     let settings = Settings::over_stand_ins(&stand_ins, environment)?;
-    telemetry::init(&settings.log_filter)?;
-    let pool = db::connect(settings.database_url.expose_secret(), settings.database_max_connections).await?;
+    telemetry::init(&settings.log_filter, settings.log_format)?;
+    let pool = db::connect(settings.database_url.expose_secret(), settings.pool).await?;
     db::migrate(&pool).await?;
     seed::demo(&pool, &Clock::System, say).await?;
 
@@ -97,7 +97,9 @@ async fn run_on(cluster: Option<&Cluster>, dir: &Path, ports: Ports, stop: Cance
     let mailbox = Mailbox::on(listener(ports.smtp)?, listener(ports.mailbox)?, Some(dir.join("mails")))?;
     let ctx = app::context(settings, Clock::System, pool)?;
     let server = listener(ports.server)?;
-    println!("{}", banner(&ctx.settings.public_url, google.url(), mailbox.url(), Clock::System.now()));
+    let database = cluster.map(|cluster| cluster.url(DATABASE));
+    let urls = [&ctx.settings.public_url, google.url(), mailbox.url()];
+    println!("{}", banner(urls, database.as_deref(), Clock::System.now()));
     app::serve(ctx, server, stop).await
 }
 
@@ -171,9 +173,11 @@ fn say(sentence: &str) {
 }
 
 /// What a newcomer needs: where everything is, who can sign in, and the main job as four lines to paste.
-fn banner(server: &str, google: &str, mailbox: &str, now: DateTime<Utc>) -> String {
+/// The address of a private database holds no secret; that of another is not shown.
+fn banner([server, google, mailbox]: [&str; 3], database: Option<&str>, now: DateTime<Utc>) -> String {
     let date = now.date_naive().checked_add_days(Days::new(7)).unwrap_or(now.date_naive());
     let [rita, ..] = seed::LOGINS;
+    let database = database.map(|url| format!("  Database   {url}\n")).unwrap_or_default();
     let logins: String = seed::LOGINS.iter().map(|(email, role)| format!("    {email:<22} {role}\n")).collect();
     format!(
         r#"
@@ -182,7 +186,7 @@ UmEmployed Interviews is running. Ctrl-C stops it and all it started.
   API        {server}/api/
   Mailbox    {mailbox}/
   Google     {google}/_sim/   (a simulator)
-
+{database}
   Sign in with the password {password} as
 {logins}
   The main job, in four lines to paste:

@@ -1,9 +1,9 @@
 //! What stands around every route: one request goes through [`enter`], the caller's credentials, [`allow_method`], and
 //! only then reaches its handler, in the order of contract §3.1.
 //!
-//! Hides CORS, slashes, `Accept`, `Allow`, the headers of every answer, panics, the time limit and the request's log
-//! line. Promises that every answer, a refusal or a crash included, has the headers of §3.5 and §3.6, and that a log
-//! never holds a URL, only the template of its route.
+//! Hides CORS, slashes, `Accept`, `Allow`, the headers of every answer, panics, the time limit, and the request's log
+//! line and count. Promises that every answer, a refusal or a crash included, has the headers of §3.5 and §3.6, and that neither
+//! log nor metrics hold a URL, only the template of its route.
 //!
 //! The table of routes is taken from the OpenAPI document, which `utoipa_axum` collects together with the router, so
 //! the two know the same URLs. Credentials are checked by a feature above this module, hence passed to [`door`].
@@ -28,10 +28,7 @@ use tracing::{Instrument, field::Empty};
 use utoipa::openapi::{OpenApi, RefOr, path::Operation, security::SecurityRequirement};
 
 use super::{Error, Result, extract};
-use crate::clock::random_uuid;
-
-/// How long a handler may take; far beyond what all calls to Google and to the mail server may take together.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::{clock::random_uuid, context::Context, metrics::Metrics};
 
 const JSON: &str = "application/json";
 const HTML: &str = "text/html";
@@ -192,20 +189,23 @@ fn is_api(path: &str) -> bool {
 struct Door {
     routes: Routes,
     allowed_origins: Vec<String>,
+    /// How long a handler may take.
     patience: Duration,
+    metrics: Metrics,
 }
 
 /// Wraps `inner`, which has the templates of `routes`, into everything of contract §3.
 ///
 /// `authenticate` adds what stands between the look-up of the URL and of the method: it finds an `Arc<Route>` among the
 /// request's extensions, refuses with [`Error::Unauthenticated`], or leaves the caller among the extensions.
-pub fn door(
-    inner: Router,
-    routes: Routes,
-    allowed_origins: &[String],
-    authenticate: impl FnOnce(Router) -> Router,
-) -> Router {
-    assemble(inner, Door { routes, allowed_origins: allowed_origins.to_vec(), patience: PATIENCE }, authenticate)
+pub fn door(inner: Router, routes: Routes, ctx: &Context, authenticate: impl FnOnce(Router) -> Router) -> Router {
+    let door = Door {
+        routes,
+        allowed_origins: ctx.settings.allowed_origins.clone(),
+        patience: ctx.settings.request_patience,
+        metrics: ctx.metrics.clone(),
+    };
+    assemble(inner, door, authenticate)
 }
 
 fn assemble(inner: Router, door: Door, authenticate: impl FnOnce(Router) -> Router) -> Router {
@@ -220,15 +220,11 @@ async fn enter(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
     let arrival = Instant::now();
     let found = door.routes.find(request.uri().path()).map(|(route, slash)| (route.clone(), slash));
     let id = request_id(request.headers());
+    let method = bounded(request.method());
+    let route = found.as_ref().map(|(route, _)| route.clone());
+    let template = route.as_ref().map_or("unmatched", |route| route.template.as_str());
     // At level error, so that a filter that keeps any of a request's events keeps its id too.
-    let span = tracing::error_span!(
-        "request",
-        id,
-        method = bounded(request.method()),
-        route = found.as_ref().map_or("unmatched", |(route, _)| route.template.as_str()),
-        status = Empty,
-        milliseconds = Empty,
-    );
+    let span = tracing::error_span!("request", id, method, route = template, status = Empty, milliseconds = Empty,);
     async {
         let origin = door.allowed_origin(request.headers());
         let preflight = is_preflight(&request);
@@ -240,9 +236,10 @@ async fn enter(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
         let headers = response.headers_mut();
         put_cors(headers, origin, preflight);
         put_common(headers, &id, under_api);
-        let span = tracing::Span::current();
+        let (span, took) = (tracing::Span::current(), arrival.elapsed());
         span.record("status", response.status().as_u16());
-        span.record("milliseconds", arrival.elapsed().as_millis() as u64);
+        span.record("milliseconds", took.as_millis() as u64);
+        door.metrics.request(method, template, response.status(), took);
         tracing::info!("answered");
         response
     }
@@ -313,17 +310,17 @@ fn panicked(_: Box<dyn Any + Send>) -> Response {
 }
 
 /// A method's name for logs and metrics: clients may invent others without end.
-fn bounded(method: &Method) -> &str {
+fn bounded(method: &Method) -> &'static str {
     match *method {
-        Method::GET
-        | Method::HEAD
-        | Method::POST
-        | Method::PUT
-        | Method::PATCH
-        | Method::DELETE
-        | Method::OPTIONS
-        | Method::TRACE
-        | Method::CONNECT => method.as_str(),
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        Method::TRACE => "TRACE",
+        Method::CONNECT => "CONNECT",
         _ => "other",
     }
 }
@@ -438,11 +435,13 @@ mod tests {
 
     use super::*;
     use crate::{
+        config::LogFormat,
         http::extract::{IdempotencyKey, PathId, QueryParams, RequestBody},
         telemetry::{self, tests::Lines},
     };
 
     const SPA: &str = "http://localhost:3000";
+    const LONG: Duration = Duration::from_secs(60);
     const LIST: &str = "/api/company/interviews/";
 
     #[utoipa::path(get, path = "/", summary = "All interviews", responses((status = 200, content_type = "application/json")))]
@@ -534,7 +533,8 @@ mod tests {
             .route("/interviews/{id}/join/", axum::routing::get(page).post(page))
             .layer(middleware::map_response_with_state((), matched));
         let routes = Routes::from_openapi(&document).with("/interviews/{id}/join/", &[Method::GET, Method::POST]);
-        let door = Door { routes, allowed_origins: vec![SPA.into(), "https://app.test".into()], patience };
+        let metrics = Metrics::new().unwrap();
+        let door = Door { routes, allowed_origins: vec![SPA.into(), "https://app.test".into()], patience, metrics };
         (assemble(router, door, |router| router.layer(middleware::from_fn(authenticate))), document)
     }
 
@@ -688,7 +688,7 @@ mod tests {
     async fn over_a_real_connection_a_body_is_refused_before_the_rest_of_it_is_sent() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(axum::serve(listener, product(PATIENCE).0).into_future());
+        let server = tokio::spawn(axum::serve(listener, product(LONG).0).into_future());
         let head = "POST /api/users/login/ HTTP/1.1\r\nHost: x.test\r\nContent-Type: application/json\r\n";
         let chunk = "x".repeat((1 << 20) + 1);
         for request in [
@@ -1011,7 +1011,7 @@ mod tests {
 
     #[test]
     fn nesting_with_final_slashes_gives_router_and_document_the_same_paths() {
-        let (_, document) = product(PATIENCE);
+        let (_, document) = product(LONG);
         let paths: Vec<&str> = document.paths.paths.keys().map(String::as_str).collect();
         for mount in ["/api/company/interviews/", "/api/interviews/"] {
             for rest in ["", "analytics/", "{id}/", "{id}/calendar.ics"] {
@@ -1022,7 +1022,7 @@ mod tests {
 
     #[test]
     fn credentials_come_from_the_operation_else_from_the_document() {
-        let (_, document) = product(PATIENCE);
+        let (_, document) = product(LONG);
         let routes = Routes::from_openapi(&document).with("/page/", &[Method::GET]);
         let credentials = |path| routes.find(path).unwrap().0.credentials;
         assert!(credentials(LIST) && credentials("/api/interviews/1/"));
@@ -1035,7 +1035,7 @@ mod tests {
     async fn a_request_is_one_line_with_its_template_and_without_anything_it_carried() {
         let lines = Lines::default();
         let writer = lines.clone();
-        let subscriber = telemetry::subscriber("trace", move || writer.clone(), false).unwrap();
+        let subscriber = telemetry::subscriber("trace", LogFormat::Text, move || writer.clone(), false).unwrap();
         let guard = tracing::subscriber::set_default(subscriber);
         let headers = [ME, "x-request-id: id-1", "cookie: umemployed_portal=sesame", "content-type: text/sesame"];
         send("PATCH /api/interviews/4711?token=sesame", &headers, "sesame").await;
@@ -1103,7 +1103,7 @@ mod tests {
 
     fn product_routes() -> &'static Routes {
         static ROUTES: LazyLock<Routes> = LazyLock::new(|| {
-            Routes::from_openapi(&product(PATIENCE).1).with("/interviews/{id}/join/", &[Method::GET, Method::POST])
+            Routes::from_openapi(&product(LONG).1).with("/interviews/{id}/join/", &[Method::GET, Method::POST])
         });
         &ROUTES
     }

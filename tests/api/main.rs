@@ -15,6 +15,7 @@ mod crash;
 mod framework;
 mod google;
 mod mails;
+mod operations;
 mod portal;
 mod process;
 mod reading;

@@ -381,6 +381,13 @@ async fn development_mode_does_the_main_job_as_printed_and_keeps_it_through_ever
         assert_eq!((listed.len(), &listed[0]["id"]), (1, &scheduled["interview_id"]));
         assert!(listed[0]["meeting_link"].as_str().unwrap().starts_with("https://meet.google.com/"));
         made = listed;
+        // The commands find the private database at the address that is shown.
+        let shown = server.said();
+        let url = shown.lines().find_map(|line| line.strip_prefix("  Database   ")).unwrap();
+        let mut mails = program(&["mails", "--state", "sent"]);
+        mails.env("DATABASE_URL", url).env("SECRET_KEY", "any");
+        let table = String::from_utf8(run(mails, "").stdout).unwrap();
+        assert_eq!(table.matches(" scheduled ").count(), 2, "{table}");
     }
     assert!(dev.has_postgres());
     server.signal("INT");

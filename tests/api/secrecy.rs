@@ -5,6 +5,7 @@ use std::{cell::RefCell, collections::BTreeSet};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use interviews::{
+    config::LogFormat,
     dev::{
         google::{Behaviour, Call, Fault, FaultKind, Meet, Simulator},
         mailbox::{self, Mailbox, Step},
@@ -452,7 +453,7 @@ async fn no_secret_is_logged_answered_or_stored_and_every_request_is_one_line() 
     let writer = lines.clone();
     // For this test's thread, in which the server runs too.
     let _guard = tracing::subscriber::set_default(
-        telemetry::subscriber(&app.ctx.settings.log_filter, move || writer.clone(), false).unwrap(),
+        telemetry::subscriber(&app.ctx.settings.log_filter, LogFormat::Text, move || writer.clone(), false).unwrap(),
     );
     let mut product = Product::new(app.url.clone(), &app.google, &app.mailbox, app.db());
     product.app = Some(&app);

@@ -7,9 +7,11 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use interviews::{
+    config::PoolLimits,
     db,
     dev::postgres::{Cluster, Durability},
 };
@@ -105,7 +107,7 @@ async fn prepare(cluster: &Cluster, template: &str) {
         let unfinished = format!("{template}_unfinished");
         run(&mut conn, format!("DROP DATABASE IF EXISTS {unfinished} WITH (FORCE)")).await;
         run(&mut conn, format!("CREATE DATABASE {unfinished} TEMPLATE template0")).await;
-        let pool = db::connect(&cluster.url(&unfinished), 1).await.unwrap();
+        let pool = db::connect(&cluster.url(&unfinished), limits(1)).await.unwrap();
         db::migrate(&pool).await.unwrap();
         pool.close().await;
         run(&mut conn, format!("ALTER DATABASE {unfinished} RENAME TO {template}")).await;
@@ -120,7 +122,12 @@ async fn create(shared: &Shared, template: &str) -> TestDatabase {
     run(&mut conn, format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
     conn.close().await.unwrap();
     let url = shared.cluster.url(&name);
-    TestDatabase { pool: db::connect(&url, 8).await.unwrap(), url, name }
+    TestDatabase { pool: db::connect(&url, limits(8)).await.unwrap(), url, name }
+}
+
+/// The usual limits, with so many connections.
+pub fn limits(connections: u32) -> PoolLimits {
+    PoolLimits { connections, acquire: Duration::from_secs(5), statement: Duration::from_secs(30) }
 }
 
 async fn run(conn: &mut PgConnection, sql: String) {

@@ -19,7 +19,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use interviews::{
     app,
     clock::Clock,
-    config::Settings,
+    config::{LogFormat, Settings},
     context::Context,
     dev::{
         google::{self, Simulator},
@@ -96,7 +96,7 @@ impl TestApp {
     pub async fn start_with(settings: &[(&str, &str)]) -> TestApp {
         // What the server logs is shown with a test that fails.
         let lines = tracing_subscriber::fmt::TestWriter::new;
-        _ = telemetry::subscriber("warn", lines, false).unwrap().try_init();
+        _ = telemetry::subscriber("warn", LogFormat::Text, lines, false).unwrap().try_init();
         let database = database::fresh().await;
         sqlx::raw_sql(include_str!("fixture.sql")).execute(&database.pool).await.unwrap();
         let clock = Clock::manual(NOW.parse().unwrap());

@@ -1,0 +1,172 @@
+//! What is counted while the server runs, in Prometheus's text format 0.0.4.
+//!
+//! Every context has counters of its own, so two servers in one process do not add up. All values of labels come from
+//! fixed sets (templates of routes, known methods, kinds of mails): none holds an id, an address or anything else that
+//! a client sends. What must be asked for (connections, queues) is read at the scrape: see [`Gauge`].
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, Result, TextEncoder,
+};
+
+/// The media type of [`Metrics::text`].
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// Seconds; from a probe's answer to the longest time that a request may take.
+const BUCKETS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// The counters of one server; clones count together.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    seconds: HistogramVec,
+    google: IntCounterVec,
+    emails: IntCounterVec,
+}
+
+/// How one attempt at a call to Google ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GoogleOutcome {
+    Ok,
+    /// An answer that would be the same again.
+    Refused,
+    /// No answer, an unreadable one, or one that asks to come back.
+    Failed,
+    /// No answer in time.
+    Timeout,
+}
+
+/// What became of one try to send a mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EmailOutcome {
+    Sent,
+    /// It is to be tried again.
+    Later,
+    /// The SMTP server will never take it.
+    Refused,
+    /// What it would say is no longer true.
+    Dropped,
+    /// It was tried for a day.
+    Expired,
+}
+
+/// What is so at the moment of a scrape: a number for each combination of the labels' values.
+pub struct Gauge {
+    pub name: &'static str,
+    pub help: &'static str,
+    /// The label's name; `None` where `values` is one number.
+    pub label: Option<&'static str>,
+    pub values: Vec<(&'static str, i64)>,
+}
+
+impl Metrics {
+    /// All counters at nothing.
+    pub fn new() -> Result<Metrics> {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec> {
+            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let requests = counter("http_requests_total", "Requests answered.", &["method", "route", "status"])?;
+        let google = counter("google_requests_total", "Attempts at calls to Google.", &["operation", "outcome"])?;
+        let emails = counter("emails_total", "Tries to send a mail.", &["kind", "outcome"])?;
+        let help = "How long requests took to be answered.";
+        let seconds = HistogramOpts::new("http_request_duration_seconds", help).buckets(BUCKETS.to_vec());
+        let seconds = HistogramVec::new(seconds, &["method", "route"])?;
+        registry.register(Box::new(seconds.clone()))?;
+        Ok(Metrics { registry, requests, seconds, google, emails })
+    }
+
+    /// Counts an answer. `route` is a template or `unmatched`, `method` one of those that there are or `other`.
+    pub fn request(&self, method: &str, route: &str, status: StatusCode, took: Duration) {
+        self.requests.with_label_values(&[method, route, status.as_str()]).inc();
+        self.seconds.with_label_values(&[method, route]).observe(took.as_secs_f64());
+    }
+
+    /// Counts an attempt at a call to Google, such as `events.insert`.
+    pub fn google(&self, operation: &'static str, outcome: GoogleOutcome) {
+        let outcome = match outcome {
+            GoogleOutcome::Ok => "ok",
+            GoogleOutcome::Refused => "refused",
+            GoogleOutcome::Failed => "failed",
+            GoogleOutcome::Timeout => "timeout",
+        };
+        self.google.with_label_values(&[operation, outcome]).inc();
+    }
+
+    /// Counts a try to send a mail of this kind.
+    pub fn email(&self, kind: &'static str, outcome: EmailOutcome) {
+        let outcome = match outcome {
+            EmailOutcome::Sent => "sent",
+            EmailOutcome::Later => "later",
+            EmailOutcome::Refused => "refused",
+            EmailOutcome::Dropped => "dropped",
+            EmailOutcome::Expired => "expired",
+        };
+        self.emails.with_label_values(&[kind, outcome]).inc();
+    }
+
+    /// Everything counted so far, and `gauges`.
+    pub fn text(&self, gauges: &[Gauge]) -> Result<String> {
+        // A registry of this scrape's own: another at the same time must not find half of it.
+        let moment = Registry::new();
+        for Gauge { name, help, label, values } in gauges {
+            let gauge = IntGaugeVec::new(Opts::new(*name, *help), label.as_slice())?;
+            for (value, number) in values {
+                let labels: &[&str] = if label.is_some() { &[value] } else { &[] };
+                gauge.with_label_values(labels).set(*number);
+            }
+            moment.register(Box::new(gauge))?;
+        }
+        let families = [self.registry.gather(), moment.gather()].concat();
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&families, &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_and_gauges_are_written_in_prometheus_text() {
+        let metrics = Metrics::new().unwrap();
+        metrics.request("GET", "/api/interviews/{id}/", StatusCode::OK, Duration::from_millis(30));
+        metrics.google("events.insert", GoogleOutcome::Timeout);
+        metrics.email("scheduled", EmailOutcome::Sent);
+        metrics.email("scheduled", EmailOutcome::Sent);
+        let gauges = [
+            Gauge { name: "database_up", help: "Up.", label: None, values: vec![("", 1)] },
+            Gauge { name: "jobs", help: "Jobs.", label: Some("state"), values: vec![("due", 2), ("failed", 0)] },
+        ];
+        let text = metrics.text(&gauges).unwrap();
+        for line in [
+            "# TYPE http_requests_total counter",
+            "http_requests_total{method=\"GET\",route=\"/api/interviews/{id}/\",status=\"200\"} 1",
+            "# TYPE http_request_duration_seconds histogram",
+            "http_request_duration_seconds_bucket{method=\"GET\",route=\"/api/interviews/{id}/\",le=\"0.025\"} 0",
+            "http_request_duration_seconds_bucket{method=\"GET\",route=\"/api/interviews/{id}/\",le=\"0.05\"} 1",
+            "http_request_duration_seconds_sum{method=\"GET\",route=\"/api/interviews/{id}/\"} 0.03",
+            "google_requests_total{operation=\"events.insert\",outcome=\"timeout\"} 1",
+            "emails_total{kind=\"scheduled\",outcome=\"sent\"} 2",
+            "# TYPE database_up gauge",
+            "database_up 1",
+            "jobs{state=\"due\"} 2",
+            "jobs{state=\"failed\"} 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn two_servers_of_one_process_do_not_add_up() {
+        let (one, other) = (Metrics::new().unwrap(), Metrics::new().unwrap());
+        one.email("scheduled", EmailOutcome::Sent);
+        assert!(!other.text(&[]).unwrap().contains("emails_total{"));
+    }
+}
