@@ -1,13 +1,15 @@
-//! Interviews: scheduling them, listing them, opening and joining them (contract §5.6–5.11).
+//! Interviews: scheduling them, listing them, opening and joining them (contract §5.6–5.11, §5.13).
 //!
 //! Handlers here turn HTTP into calls and back; `model` has the pure rules, `store` the SQL, `booking` what crosses
-//! systems, `emails` the words.
+//! systems, `presence` who is there, `emails` the words.
 
 mod booking;
 pub mod emails;
 pub mod model;
+mod presence;
 mod store;
 
+pub use presence::{enter, leave};
 pub use store::Interview;
 
 use axum::{
@@ -51,6 +53,8 @@ pub fn routes() -> OpenApiRouter<Context> {
         .routes(routes!(test_connection))
         .routes(routes!(show))
         .routes(routes!(join))
+        .routes(routes!(presence::joined))
+        .routes(routes!(presence::left))
 }
 
 /// Schedules an interview, by default on Google Meet.
@@ -242,7 +246,7 @@ struct Joining {
 #[utoipa::path(get, path = "/{id}/join/", tag = "interviews", params(("id" = i64, Path)),
     responses((status = 200, body = Joining)))]
 async fn join(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId) -> Result<Json<Joining>> {
-    let interview = participated(&ctx, id, &user, "You are not authorized to join this interview").await?;
+    let interview = participated(&ctx, id, &user, NOT_YOURS_TO_JOIN).await?;
     let (window, now) = (interview.window(&ctx.settings), ctx.clock.now());
     let summary = Summary::new(interview, user.id, now, &ctx);
     Ok(Json(Joining {
@@ -264,13 +268,19 @@ async fn join(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId)
     }))
 }
 
+const NOT_YOURS_TO_JOIN: &str = "You are not authorized to join this interview";
+
+fn not_found() -> Error {
+    Error::missing("Interview not found", "No Interview matches the given query.")
+}
+
 /// The interview of a path, if the caller takes part in it; 404 comes before 403.
 async fn participated(ctx: &Context, id: Option<i64>, user: &CurrentUser, refusal: &'static str) -> Result<Interview> {
     let interview = match id {
         Some(id) => store::by_id(&ctx.db, id).await?,
         None => None,
     };
-    let interview = interview.ok_or(Error::missing("Interview not found", "No Interview matches the given query."))?;
+    let interview = interview.ok_or_else(not_found)?;
     if interview.side_of(user.id).is_none() {
         return Err(Error::forbidden(refusal));
     }

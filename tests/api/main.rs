@@ -15,6 +15,7 @@ mod framework;
 mod google;
 mod mails;
 mod portal;
+mod presence;
 mod process;
 mod reading;
 mod scheduling;
