@@ -65,12 +65,16 @@ pub struct Facts<'a> {
 impl<'a> Facts<'a> {
     /// `None` for an interview without a recruiter.
     fn of(interview: &'a Interview, settings: &'a Settings) -> Option<Facts<'a>> {
+        Some(Facts::with(interview, interview.recruiter()?, settings))
+    }
+
+    fn with(interview: &'a Interview, recruiter: Person, settings: &'a Settings) -> Facts<'a> {
         let window = interview.window(settings);
-        Some(Facts {
+        Facts {
             interview_id: interview.id,
             job_title: &interview.job_title,
             candidate: interview.candidate(),
-            recruiter: interview.recruiter()?,
+            recruiter,
             start: window.start,
             end: window.end,
             minutes: interview.minutes(settings),
@@ -84,7 +88,7 @@ impl<'a> Facts<'a> {
             organizer: interview.ical_organizer.as_deref(),
             portal_url: &settings.portal_url,
             brand: &settings.brand_name,
-        })
+        }
     }
 
     /// The page of the interview, without a token.
@@ -119,7 +123,11 @@ impl<'a> Facts<'a> {
     }
 
     fn invitation(&self, method: Method, now: DateTime<Utc>) -> String {
-        let (candidate, recruiter) = (self.candidate.name(), self.recruiter.name());
+        self.calendar(method, Some(&self.recruiter), now)
+    }
+
+    fn calendar(&self, method: Method, recruiter: Option<&Person>, now: DateTime<Utc>) -> String {
+        let (candidate, name) = (self.candidate.name(), recruiter.map(Person::name).unwrap_or_default());
         Invitation {
             brand: self.brand,
             method,
@@ -130,7 +138,7 @@ impl<'a> Facts<'a> {
             end: self.end,
             job_title: self.job_title,
             candidate: icalendar::Person { name: &candidate, email: &self.candidate.email },
-            recruiter: Some(icalendar::Person { name: &recruiter, email: &self.recruiter.email }),
+            recruiter: recruiter.map(|recruiter| icalendar::Person { name: &name, email: &recruiter.email }),
             organizer_email: self.organizer,
             meeting_link: self.meeting_link,
             location: self.location,
@@ -140,6 +148,15 @@ impl<'a> Facts<'a> {
         }
         .render()
     }
+}
+
+/// The interview for somebody's calendar, made at `now`; a cancelled one is taken off it.
+pub fn calendar_file(interview: &Interview, settings: &Settings, now: DateTime<Utc>) -> String {
+    let method = if interview.cancelled_at.is_some() { Method::Cancel } else { Method::Publish };
+    let recruiter = interview.recruiter();
+    // Whoever stands in for the recruiter is not named.
+    let facts = Facts::with(interview, recruiter.clone().unwrap_or_else(|| interview.candidate()), settings);
+    facts.calendar(method, recruiter.as_ref(), now)
 }
 
 /// Tells somebody of a new interview. `token` opens its page for that person alone; `now` is the invitation's DTSTAMP.

@@ -15,7 +15,7 @@ pub use store::Interview;
 use axum::{
     Json,
     extract::State,
-    http::{HeaderValue, StatusCode},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -53,6 +53,7 @@ pub fn routes() -> OpenApiRouter<Context> {
         .routes(routes!(test_connection))
         .routes(routes!(show))
         .routes(routes!(join))
+        .routes(routes!(calendar_file))
         .routes(routes!(presence::joined))
         .routes(routes!(presence::left))
 }
@@ -203,7 +204,7 @@ impl From<Presence> for Attendance {
 #[utoipa::path(get, path = "/{id}/", tag = "interviews", params(("id" = i64, Path)),
     responses((status = 200, body = Detail)))]
 async fn show(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId) -> Result<Json<Detail>> {
-    let mut interview = participated(&ctx, id, &user, "You are not authorized to view this interview").await?;
+    let mut interview = participated(&ctx, id, &user, NOT_YOURS_TO_VIEW).await?;
     let attendance = interview.attendance.take().map(|attendance| attendance.0).unwrap_or_default();
     let (reason, joins) = (interview.cancellation_reason.clone(), interview.portal_join_count);
     let (started, ended) = (interview.meeting_started_at, interview.meeting_ended_at);
@@ -219,6 +220,21 @@ async fn show(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId)
         meeting_ended_at: ended.map(zone::timestamp),
         attendance: attendance.into_iter().map(Attendance::from).collect(),
     }))
+}
+
+/// One of the caller's interviews for a calendar; of a cancelled one, what takes it off again.
+#[utoipa::path(get, path = "/{id}/calendar.ics", tag = "interviews", params(("id" = i64, Path)), responses(
+    (status = 200, description = "An iCalendar object (RFC 5545)", body = String,
+        content_type = "text/calendar; charset=utf-8",
+        headers(("Content-Disposition" = String, description = "`attachment; filename=\"interview.ics\"`"))),
+))]
+async fn calendar_file(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId) -> Result<Response> {
+    let interview = participated(&ctx, id, &user, NOT_YOURS_TO_VIEW).await?;
+    let headers = [
+        (header::CONTENT_TYPE, "text/calendar; charset=utf-8"),
+        (header::CONTENT_DISPOSITION, "attachment; filename=\"interview.ics\""),
+    ];
+    Ok((headers, emails::calendar_file(&interview, &ctx.settings, ctx.clock.now())).into_response())
 }
 
 /// What somebody needs to join.
@@ -268,6 +284,7 @@ async fn join(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId)
     }))
 }
 
+const NOT_YOURS_TO_VIEW: &str = "You are not authorized to view this interview";
 const NOT_YOURS_TO_JOIN: &str = "You are not authorized to join this interview";
 
 fn not_found() -> Error {

@@ -266,3 +266,88 @@ async fn the_sweep_fills_the_instants_of_rows_that_django_wrote() {
     app.sweep().await;
     assert_eq!(starts().await[0].1.as_deref(), Some("2030-01-15T08:30:00+00:00"));
 }
+
+fn lines(calendar: &Answer) -> Vec<String> {
+    calendar.text.replace("\r\n ", "").lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn example_33_an_interview_can_be_put_into_a_calendar() {
+    let app = TestApp::start().await;
+    let calendar = app.user(CARL).get("/api/company/interviews/501/calendar.ics").await;
+    assert_eq!(calendar.status, 200);
+    assert_eq!(calendar.header("content-type"), Some("text/calendar; charset=utf-8"));
+    assert_eq!(calendar.header("content-disposition"), Some(r#"attachment; filename="interview.ics""#));
+    assert_eq!(calendar.header("cache-control"), Some("no-store"));
+    let portal = format!("{}/interviews/501/join/", app.url);
+    let description = format!(
+        "DESCRIPTION:Position: Interview\\nCandidate: Carl Candy\\nRecruiter: Rita Recruit\\n\
+         Google Meet: https://meet.google.com/abc-defg-hij\\nNote: n\\nPortal: {portal}"
+    );
+    let expected = [
+        "BEGIN:VCALENDAR",
+        "VERSION:2.0",
+        "PRODID:-//UmEmployed//Interview Scheduler//EN",
+        "METHOD:PUBLISH",
+        "BEGIN:VEVENT",
+        "UID:interview-501@umemployed.com",
+        "SEQUENCE:0",
+        "DTSTAMP:20261120T120000Z",
+        "DTSTART:20300115T190000Z",
+        "DTEND:20300115T200000Z",
+        "SUMMARY:Interview: Interview",
+        &description,
+        "LOCATION:https://meet.google.com/abc-defg-hij",
+        "STATUS:CONFIRMED",
+        "ORGANIZER;CN=Rita Recruit:mailto:rita@x.test",
+        "ATTENDEE;CN=Carl Candy;ROLE=REQ-PARTICIPANT;PARTSTAT=NEEDS-ACTION;RSVP=TRUE:mailto:carl@x.test",
+        "ATTENDEE;CN=Rita Recruit;ROLE=REQ-PARTICIPANT;PARTSTAT=ACCEPTED:mailto:rita@x.test",
+        "END:VEVENT",
+        "END:VCALENDAR",
+    ];
+    assert_eq!(lines(&calendar), expected);
+}
+
+#[tokio::test]
+async fn the_calendar_file_of_a_cancelled_interview_takes_it_off() {
+    let app = TestApp::start().await;
+    sqlx::query("UPDATE company_interview SET cancelled_at = now(), ical_sequence = 2, ical_uid = 'evt@google.com' WHERE id = 501")
+        .execute(app.db())
+        .await
+        .unwrap();
+    let calendar = lines(&app.user(RITA).get("/api/interviews/501/calendar.ics").await);
+    for line in ["METHOD:CANCEL", "STATUS:CANCELLED", "SEQUENCE:2", "UID:evt@google.com"] {
+        assert!(calendar.iter().any(|found| found == line), "{line} in {calendar:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_calendar_file_of_an_interview_without_recruiter_has_no_organizer() {
+    let app = TestApp::start().await;
+    let calendar = lines(&app.user(CARL).get("/api/interviews/503/calendar.ics").await);
+    let people: Vec<_> =
+        calendar.iter().filter(|line| line.starts_with("ORGANIZER") || line.starts_with("ATTENDEE")).collect();
+    assert!(people.len() == 1 && people[0].starts_with("ATTENDEE;CN=Carl Candy;"), "{people:?}");
+    let description = calendar.iter().find(|line| line.starts_with("DESCRIPTION:")).unwrap();
+    assert!(description.contains(r"\nRecruiter: Unknown\n"), "{description}");
+}
+
+#[tokio::test]
+async fn the_calendar_file_is_for_participants_and_answers_calendars_and_everybody_else() {
+    let app = TestApp::start().await;
+    let path = "/api/company/interviews/501/calendar.ics";
+    let refusal = json!({"error": "You are not authorized to view this interview"});
+    app.user(OTTO).get(path).await.assert(403, refusal);
+    let missing = json!({"error": "Interview not found", "detail": "No Interview matches the given query."});
+    app.user(CARL).get("/api/interviews/999/calendar.ics").await.assert(404, missing);
+    assert_eq!(app.get(path).await.status, 401);
+    assert_eq!(app.user(CARL).get(&format!("{path}/")).await.status, 404);
+    for (accept, status) in
+        [("text/calendar", 200), ("application/json", 200), ("text/html", 200), ("*/*", 200), ("text/csv", 406)]
+    {
+        let request = app.user(CARL).request(reqwest::Method::GET, path).header("accept", accept);
+        assert_eq!(send(request).await.status, status, "{accept}");
+    }
+    let head = send(app.user(CARL).request(reqwest::Method::HEAD, path)).await;
+    assert_eq!((head.status.as_u16(), head.header("content-type")), (200, Some("text/calendar; charset=utf-8")));
+}
