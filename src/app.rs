@@ -34,7 +34,7 @@ use crate::{
     interview::{self, Reach},
     jobs::{self, Job, Outcome},
     mail::{self, Email, Kind, Queued},
-    openapi, portal,
+    notification, openapi, portal,
     smtp::Smtp,
 };
 
@@ -67,6 +67,7 @@ fn routes() -> OpenApiRouter<Context> {
         .merge(interview::scheduling_routes())
         .nest("/api/company/interviews/", interview::routes())
         .nest("/api/interviews/", interview::routes())
+        .merge(notification::routes())
         .merge(portal::routes())
         .routes(routes!(healthz))
         .routes(routes!(readyz))

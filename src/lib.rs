@@ -31,7 +31,8 @@
 //! |---|---|
 //! | `auth` | login, profile, Django's tokens and password hashes |
 //! | `calendar` | Google: OAuth, grants, events, and the undoing of what a dead request left there |
-//! | `interview` | scheduling, listing, opening, joining; the words of the mails |
+//! | `interview` | scheduling, listing, opening, joining; who was there; the words of the mails |
+//! | `notification` | what a person has been told |
 //! | `portal` | the pages that mailed links open |
 //! | `openapi` | the document of the API, and the pages that show it |
 //! | `app` | the assembly: every route, every job, what runs beside the requests, the graceful stop |
@@ -152,6 +153,7 @@ pub mod mail;
 pub mod auth;
 pub mod calendar;
 pub mod interview;
+pub mod notification;
 pub mod portal;
 pub mod openapi;
 pub mod app;

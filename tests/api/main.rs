@@ -14,6 +14,7 @@ mod crash;
 mod framework;
 mod google;
 mod mails;
+mod notifications;
 mod portal;
 mod presence;
 mod process;
