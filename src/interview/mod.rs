@@ -6,6 +6,7 @@
 mod booking;
 pub mod emails;
 pub mod model;
+mod page;
 mod presence;
 mod store;
 
@@ -28,6 +29,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::{
     booking::{KeyUse, Scheduled},
     model::{Endpoint, MeetingStatus, Request, Side, Status},
+    page::Page,
     store::{Instants, Presence},
 };
 use crate::{
@@ -161,14 +163,30 @@ impl Summary {
     }
 }
 
-/// The caller's interviews, latest first.
-#[utoipa::path(get, path = "/", tag = "interviews", responses((status = 200, body = Vec<Summary>)))]
-async fn list(State(ctx): State<Context>, user: CurrentUser, query: QueryParams) -> Result<Json<Vec<Summary>>> {
-    let role = query.get("role");
+/// The caller's interviews, latest first: all of them, or page by page.
+#[utoipa::path(get, path = "/", tag = "interviews",
+    params(
+        ("role" = Option<String>, Query, description = "`candidate` or `recruiter`: only those in which the caller is that"),
+        ("limit" = Option<i64>, Query, description = "So many at most: 1 or more, and more than 200 count as 200"),
+        ("cursor" = Option<String>, Query, description = "From a `Link`; without a limit, 50 at most"),
+    ),
+    responses(
+        (status = 200, body = Vec<Summary>,
+            headers(("Link" = Option<String>, description = "`<…>; rel=\"next\"`: where a list that was cut goes on"))),
+        (status = 400, description = "The limit or the cursor is malformed", body = ref("#/components/schemas/Refusal")),
+    ))]
+async fn list(State(ctx): State<Context>, user: CurrentUser, query: QueryParams) -> Result<Response> {
+    let role = query.get("role").filter(|role| matches!(*role, "candidate" | "recruiter"));
     let (as_candidate, as_recruiter) = (role != Some("recruiter"), role != Some("candidate"));
-    let interviews = store::of_user(&ctx.db, user.id, as_candidate, as_recruiter).await?;
+    let page = Page::parse(&query)?;
+    let mut interviews = store::of_user(&ctx.db, user.id, as_candidate, as_recruiter, &page).await?;
+    let next = page.cut(&mut interviews).map(|query| {
+        let role = role.map(|role| format!("role={role}&")).unwrap_or_default();
+        [(header::LINK, format!("<{}/api/company/interviews/?{role}{query}>; rel=\"next\"", ctx.settings.public_url))]
+    });
     let now = ctx.clock.now();
-    Ok(Json(interviews.into_iter().map(|interview| Summary::new(interview, user.id, now, &ctx)).collect()))
+    let summaries = interviews.into_iter().map(|interview| Summary::new(interview, user.id, now, &ctx));
+    Ok((next, Json(summaries.collect::<Vec<_>>())).into_response())
 }
 
 /// An interview in full.

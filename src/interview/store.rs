@@ -5,7 +5,10 @@ use serde::Deserialize;
 use sqlx::{PgConnection, PgExecutor, types::Json};
 use uuid::Uuid;
 
-use super::model::{self, InterviewType, JobChoice, Person, Request, Side, Window};
+use super::{
+    model::{self, InterviewType, JobChoice, Person, Request, Side, Window},
+    page::Page,
+};
 use crate::{
     clock::random_bytes,
     config::Settings,
@@ -149,19 +152,33 @@ macro_rules! interviews {
     };
 }
 
-/// The interviews somebody takes part in, latest first.
+/// The interviews somebody takes part in, latest first; of a page with a limit, one more. Each side's rows come in
+/// order from its index, so that a page costs what it shows, however many rows there are.
 pub async fn of_user(
     db: impl PgExecutor<'_>,
     user_id: i64,
     as_candidate: bool,
     as_recruiter: bool,
+    page: &Page,
 ) -> sqlx::Result<Vec<Interview>> {
     interviews!(
         "NULL::jsonb",
-        "WHERE (i.candidate_id = $1 AND $2) OR (i.recruiter_id = $1 AND $3) ORDER BY i.date DESC, i.time DESC, i.id DESC",
+        "WHERE i.id IN (
+             (SELECT id FROM company_interview
+              WHERE candidate_id = $1 AND $2 AND (date, time, id) < ($4, $5, $6)
+              ORDER BY date DESC, time DESC, id DESC LIMIT $7)
+             UNION ALL
+             (SELECT id FROM company_interview
+              WHERE recruiter_id = $1 AND $3 AND (date, time, id) < ($4, $5, $6)
+              ORDER BY date DESC, time DESC, id DESC LIMIT $7))
+         ORDER BY i.date DESC, i.time DESC, i.id DESC LIMIT $7",
         user_id,
         as_candidate,
-        as_recruiter
+        as_recruiter,
+        page.after.date,
+        page.after.time,
+        page.after.id,
+        page.limit.map(|limit| limit + 1)
     )
     .fetch_all(db)
     .await
