@@ -29,7 +29,7 @@ use crate::{
     jobs::{self, Job, Outcome},
     mail::{self, Email, Kind, Queued},
     metrics::Metrics,
-    openapi, operations, portal,
+    notification, openapi, operations, portal,
     smtp::Smtp,
 };
 
@@ -62,6 +62,7 @@ fn routes() -> OpenApiRouter<Context> {
         .merge(interview::scheduling_routes())
         .nest("/api/company/interviews/", interview::routes())
         .nest("/api/interviews/", interview::routes())
+        .merge(notification::routes())
         .merge(portal::routes())
         .merge(operations::routes())
 }

@@ -98,6 +98,8 @@ const INDEXES: &[(&str, &str)] = &[
     // May this candidate be invited for this job?
     ("ivs_application_user_job", "job_application (user_id, job_id)"),
     ("ivs_shortlist_candidate_job", "job_shortlist (candidate_id, job_id)"),
+    // A person's notifications, newest first.
+    ("ivs_notification_user", r#"notifications_notification (user_id, "timestamp" DESC, id DESC)"#),
     // A company's job by its title.
     ("ivs_job_company_title", "job_job (company_id, lower(btrim(title::text)))"),
 ];

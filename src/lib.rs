@@ -32,7 +32,8 @@
 //! |---|---|
 //! | `auth` | login, profile, Django's tokens and password hashes |
 //! | `calendar` | Google: OAuth, grants, events, and the undoing of what a dead request left there |
-//! | `interview` | scheduling, listing, opening, joining; the words of the mails |
+//! | `interview` | scheduling, listing, opening, joining; who was there; the words of the mails |
+//! | `notification` | what a person has been told |
 //! | `portal` | the pages that mailed links open |
 //! | `operations` | what an operator sees: probes, metrics, the tables of the commands |
 //! | `openapi` | the document of the API, and the pages that show it |
@@ -158,6 +159,7 @@ pub mod mail;
 pub mod auth;
 pub mod calendar;
 pub mod interview;
+pub mod notification;
 pub mod portal;
 pub mod operations;
 pub mod openapi;

@@ -1,4 +1,4 @@
-//! The page that a mailed link opens (contract §5.19). A page is a struct beside its handler; GETs change nothing,
+//! The page that a mailed link opens, and its two buttons (contract §5.19). A page is a struct beside its handler; GETs change nothing,
 //! because mail scanners open links too.
 
 use askama::Template;
@@ -16,7 +16,7 @@ use crate::{
     clock::random_bytes,
     context::Context,
     http::{
-        Result,
+        Error, Result,
         extract::{PathId, QueryParams, RequestBody},
     },
     interview::{
@@ -27,12 +27,17 @@ use crate::{
 };
 
 pub fn routes() -> OpenApiRouter<Context> {
-    OpenApiRouter::new().routes(routes!(room, enter))
+    OpenApiRouter::new().routes(routes!(room, enter)).routes(routes!(leave))
 }
 
 /// The interview's page, for whom the link was made.
 #[utoipa::path(get, path = "/interviews/{id}/join/", tag = "pages", security(()),
-    params(("id" = i64, Path), ("token" = Option<String>, Query)), responses((status = 200)))]
+    params(("id" = i64, Path), ("token" = Option<String>, Query, description = "The secret of a mailed link")),
+    responses(
+        (status = 200, description = "The page", body = String, content_type = "text/html"),
+        (status = 401, description = "No token: a page that leads to the frontend"),
+        (status = 403, description = "The token opens no interview"),
+    ))]
 async fn room(State(ctx): State<Context>, PathId(id): PathId, query: QueryParams) -> Result<Response> {
     match opened(&ctx, id, query.get("token")).await? {
         Ok((interview, user_id)) => room_page(&ctx, StatusCode::OK, &interview, user_id, query.get("token")),
@@ -42,8 +47,48 @@ async fn room(State(ctx): State<Context>, PathId(id): PathId, query: QueryParams
 
 /// Goes in: on to the meeting, or back to the page when there is no link to follow.
 #[utoipa::path(post, path = "/interviews/{id}/join/", tag = "pages", security(()),
-    params(("id" = i64, Path), ("token" = Option<String>, Query)), responses((status = 303)))]
+    params(("id" = i64, Path), ("token" = Option<String>, Query, description = "May also be a field of a form")),
+    responses(
+        (status = 303, description = "To the meeting, or back to the page without a link"),
+        (status = 401, description = "No token: a page that leads to the frontend"),
+        (status = 403, description = "The token opens no interview"),
+        (status = 409, description = "The door is closed: the page"),
+    ))]
 async fn enter(
+    State(ctx): State<Context>,
+    PathId(id): PathId,
+    query: QueryParams,
+    body: RequestBody,
+) -> Result<Response> {
+    let form = body.object().await?;
+    let token = query.get("token").or(form.get("token").and_then(|token| token.as_str()));
+    let user_id = match opened(&ctx, id, token).await? {
+        Ok((_, user_id)) => user_id,
+        Err(refusal) => return refusal.page(&ctx),
+    };
+    match interview::enter(&ctx, id, user_id).await {
+        Ok(interview) => {
+            let to = safe_link(&interview).map_or_else(|| page_address(&interview, token), |link| link.to_string());
+            see_other(&to)
+        }
+        // The door is closed, or this has changed a moment ago: the page as it is now says so.
+        Err(Error::Refused { .. }) => match opened(&ctx, id, token).await? {
+            Ok((interview, user_id)) => room_page(&ctx, StatusCode::CONFLICT, &interview, user_id, token),
+            Err(refusal) => refusal.page(&ctx),
+        },
+        Err(fault) => Err(fault),
+    }
+}
+
+/// Goes out, and back to the page.
+#[utoipa::path(post, path = "/interviews/{id}/left/", tag = "pages", security(()),
+    params(("id" = i64, Path), ("token" = Option<String>, Query, description = "May also be a field of a form")),
+    responses(
+        (status = 303, description = "Back to the page"),
+        (status = 401, description = "No token: a page that leads to the frontend"),
+        (status = 403, description = "The token opens no interview"),
+    ))]
+async fn leave(
     State(ctx): State<Context>,
     PathId(id): PathId,
     query: QueryParams,
@@ -55,14 +100,11 @@ async fn enter(
         Ok(opened) => opened,
         Err(refusal) => return refusal.page(&ctx),
     };
-    if !interview.window(&ctx.settings).can_join(ctx.clock.now()) {
-        return room_page(&ctx, StatusCode::CONFLICT, &interview, user_id, token);
+    match interview::leave(&ctx, id, user_id).await {
+        Ok(_) => see_other(&page_address(&interview, token)),
+        Err(Error::Refused { .. }) => Refusal::Forbidden.page(&ctx),
+        Err(fault) => Err(fault),
     }
-    let to = match safe_link(&interview) {
-        Some(link) => link.to_string(),
-        None => page_address(&interview, token),
-    };
-    page(StatusCode::SEE_OTHER, String::new(), None, &nonce(), Some(&to))
 }
 
 /// Why somebody does not see the page.
@@ -133,7 +175,9 @@ struct RoomPage<'a> {
     status: &'static str,
     location: Option<&'a str>,
     link: Option<String>,
-    action: String,
+    join_action: String,
+    /// While this page's reader is in the interview.
+    leave_action: Option<String>,
     cancelled: bool,
     can_join: bool,
     over: bool,
@@ -179,7 +223,8 @@ fn room_page(
         },
         location: interview.location.as_deref(),
         link: link.as_ref().filter(|_| can_join).map(Url::to_string),
-        action: page_address(interview, token),
+        join_action: page_address(interview, token),
+        leave_action: interview.is_present(user_id).then(|| address(interview, "left", token)),
         cancelled: window.cancelled,
         can_join,
         over: now > window.closes,
@@ -196,9 +241,17 @@ fn safe_link(interview: &Interview) -> Option<Url> {
 }
 
 fn page_address(interview: &Interview, token: Option<&str>) -> String {
+    address(interview, "join", token)
+}
+
+fn address(interview: &Interview, what: &str, token: Option<&str>) -> String {
     let query =
         form_urlencoded::Serializer::new(String::new()).extend_pairs(token.map(|token| ("token", token))).finish();
-    format!("/interviews/{}/join/?{query}", interview.id)
+    format!("/interviews/{}/{what}/?{query}", interview.id)
+}
+
+fn see_other(to: &str) -> Result<Response> {
+    page(StatusCode::SEE_OTHER, String::new(), None, &nonce(), Some(to))
 }
 
 fn nonce() -> String {

@@ -133,6 +133,7 @@ fn kinds() -> Vec<Case> {
         Case { method: Method::Cancel, ..plain() },
         Case { method: Method::Publish, ..plain() },
         Case { method: Method::Publish, recruiter: None, ..plain() },
+        Case { method: Method::Cancel, recruiter: None, location: Some("Room 1".into()), ..plain() },
         Case { location: Some("12, Main Street; 2nd floor".into()), ..plain() },
         Case { note: Some("Bring: a CV, a pen;\nand time".into()), ..plain() },
         Case { title: "漢字 🎉 ".repeat(30).trim().into(), candidate: "Zoë Ångström-Ñandú".into(), ..plain() },

@@ -297,6 +297,12 @@ impl<'a> Facts<'a> {
     }
 }
 
+/// The interview for somebody's calendar, made at `now`; a cancelled one is taken off it.
+pub fn calendar_file(interview: &Interview, settings: &Settings, now: DateTime<Utc>) -> String {
+    let method = if interview.cancelled_at.is_some() { Method::Cancel } else { Method::Publish };
+    Facts::of(interview, settings).invitation(method, now)
+}
+
 /// A mail to one of the two. `token` opens the interview's page for that person alone; `now` is the DTSTAMP of the
 /// calendar object.
 pub fn write(facts: &Facts<'_>, occasion: Occasion, to: Side, token: &PlainToken, now: DateTime<Utc>) -> Email {

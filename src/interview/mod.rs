@@ -1,7 +1,7 @@
-//! Interviews: scheduling them, listing them, opening and joining them (contract §5.6–5.11).
+//! Interviews: scheduling them, listing them, opening and joining them (contract §5.6–5.11, §5.13).
 //!
 //! Handlers here turn HTTP into calls and back; `model` has the pure rules, `store` the SQL, `booking` what crosses
-//! systems, `emails` the words.
+//! systems, `presence` who is there, `emails` the words.
 
 mod booking;
 mod change;
@@ -9,18 +9,21 @@ mod claim;
 pub mod emails;
 mod instants;
 pub mod model;
+mod page;
+mod presence;
 mod reminder;
 mod store;
 
 pub use change::align_events;
 pub use instants::{Reach, fill_instants};
+pub use presence::{enter, leave};
 pub use reminder::remind;
 pub use store::Interview;
 
 use axum::{
     Json,
     extract::State,
-    http::{HeaderValue, StatusCode},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
@@ -34,6 +37,7 @@ use self::{
     booking::{KeyUse, Scheduled},
     change::{Cancelled, Changed},
     model::{Change, Endpoint, MeetingStatus, Request, Side, Status},
+    page::Page,
     store::Presence,
 };
 use crate::{
@@ -60,6 +64,9 @@ pub fn routes() -> OpenApiRouter<Context> {
         .routes(routes!(show, change, cancel_by_delete))
         .routes(routes!(cancel))
         .routes(routes!(join))
+        .routes(routes!(calendar_file))
+        .routes(routes!(presence::joined))
+        .routes(routes!(presence::left))
 }
 
 /// Schedules an interview, by default on Google Meet.
@@ -165,14 +172,30 @@ impl Summary {
     }
 }
 
-/// The caller's interviews, latest first.
-#[utoipa::path(get, path = "/", tag = "interviews", responses((status = 200, body = Vec<Summary>)))]
-async fn list(State(ctx): State<Context>, user: CurrentUser, query: QueryParams) -> Result<Json<Vec<Summary>>> {
-    let role = query.get("role");
+/// The caller's interviews, latest first: all of them, or page by page.
+#[utoipa::path(get, path = "/", tag = "interviews",
+    params(
+        ("role" = Option<String>, Query, description = "`candidate` or `recruiter`: only those in which the caller is that"),
+        ("limit" = Option<i64>, Query, description = "So many at most: 1 or more, and more than 200 count as 200"),
+        ("cursor" = Option<String>, Query, description = "From a `Link`; without a limit, 50 at most"),
+    ),
+    responses(
+        (status = 200, body = Vec<Summary>,
+            headers(("Link" = Option<String>, description = "`<…>; rel=\"next\"`: where a list that was cut goes on"))),
+        (status = 400, description = "The limit or the cursor is malformed", body = ref("#/components/schemas/Refusal")),
+    ))]
+async fn list(State(ctx): State<Context>, user: CurrentUser, query: QueryParams) -> Result<Response> {
+    let role = query.get("role").filter(|role| matches!(*role, "candidate" | "recruiter"));
     let (as_candidate, as_recruiter) = (role != Some("recruiter"), role != Some("candidate"));
-    let interviews = store::of_user(&ctx.db, user.id, as_candidate, as_recruiter).await?;
+    let page = Page::parse(&query)?;
+    let mut interviews = store::of_user(&ctx.db, user.id, as_candidate, as_recruiter, &page).await?;
+    let next = page.cut(&mut interviews).map(|query| {
+        let role = role.map(|role| format!("role={role}&")).unwrap_or_default();
+        [(header::LINK, format!("<{}/api/company/interviews/?{role}{query}>; rel=\"next\"", ctx.settings.public_url))]
+    });
     let now = ctx.clock.now();
-    Ok(Json(interviews.into_iter().map(|interview| Summary::new(interview, user.id, now, &ctx)).collect()))
+    let summaries = interviews.into_iter().map(|interview| Summary::new(interview, user.id, now, &ctx));
+    Ok((next, Json(summaries.collect::<Vec<_>>())).into_response())
 }
 
 /// An interview in full.
@@ -208,7 +231,7 @@ impl From<Presence> for Attendance {
 #[utoipa::path(get, path = "/{id}/", tag = "interviews", params(("id" = i64, Path)),
     responses((status = 200, body = Detail)))]
 async fn show(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId) -> Result<Json<Detail>> {
-    let mut interview = participated(&ctx, id, &user, "You are not authorized to view this interview").await?;
+    let mut interview = participated(&ctx, id, &user, NOT_YOURS_TO_VIEW).await?;
     let attendance = interview.attendance.take().map(|attendance| attendance.0).unwrap_or_default();
     let (reason, joins) = (interview.cancellation_reason.clone(), interview.portal_join_count);
     let (started, ended) = (interview.meeting_started_at, interview.meeting_ended_at);
@@ -275,6 +298,21 @@ async fn cancelled(ctx: Context, user: CurrentUser, id: Option<i64>, body: Reque
     Ok(Json(cancelling.await.map_err(|_| anyhow::anyhow!("a cancellation panicked"))??))
 }
 
+/// One of the caller's interviews for a calendar; of a cancelled one, what takes it off again.
+#[utoipa::path(get, path = "/{id}/calendar.ics", tag = "interviews", params(("id" = i64, Path)), responses(
+    (status = 200, description = "An iCalendar object (RFC 5545)", body = String,
+        content_type = "text/calendar; charset=utf-8",
+        headers(("Content-Disposition" = String, description = "`attachment; filename=\"interview.ics\"`"))),
+))]
+async fn calendar_file(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId) -> Result<Response> {
+    let interview = participated(&ctx, id, &user, NOT_YOURS_TO_VIEW).await?;
+    let headers = [
+        (header::CONTENT_TYPE, "text/calendar; charset=utf-8"),
+        (header::CONTENT_DISPOSITION, "attachment; filename=\"interview.ics\""),
+    ];
+    Ok((headers, emails::calendar_file(&interview, &ctx.settings, ctx.clock.now())).into_response())
+}
+
 /// What somebody needs to join.
 #[derive(Debug, Serialize, ToSchema)]
 struct Joining {
@@ -300,7 +338,7 @@ struct Joining {
 #[utoipa::path(get, path = "/{id}/join/", tag = "interviews", params(("id" = i64, Path)),
     responses((status = 200, body = Joining)))]
 async fn join(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId) -> Result<Json<Joining>> {
-    let interview = participated(&ctx, id, &user, "You are not authorized to join this interview").await?;
+    let interview = participated(&ctx, id, &user, NOT_YOURS_TO_JOIN).await?;
     let (window, now) = (interview.window(&ctx.settings), ctx.clock.now());
     let summary = Summary::new(interview, user.id, now, &ctx);
     Ok(Json(Joining {
@@ -322,6 +360,13 @@ async fn join(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId)
     }))
 }
 
+const NOT_YOURS_TO_VIEW: &str = "You are not authorized to view this interview";
+const NOT_YOURS_TO_JOIN: &str = "You are not authorized to join this interview";
+
+fn not_found() -> Error {
+    Error::missing("Interview not found", "No Interview matches the given query.")
+}
+
 /// The interview of a path, if the caller takes part in it; 404 comes before 403.
 async fn participated(ctx: &Context, id: Option<i64>, user: &CurrentUser, refusal: &'static str) -> Result<Interview> {
     let interview = found(ctx, id).await?;
@@ -341,10 +386,6 @@ async fn found(ctx: &Context, id: Option<i64>) -> Result<Interview> {
         None => None,
     };
     interview.ok_or_else(not_found)
-}
-
-fn not_found() -> Error {
-    Error::missing("Interview not found", "No Interview matches the given query.")
 }
 
 /// What the SPA's device check asks for; the checks themselves are the browser's.

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{
     model::{self, InterviewType, JobChoice, Person, Request, Side, Window},
+    page::Page,
     reminder,
 };
 use crate::{
@@ -59,6 +60,7 @@ pub struct Interview {
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct Presence {
+    pub user_id: i64,
     pub user_role: String,
     pub joined_at: DateTime<Utc>,
     pub left_at: Option<DateTime<Utc>>,
@@ -160,19 +162,33 @@ macro_rules! interviews {
     };
 }
 
-/// The interviews somebody takes part in, latest first.
+/// The interviews somebody takes part in, latest first; of a page with a limit, one more. Each side's rows come in
+/// order from its index, so that a page costs what it shows, however many rows there are.
 pub async fn of_user(
     db: impl PgExecutor<'_>,
     user_id: i64,
     as_candidate: bool,
     as_recruiter: bool,
+    page: &Page,
 ) -> sqlx::Result<Vec<Interview>> {
     interviews!(
         "NULL::jsonb",
-        "WHERE (i.candidate_id = $1 AND $2) OR (i.recruiter_id = $1 AND $3) ORDER BY i.date DESC, i.time DESC, i.id DESC",
+        "WHERE i.id IN (
+             (SELECT id FROM company_interview
+              WHERE candidate_id = $1 AND $2 AND (date, time, id) < ($4, $5, $6)
+              ORDER BY date DESC, time DESC, id DESC LIMIT $7)
+             UNION ALL
+             (SELECT id FROM company_interview
+              WHERE recruiter_id = $1 AND $3 AND (date, time, id) < ($4, $5, $6)
+              ORDER BY date DESC, time DESC, id DESC LIMIT $7))
+         ORDER BY i.date DESC, i.time DESC, i.id DESC LIMIT $7",
         user_id,
         as_candidate,
-        as_recruiter
+        as_recruiter,
+        page.after.date,
+        page.after.time,
+        page.after.id,
+        page.limit.map(|limit| limit + 1)
     )
     .fetch_all(db)
     .await
@@ -180,7 +196,8 @@ pub async fn of_user(
 
 pub async fn by_id(db: impl PgExecutor<'_>, id: i64) -> sqlx::Result<Option<Interview>> {
     interviews!(
-        "(SELECT jsonb_agg(jsonb_build_object('user_role', p.user_role, 'joined_at', p.joined_at, 'left_at', p.left_at)
+        "(SELECT jsonb_agg(jsonb_build_object('user_id', p.user_id, 'user_role', p.user_role,
+                                             'joined_at', p.joined_at, 'left_at', p.left_at)
                            ORDER BY p.joined_at, p.id)
           FROM ivs_presence p WHERE p.interview_id = i.id)",
         "WHERE i.id = $1",
@@ -188,6 +205,71 @@ pub async fn by_id(db: impl PgExecutor<'_>, id: i64) -> sqlx::Result<Option<Inte
     )
     .fetch_optional(db)
     .await
+}
+
+/// Keeps others from changing an interview until the transaction ends; `false`: there is none.
+pub async fn lock(db: impl PgExecutor<'_>, id: i64) -> sqlx::Result<bool> {
+    let found = sqlx::query_scalar!("SELECT id FROM company_interview WHERE id = $1 FOR NO KEY UPDATE", id)
+        .fetch_optional(db)
+        .await?;
+    Ok(found.is_some())
+}
+
+/// Lets a person into a locked interview, unless he is there already.
+pub async fn open_presence(
+    db: impl PgExecutor<'_>,
+    interview_id: i64,
+    user_id: i64,
+    side: Side,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    let role = match side {
+        Side::Candidate => "candidate",
+        Side::Recruiter => "recruiter",
+    };
+    sqlx::query!(
+        "WITH opened AS (
+             INSERT INTO ivs_presence (interview_id, user_id, user_role, joined_at) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (interview_id, user_id) WHERE left_at IS NULL DO NOTHING
+             RETURNING id)
+         UPDATE company_interview
+         SET portal_join_count = portal_join_count + 1, meeting_started_at = COALESCE(meeting_started_at, $4),
+             meeting_ended_at = NULL, updated_at = $4
+         WHERE id = $1 AND EXISTS (SELECT FROM opened)",
+        interview_id,
+        user_id,
+        role,
+        now
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Lets a person out of a locked interview, if he is there; the last one ends the meeting. Servers' clocks differ a
+/// little: nothing ends before it begins.
+pub async fn close_presence(
+    db: impl PgExecutor<'_>,
+    interview_id: i64,
+    user_id: i64,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH closed AS (
+             UPDATE ivs_presence SET left_at = GREATEST(joined_at, $3)
+             WHERE interview_id = $1 AND user_id = $2 AND left_at IS NULL
+             RETURNING id)
+         UPDATE company_interview SET meeting_ended_at = GREATEST(meeting_started_at, $3), updated_at = $3
+         WHERE id = $1 AND EXISTS (SELECT FROM closed)
+           AND NOT EXISTS (SELECT FROM ivs_presence
+                           WHERE interview_id = $1 AND user_id <> $2 AND left_at IS NULL)",
+        interview_id,
+        user_id,
+        now
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// The interview that a mailed link opens, and whom it was made for; `None` unless the link is valid now.

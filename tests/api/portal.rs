@@ -164,3 +164,92 @@ async fn a_meeting_link_that_is_no_web_address_is_never_a_link() {
     assert!(back.header("location").unwrap().starts_with("/interviews/"));
     app.run_jobs().await;
 }
+
+/// The candidate's link to an interview by phone, half an hour after its start.
+async fn phoned() -> (TestApp, String) {
+    let app = TestApp::start().await;
+    let answer = app.user(OTTO).schedule_otherwise(phone_body(json!({}))).await;
+    assert_eq!(answer.status, 201, "{answer:?}");
+    let mails = app.mails(2).await;
+    let text = mails.iter().find(|mail| mail.to() == ["carl@x.test"]).unwrap().text();
+    let link = text.split_whitespace().find(|word| word.contains("/join/?token=")).unwrap().to_owned();
+    app.set_now("2030-01-16T01:30:00Z");
+    (app, link)
+}
+
+/// Who was there, as the interview's details tell.
+async fn attendance(app: &TestApp, id: i64) -> serde_json::Value {
+    app.user(CARL).get(&format!("/api/interviews/{id}/")).await.json()["attendance"].clone()
+}
+
+#[tokio::test]
+async fn joining_and_leaving_on_the_page_are_recorded_for_the_links_person() {
+    let app = TestApp::start().await;
+    let (id, candidates, recruiters) = scheduled(&app).await;
+    app.set_now("2030-02-01T18:45:00Z");
+    assert!(!app.get(&candidates).await.text.contains("I have left"));
+    assert_eq!(app.count("ivs_presence").await, 0, "opening the page records nothing");
+    for link in [&candidates, &candidates, &recruiters] {
+        assert_eq!(send(app.request(Method::POST, link)).await.status, 303);
+    }
+    let joined = |role: &str, left: Option<&str>| json!({"user_role": role, "joined_at": "2030-02-01T18:45:00Z", "left_at": left});
+    assert_eq!(attendance(&app, id).await, json!([joined("candidate", None), joined("recruiter", None)]));
+
+    // The page's own form leads out, and back to the page.
+    app.set_now("2030-02-01T22:00:00Z");
+    let page = app.get(&candidates).await.text;
+    let leave = candidates.replace("/join/", "/left/");
+    let action = leave.strip_prefix(&app.url).unwrap();
+    assert!(page.contains(&format!(r#"<form method="post" action="{action}">"#)), "{page}");
+    for _ in 0..2 {
+        let left = send(app.request(Method::POST, &leave)).await;
+        assert_eq!((left.status.as_u16(), left.header("location")), (303, candidates.strip_prefix(&app.url)));
+        assert_eq!(left.header("referrer-policy"), Some("no-referrer"));
+    }
+    let page = app.get(&candidates).await.text;
+    assert!(!page.contains("I have left"), "{page}");
+    let ended = Some("2030-02-01T22:00:00Z");
+    assert_eq!(attendance(&app, id).await, json!([joined("candidate", ended), joined("recruiter", None)]));
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn without_a_link_to_follow_joining_leads_back_to_the_page() {
+    let (app, link) = phoned().await;
+    let (page, token) = link.split_once("?token=").unwrap();
+    let text = app.get(&link).await.text;
+    assert!(text.contains("I am here") && !text.contains("I have left"), "{text}");
+    let back = send(app.request(Method::POST, page).form(&[("token", token)])).await;
+    assert_eq!((back.status.as_u16(), back.header("location")), (303, link.strip_prefix(&app.url)));
+    let text = app.get(&link).await.text;
+    assert!(text.contains("I have left") && !text.contains("I am here"), "{text}");
+    assert_eq!(app.count("ivs_presence WHERE user_id = 201").await, 1);
+    // The token may come in the form when leaving, too.
+    let left = app.request(Method::POST, &page.replace("/join/", "/left/")).form(&[("token", token)]);
+    assert_eq!(send(left).await.status, 303);
+    assert_eq!(app.count("ivs_presence WHERE left_at IS NOT NULL").await, 1);
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn nothing_is_recorded_without_a_valid_link_or_while_the_door_is_closed() {
+    let (app, link) = phoned().await;
+    let leave = link.replace("/join/", "/left/");
+    let post = |path: &str| send(app.request(Method::POST, path));
+    let other = leave.replace("/interviews/", "/interviews/9");
+    for (path, status) in [
+        (format!("{leave}x"), 403),
+        (other, 403),
+        ("/interviews/99999999999999999999/left/?token=x".into(), 403),
+        ("/interviews/502/left/".into(), 401),
+    ] {
+        let refused = post(&path).await;
+        assert_eq!(refused.status, status, "{path}");
+        assert!(refused.header("content-type").unwrap().starts_with("text/html"));
+    }
+    assert_eq!(app.get(&leave).await.status, 405);
+    app.set_now("2030-01-16T03:00:01Z");
+    assert_eq!((post(&link).await.status.as_u16(), post(&leave).await.status.as_u16()), (409, 303));
+    assert_eq!(app.count("ivs_presence").await, 0);
+    app.run_jobs().await;
+}

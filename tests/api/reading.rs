@@ -266,3 +266,220 @@ async fn the_sweep_fills_the_instants_of_rows_that_django_wrote() {
     app.sweep().await;
     assert_eq!(starts().await[0].1.as_deref(), Some("2030-01-15T08:30:00+00:00"));
 }
+
+fn lines(calendar: &Answer) -> Vec<String> {
+    calendar.text.replace("\r\n ", "").lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn example_33_an_interview_can_be_put_into_a_calendar() {
+    let app = TestApp::start().await;
+    let calendar = app.user(CARL).get("/api/company/interviews/501/calendar.ics").await;
+    assert_eq!(calendar.status, 200);
+    assert_eq!(calendar.header("content-type"), Some("text/calendar; charset=utf-8"));
+    assert_eq!(calendar.header("content-disposition"), Some(r#"attachment; filename="interview.ics""#));
+    assert_eq!(calendar.header("cache-control"), Some("no-store"));
+    let portal = format!("{}/interviews/501/join/", app.url);
+    let description = format!(
+        "DESCRIPTION:Position: Interview\\nCandidate: Carl Candy\\nRecruiter: Rita Recruit\\n\
+         Google Meet: https://meet.google.com/abc-defg-hij\\nNote: n\\nPortal: {portal}"
+    );
+    let expected = [
+        "BEGIN:VCALENDAR",
+        "VERSION:2.0",
+        "PRODID:-//UmEmployed//Interview Scheduler//EN",
+        "METHOD:PUBLISH",
+        "BEGIN:VEVENT",
+        "UID:interview-501@umemployed.com",
+        "SEQUENCE:0",
+        "DTSTAMP:20261120T120000Z",
+        "DTSTART:20300115T190000Z",
+        "DTEND:20300115T200000Z",
+        "SUMMARY:Interview: Interview",
+        &description,
+        "LOCATION:https://meet.google.com/abc-defg-hij",
+        "STATUS:CONFIRMED",
+        "ORGANIZER;CN=Rita Recruit:mailto:rita@x.test",
+        "ATTENDEE;CN=Carl Candy;ROLE=REQ-PARTICIPANT;PARTSTAT=NEEDS-ACTION;RSVP=TRUE:mailto:carl@x.test",
+        "ATTENDEE;CN=Rita Recruit;ROLE=REQ-PARTICIPANT;PARTSTAT=ACCEPTED:mailto:rita@x.test",
+        "END:VEVENT",
+        "END:VCALENDAR",
+    ];
+    assert_eq!(lines(&calendar), expected);
+}
+
+#[tokio::test]
+async fn the_calendar_file_of_a_cancelled_interview_takes_it_off() {
+    let app = TestApp::start().await;
+    sqlx::query("UPDATE company_interview SET cancelled_at = now(), ical_sequence = 2, ical_uid = 'evt@google.com' WHERE id = 501")
+        .execute(app.db())
+        .await
+        .unwrap();
+    let calendar = lines(&app.user(RITA).get("/api/interviews/501/calendar.ics").await);
+    for line in ["METHOD:CANCEL", "STATUS:CANCELLED", "SEQUENCE:2", "UID:evt@google.com"] {
+        assert!(calendar.iter().any(|found| found == line), "{line} in {calendar:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_calendar_file_of_an_interview_without_recruiter_has_no_organizer() {
+    let app = TestApp::start().await;
+    let calendar = lines(&app.user(CARL).get("/api/interviews/503/calendar.ics").await);
+    let people: Vec<_> =
+        calendar.iter().filter(|line| line.starts_with("ORGANIZER") || line.starts_with("ATTENDEE")).collect();
+    assert!(people.len() == 1 && people[0].starts_with("ATTENDEE;CN=Carl Candy;"), "{people:?}");
+    let description = calendar.iter().find(|line| line.starts_with("DESCRIPTION:")).unwrap();
+    assert!(description.contains(r"\nRecruiter: Unknown\n"), "{description}");
+}
+
+#[tokio::test]
+async fn the_calendar_file_is_for_participants_and_answers_calendars_and_everybody_else() {
+    let app = TestApp::start().await;
+    let path = "/api/company/interviews/501/calendar.ics";
+    let refusal = json!({"error": "You are not authorized to view this interview"});
+    app.user(OTTO).get(path).await.assert(403, refusal);
+    let missing = json!({"error": "Interview not found", "detail": "No Interview matches the given query."});
+    app.user(CARL).get("/api/interviews/999/calendar.ics").await.assert(404, missing);
+    assert_eq!(app.get(path).await.status, 401);
+    assert_eq!(app.user(CARL).get(&format!("{path}/")).await.status, 404);
+    for (accept, status) in
+        [("text/calendar", 200), ("application/json", 200), ("text/html", 200), ("*/*", 200), ("text/csv", 406)]
+    {
+        let request = app.user(CARL).request(reqwest::Method::GET, path).header("accept", accept);
+        assert_eq!(send(request).await.status, status, "{accept}");
+    }
+    let head = send(app.user(CARL).request(reqwest::Method::HEAD, path)).await;
+    assert_eq!((head.status.as_u16(), head.header("content-type")), (200, Some("text/calendar; charset=utf-8")));
+}
+
+/// The URL of `Link: <…>; rel="next"`.
+fn next(answer: &Answer) -> Option<String> {
+    let link = answer.header("link")?.strip_prefix('<').unwrap();
+    Some(link.strip_suffix(r#">; rel="next""#).unwrap().to_owned())
+}
+
+/// Gives Otto and Carl interviews of which many are on the same day, at the same time or both.
+async fn many(app: &TestApp, rooms: std::ops::RangeInclusive<i32>) {
+    sqlx::query(
+        "INSERT INTO company_interview (candidate_id, recruiter_id, interview_type, date, time, timezone, meeting_link,
+             room_id, created_at, updated_at)
+         SELECT 201, 102, 'phone', '2030-01-01'::date + n % 5, make_time(9 + n % 3, 0, n % 2 * 0.000001), 'Asia/Tokyo',
+                '', 'R' || n, now(), now()
+         FROM generate_series($1, $2) n",
+    )
+    .bind(rooms.start())
+    .bind(rooms.end())
+    .execute(app.db())
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn example_10_a_list_can_be_read_page_by_page() {
+    let app = TestApp::start().await;
+    let carl = app.user(CARL);
+    let first = carl.get(&format!("{LIST}?limit=2")).await;
+    assert_eq!(ids(&first), [502, 501]);
+    let url = next(&first).unwrap();
+    assert!(url.starts_with(&format!("{}{LIST}?limit=2&cursor=", app.url)), "{url}");
+    let last = carl.get(&url).await;
+    assert_eq!((ids(&last), next(&last)), (vec![503], None));
+    // Nothing follows the last row, and without a limit there are no pages.
+    assert_eq!(next(&carl.get(&format!("{LIST}?limit=3")).await), None);
+    assert_eq!(next(&carl.get(LIST).await), None);
+    let empty = carl.get(&format!("{LIST}?limit=&cursor=")).await;
+    assert_eq!((ids(&empty).len(), next(&empty)), (3, None));
+}
+
+#[tokio::test]
+async fn the_next_page_is_of_the_same_role_and_can_be_asked_for_by_browsers() {
+    let app = TestApp::start().await;
+    let carl = app.user(CARL);
+    let url = next(&carl.get("/api/interviews/?limit=1&role=candidate").await).unwrap();
+    assert!(url.starts_with(&format!("{}{LIST}?role=candidate&limit=1&cursor=", app.url)), "{url}");
+    assert_eq!(ids(&carl.get(&url).await), [501]);
+    let url = next(&carl.get(&format!("{LIST}?role=nonsense&limit=1")).await).unwrap();
+    assert!(url.starts_with(&format!("{}{LIST}?limit=1&cursor=", app.url)), "{url}");
+    let request = carl.request(reqwest::Method::GET, &format!("{LIST}?limit=1"));
+    let answer = send(request.header("origin", "http://localhost:3000")).await;
+    assert!(answer.header("access-control-expose-headers").unwrap().contains("Link"));
+}
+
+#[tokio::test]
+async fn malformed_limits_and_cursors_are_refused() {
+    let app = TestApp::start().await;
+    let carl = app.user(CARL);
+    for limit in ["0", "-1", "x", "1.5", "%2B1", "1e3"] {
+        let answer = carl.get(&format!("{LIST}?limit={limit}&cursor=x")).await;
+        answer.assert(400, json!({"error": "Invalid limit."}));
+    }
+    // The last one is a date that no calendar has.
+    for cursor in ["x", "!", "501", "MjAzMC0wMi0zMCAxNDowMDowMCAx"] {
+        carl.get(&format!("{LIST}?cursor={cursor}")).await.assert(400, json!({"error": "Invalid cursor."}));
+    }
+}
+
+#[tokio::test]
+async fn a_page_has_200_interviews_at_most_and_50_for_a_cursor_alone() {
+    let app = TestApp::start().await;
+    many(&app, 1..=260).await;
+    let otto = app.user(OTTO);
+    for limit in ["200", "201", "99999999999999999999"] {
+        let (page, statements) = counting_statements(otto.get(&format!("{LIST}?limit={limit}"))).await;
+        assert_eq!((ids(&page).len(), statements), (200, 2), "{limit}");
+        let url = next(&page).unwrap();
+        assert!(url.contains("?limit=200&"), "{url}");
+        assert_eq!(ids(&otto.get(&url).await).len(), 61);
+        let unlimited = otto.get(&url.replace("limit=200&", "")).await;
+        assert_eq!(ids(&unlimited).len(), 50);
+        assert!(next(&unlimited).unwrap().contains("?limit=50&"));
+    }
+}
+
+#[tokio::test]
+async fn pages_show_every_row_once_in_order_while_others_are_inserted() {
+    let app = TestApp::start().await;
+    many(&app, 1..=60).await;
+    let mut inserted = 60;
+    for (user, query) in [(OTTO, ""), (CARL, ""), (CARL, "role=candidate&"), (OTTO, "role=recruiter&")] {
+        for limit in [1, 2, 7, 59, 60, 61, 62] {
+            let user = app.user(user);
+            let before = ids(&user.get(&format!("{LIST}?{query}")).await);
+            let (mut seen, mut url) = (Vec::new(), Some(format!("{LIST}?{query}limit={limit}")));
+            while let Some(page) = url {
+                let page = user.get(&page).await;
+                seen.extend(ids(&page));
+                url = next(&page);
+                // Rows come in everywhere: before, among and after what has been shown.
+                many(&app, inserted + 1..=inserted + 1).await;
+                inserted += 1;
+            }
+            let mut once = seen.clone();
+            once.sort();
+            once.dedup();
+            assert_eq!(once.len(), seen.len(), "limit {limit}: twice in {seen:?}");
+            let old: Vec<i64> = seen.iter().copied().filter(|id| before.contains(id)).collect();
+            assert_eq!(old, before, "limit {limit}");
+            sqlx::query("DELETE FROM company_interview WHERE room_id LIKE 'R%' AND substr(room_id, 2)::int > 60")
+                .execute(app.db())
+                .await
+                .unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_meets_himself_sees_the_interview_once() {
+    let app = TestApp::start().await;
+    sqlx::query("UPDATE company_interview SET recruiter_id = 201 WHERE id IN (501, 502)")
+        .execute(app.db())
+        .await
+        .unwrap();
+    let carl = app.user(CARL);
+    assert_eq!(ids(&carl.get(LIST).await), [502, 501, 503]);
+    let first = carl.get(&format!("{LIST}?limit=1")).await;
+    let second = carl.get(&next(&first).unwrap()).await;
+    let third = carl.get(&next(&second).unwrap()).await;
+    assert_eq!([ids(&first), ids(&second), ids(&third)], [[502], [501], [503]]);
+    assert_eq!(next(&third), None);
+}

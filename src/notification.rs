@@ -1,0 +1,70 @@
+//! What a person has been told in the web application (contract §5.17). Features, and Django, write the rows.
+
+use axum::{Json, extract::State, http::StatusCode};
+use chrono::{DateTime, Utc};
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    auth::CurrentUser,
+    context::Context,
+    http::{Error, Result, extract::PathId},
+    zone,
+};
+
+pub fn routes() -> OpenApiRouter<Context> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(read))
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Notification {
+    id: i64,
+    /// Whom it is for.
+    user: i64,
+    notification_type: String,
+    message: String,
+    #[serde(serialize_with = "timestamp")]
+    timestamp: DateTime<Utc>,
+    is_read: bool,
+    /// Where it leads to, relative to the frontend; null for rows that Django made.
+    #[schema(required)]
+    action_url: Option<String>,
+}
+
+fn timestamp<S: Serializer>(instant: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&zone::timestamp(*instant))
+}
+
+/// The caller's notifications, newest first; always all of them.
+#[utoipa::path(get, path = "/api/notifications/notifications/", tag = "notifications",
+    responses((status = 200, body = Vec<Notification>)))]
+async fn list(State(ctx): State<Context>, user: CurrentUser) -> Result<Json<Vec<Notification>>> {
+    let notifications = sqlx::query_as!(
+        Notification,
+        r#"SELECT id, user_id AS "user", notification_type, message, "timestamp", is_read, action_url
+           FROM notifications_notification WHERE user_id = $1 ORDER BY "timestamp" DESC, id DESC"#,
+        user.id
+    );
+    Ok(Json(notifications.fetch_all(&ctx.db).await?))
+}
+
+/// Marks one of the caller's notifications as read; repeatable.
+#[utoipa::path(post, path = "/api/notifications/notifications/{nid}/read/", tag = "notifications",
+    params(("nid" = i64, Path)), responses(
+        (status = 200, description = "Now, or already before"),
+        (status = 404, description = "None of the caller's has this id",
+            body = ref("#/components/schemas/FrameworkError")),
+    ))]
+async fn read(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId) -> Result<Json<Value>> {
+    let marked = sqlx::query!(
+        "UPDATE notifications_notification SET is_read = true WHERE id = $1 AND user_id = $2",
+        id,
+        user.id
+    );
+    if marked.execute(&ctx.db).await?.rows_affected() == 0 {
+        return Err(Error::Body(StatusCode::NOT_FOUND, json!({ "detail": "Notification not found." })));
+    }
+    Ok(Json(json!({ "detail": "Notification marked as read." })))
+}
