@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use interviews::dev::google::{Call, Fault, FaultKind};
+use interviews::dev::google::{Call, FaultKind};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -10,59 +10,7 @@ use crate::support::*;
 
 const UNAVAILABLE: &str = "Google Calendar is unavailable. Please try again.";
 
-impl User<'_> {
-    async fn change(&self, id: i64, body: Value) -> Answer {
-        send(self.request(Method::PATCH, &format!("/api/company/interviews/{id}/")).json(&body)).await
-    }
-
-    async fn cancel(&self, id: i64) -> Answer {
-        send(self.request(Method::DELETE, &format!("/api/company/interviews/{id}/"))).await
-    }
-
-    /// Rita's Google Meet interview of example 15.
-    async fn meet(&self) -> i64 {
-        let answer = self.schedule(body(json!({}))).await;
-        answer.json()["interview_id"].as_i64().unwrap_or_else(|| panic!("{answer:?}"))
-    }
-
-    /// Otto's interview by phone of example 22.
-    async fn phone(&self) -> i64 {
-        let answer = self.schedule_otherwise(phone_body(json!({}))).await;
-        answer.json()["interview_id"].as_i64().unwrap_or_else(|| panic!("{answer:?}"))
-    }
-}
-
 impl TestApp {
-    async fn row(&self, id: i64) -> Value {
-        sqlx::query_scalar("SELECT to_jsonb(i) FROM company_interview i WHERE id = $1")
-            .bind(id)
-            .fetch_one(self.db())
-            .await
-            .unwrap()
-    }
-
-    /// The events that are not cancelled.
-    fn live(&self) -> Vec<Value> {
-        self.google.events().into_iter().filter(|event| event["status"] != "cancelled").collect()
-    }
-
-    /// The row's one live event says when the row does.
-    async fn assert_agree(&self, id: i64) {
-        let row = self.row(id).await;
-        let live = self.live();
-        if row["google_event_id"].is_null() || !row["cancelled_at"].is_null() {
-            assert_eq!(live, Vec::<Value>::new());
-            return;
-        }
-        let [event] = &live[..] else { panic!("{live:?}") };
-        assert_eq!((&event["id"], &event["hangoutLink"]), (&row["google_event_id"], &row["meeting_link"]));
-        for (edge, column) in [("start", "starts_at"), ("end", "ends_at")] {
-            let instant = |value: &Value| value.as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
-            assert_eq!(instant(&event[edge]["dateTime"]), instant(&row[column]), "{edge}");
-        }
-        assert_eq!(event["start"]["timeZone"], row["timezone"]);
-    }
-
     /// What the notifications to Carl say, oldest first.
     async fn notifications(&self) -> Vec<String> {
         sqlx::query_scalar("SELECT message FROM notifications_notification ORDER BY id")
@@ -78,10 +26,6 @@ impl TestApp {
         self.sweep().await;
         self.run_jobs().await;
         assert_eq!((self.count("ivs_change").await, self.count("ivs_intent").await), (0, 0));
-    }
-
-    fn fault(&self, on: Call, times: usize, kind: FaultKind) {
-        self.google.order(Fault { on, times, kind });
     }
 }
 

@@ -22,7 +22,7 @@ use interviews::{
     config::{LogFormat, Settings},
     context::Context,
     dev::{
-        google::{self, Simulator},
+        google::{self, Call, Fault, FaultKind, Simulator},
         mailbox::{Mailbox, Received},
     },
     http::server,
@@ -207,6 +207,42 @@ impl TestApp {
     }
 }
 
+impl TestApp {
+    pub async fn row(&self, id: i64) -> Value {
+        sqlx::query_scalar("SELECT to_jsonb(i) FROM company_interview i WHERE id = $1")
+            .bind(id)
+            .fetch_one(self.db())
+            .await
+            .unwrap()
+    }
+
+    /// The events that are not cancelled.
+    pub fn live(&self) -> Vec<Value> {
+        self.google.events().into_iter().filter(|event| event["status"] != "cancelled").collect()
+    }
+
+    /// The row's one live event says when the row does.
+    pub async fn assert_agree(&self, id: i64) {
+        let row = self.row(id).await;
+        let live = self.live();
+        if row["google_event_id"].is_null() || !row["cancelled_at"].is_null() {
+            assert_eq!(live, Vec::<Value>::new());
+            return;
+        }
+        let [event] = &live[..] else { panic!("{live:?}") };
+        assert_eq!((&event["id"], &event["hangoutLink"]), (&row["google_event_id"], &row["meeting_link"]));
+        for (edge, column) in [("start", "starts_at"), ("end", "ends_at")] {
+            let instant = |value: &Value| value.as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
+            assert_eq!(instant(&event[edge]["dateTime"]), instant(&row[column]), "{edge}");
+        }
+        assert_eq!(event["start"]["timeZone"], row["timezone"]);
+    }
+
+    pub fn fault(&self, on: Call, times: usize, kind: FaultKind) {
+        self.google.order(Fault { on, times, kind });
+    }
+}
+
 impl Drop for TestApp {
     fn drop(&mut self) {
         self.served.abort();
@@ -251,6 +287,26 @@ impl User<'_> {
 
     pub async fn post(&self, path: &str, body: Value) -> Answer {
         send(self.request(Method::POST, path).json(&body)).await
+    }
+
+    pub async fn change(&self, id: i64, body: Value) -> Answer {
+        send(self.request(Method::PATCH, &format!("/api/company/interviews/{id}/")).json(&body)).await
+    }
+
+    pub async fn cancel(&self, id: i64) -> Answer {
+        send(self.request(Method::DELETE, &format!("/api/company/interviews/{id}/"))).await
+    }
+
+    /// Rita's Google Meet interview of example 15.
+    pub async fn meet(&self) -> i64 {
+        let answer = self.schedule(body(json!({}))).await;
+        answer.json()["interview_id"].as_i64().unwrap_or_else(|| panic!("{answer:?}"))
+    }
+
+    /// Otto's interview by phone of example 22.
+    pub async fn phone(&self) -> i64 {
+        let answer = self.schedule_otherwise(phone_body(json!({}))).await;
+        answer.json()["interview_id"].as_i64().unwrap_or_else(|| panic!("{answer:?}"))
     }
 
     /// `POST /api/company/google/create-interview/`

@@ -1,0 +1,164 @@
+//! New time rules: interviews that were placed by older ones move, and their people are told, once.
+
+use std::time::Duration;
+
+use interviews::{interview, interview::Reach, zone};
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+impl TestApp {
+    /// The sweeps, and the mails that they have queued.
+    async fn swept(&self) {
+        self.sweep().await;
+        self.advance(Duration::from_secs(30));
+        self.run_jobs().await;
+    }
+
+    /// As if the interview had been placed by the rules of `version`, which said `starts_at`.
+    async fn placed_by(&self, id: i64, version: &str, starts_at: &str) {
+        sqlx::query(
+            "UPDATE company_interview
+             SET starts_at = $2::timestamptz, ends_at = $2::timestamptz + interval '1 hour', starts_at_tzdb = $3
+             WHERE id = $1",
+        )
+        .bind(id)
+        .bind(starts_at.parse::<chrono::DateTime<chrono::Utc>>().unwrap())
+        .bind(version)
+        .execute(self.db())
+        .await
+        .unwrap();
+    }
+}
+
+/// Rita's Meet interview at 09:00 in Vancouver on December 1, 2026, which is 17:00 UTC by the rules of 2025 and 16:00
+/// by those of 2026; placed by the old ones, its event too.
+async fn vancouver(app: &TestApp, rita: &User<'_>) -> i64 {
+    let body = body(json!({"date": "2026-12-01", "time": "09:00", "timezone": "America/Vancouver"}));
+    let id = rita.schedule(body).await.json()["interview_id"].as_i64().unwrap();
+    app.mails(2).await;
+    app.mailbox.clear();
+    app.placed_by(id, "2025a", "2026-12-01T17:00:00Z").await;
+    id
+}
+
+fn patches(app: &TestApp) -> Vec<Value> {
+    let calls = app.google.requests().into_iter().filter(|seen| seen.call == interviews::dev::google::Call::Patch);
+    calls.map(|call| call.body).collect()
+}
+
+#[tokio::test]
+async fn an_interview_that_newer_rules_move_is_moved_everywhere_and_told_once() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    let id = vancouver(&app, &rita).await;
+    app.swept().await;
+
+    let row = app.row(id).await;
+    assert_eq!(row["starts_at"], "2026-12-01T16:00:00+00:00");
+    assert_eq!((&row["starts_at_tzdb"], &row["ical_sequence"]), (&json!(zone::tzdb_version()), &json!(1)));
+    assert_eq!((&row["date"], &row["time"]), (&json!("2026-12-01"), &json!("09:00:00")), "the wall time is the truth");
+    let mails = app.mails(2).await;
+    assert_eq!(mails.len(), 2);
+    for mail in mails {
+        assert_eq!(mail.subject(), "Interview Updated: Software Engineer");
+        assert!(mail.text().contains("\nTime: 9:00 AM America/Vancouver\n"));
+        let calendar = mail.calendar().unwrap().text;
+        for line in ["DTSTART:20261201T160000Z", "SEQUENCE:1"] {
+            assert!(calendar.contains(&format!("{line}\r\n")), "{line} is missing in {calendar}");
+        }
+    }
+    app.sweep().await;
+    app.assert_agree(id).await;
+    let [patch] = &patches(&app)[..] else { panic!("{:?}", patches(&app)) };
+    assert_eq!(patch["start"]["dateTime"], "2026-12-01T16:00:00Z");
+
+    for _ in 0..3 {
+        app.swept().await;
+    }
+    assert_eq!((app.mailbox.mails().len(), patches(&app).len()), (2, 1));
+    assert_eq!(app.row(id).await["ical_sequence"], 1);
+}
+
+#[tokio::test]
+async fn of_several_servers_with_new_rules_one_moves_an_interview() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    let id = vancouver(&app, &rita).await;
+    let fill = || interview::fill_instants(&app.ctx, Reach::Ahead);
+    let filled = tokio::join!(fill(), fill(), fill(), fill());
+    for filled in [filled.0, filled.1, filled.2, filled.3] {
+        filled.unwrap();
+    }
+    app.swept().await;
+    assert_eq!(app.row(id).await["ical_sequence"], 1);
+    assert_eq!((app.mailbox.mails().len(), patches(&app).len()), (2, 1));
+}
+
+#[tokio::test]
+async fn its_reminders_come_by_the_new_rules() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    let id = vancouver(&app, &rita).await;
+    sqlx::query("UPDATE company_interview SET reminder_24h_sent = true, reminder_1h_sent = true WHERE id = $1")
+        .bind(id)
+        .execute(app.db())
+        .await
+        .unwrap();
+    app.swept().await;
+    for (now, count) in [
+        ("2026-11-30T15:59:59Z", 0),
+        ("2026-11-30T16:00:00Z", 2),
+        ("2026-12-01T14:59:59Z", 0),
+        ("2026-12-01T15:00:00Z", 2),
+        ("2026-12-01T16:00:00Z", 0),
+    ] {
+        app.set_now(now);
+        app.mailbox.clear();
+        app.sweep().await;
+        app.run_jobs().await;
+        assert_eq!(app.mailbox.mails().len(), count, "{now}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_with_older_rules_leaves_what_newer_ones_placed_alone() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    let id = vancouver(&app, &rita).await;
+    app.placed_by(id, "2099a", "2026-12-01T18:00:00Z").await;
+    app.swept().await;
+    let row = app.row(id).await;
+    assert_eq!(row["starts_at"], "2026-12-01T18:00:00+00:00");
+    assert_eq!((&row["starts_at_tzdb"], &row["ical_sequence"]), (&json!("2099a"), &json!(0)));
+    assert_eq!((app.mailbox.mails().len(), patches(&app).len()), (0, 0));
+}
+
+#[tokio::test]
+async fn only_what_is_still_to_come_and_takes_place_at_another_instant_is_news() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    let cancelled = vancouver(&app, &rita).await;
+    rita.cancel(cancelled).await;
+    let past = vancouver(&app, &rita).await;
+    let same = vancouver(&app, &rita).await;
+    app.placed_by(same, "2025a", "2026-12-01T16:00:00Z").await;
+    app.mailbox.clear();
+    app.set_now("2026-12-02T12:00:00Z");
+    app.swept().await;
+    assert_eq!((app.mailbox.mails().len(), patches(&app).len()), (0, 0));
+    for id in [cancelled, past, same] {
+        let row = app.row(id).await;
+        assert_eq!(
+            (&row["starts_at"], &row["starts_at_tzdb"]),
+            (&json!("2026-12-01T16:00:00+00:00"), &json!(zone::tzdb_version()))
+        );
+    }
+}
+
+#[tokio::test]
+async fn healthz_names_the_rules() {
+    let app = TestApp::start().await;
+    let said = app.get("/healthz").await.json();
+    assert_eq!((&said["status"], &said["tzdb"]), (&json!("ok"), &json!(zone::tzdb_version())));
+}
