@@ -132,8 +132,9 @@ pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken)
         interview::align_events(&ctx).await
     }));
     beside.spawn(every(Duration::from_secs(30), stop.clone(), ctx.clone(), |ctx| async move {
-        // In this order: reminders go by the instants.
-        interview::fill_instants(&ctx, Reach::Ahead).await?;
+        interview::fill_instants(&ctx, Reach::Ahead).await
+    }));
+    beside.spawn(every(Duration::from_secs(10), stop.clone(), ctx.clone(), |ctx| async move {
         interview::remind(&ctx).await
     }));
     beside.spawn(every(Duration::from_secs(3600), stop.clone(), ctx.clone(), |ctx| async move {

@@ -623,7 +623,10 @@ pub enum Resent {
 pub async fn resend(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> anyhow::Result<Resent> {
     let mut tx = sqlx::Connection::begin(db).await?;
     let row = sqlx::query!(
-        r#"SELECT mail.state, leased_until > $2 AS is_leased, ical_sequence <> sequence AS has_moved
+        r#"SELECT mail.state, leased_until > $2 AS is_leased,
+                  CASE WHEN mail.starts_at IS NULL THEN ical_sequence <> sequence
+                       ELSE interview.starts_at <> mail.starts_at OR mail.starts_at <= $2 OR cancelled_at IS NOT NULL
+                  END AS is_outdated
            FROM ivs_mail AS mail
            LEFT JOIN company_interview AS interview ON interview.id = interview_id
            WHERE mail.id = $1
@@ -634,7 +637,7 @@ pub async fn resend(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> anyh
     .fetch_optional(&mut *tx)
     .await?;
     let Some(row) = row else { return Ok(Resent::Unknown) };
-    if row.has_moved == Some(true) {
+    if row.is_outdated == Some(true) {
         return Ok(Resent::Outdated);
     }
     let job = Job::SendMail { mail: id };

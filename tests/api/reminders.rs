@@ -1,11 +1,15 @@
 //! Reminders a day and an hour before an interview: who gets one, and who gets none.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
-use interviews::{app, dev::mailbox::Received};
+use chrono::TimeDelta;
+use interviews::{app, clock::Clock, dev::mailbox::Received, operations, zone};
 use serde_json::json;
 
-use crate::support::*;
+use crate::support::{
+    process::{Server, World, free_ports},
+    *,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -288,4 +292,75 @@ async fn many_sweeps_at_once_remind_of_each_interview_once() {
     cancelled.execute(app.db()).await.unwrap();
     while interviews::jobs::run_due(&app.ctx, app::run_job).await.unwrap() > 0 {}
     assert_eq!(app.mailbox.mails().len(), 0);
+}
+
+#[tokio::test]
+async fn a_reminder_is_sent_again_as_long_as_it_is_true() {
+    let app = start().await;
+    let id = scheduled(&app).await;
+    app.set_now("2030-01-15T01:00:00Z");
+    assert_eq!(app.reminded().await.len(), 2);
+    assert_eq!(app.user(OTTO).change(id, json!({"note": "SEQUENCE:1"})).await.status, 200);
+    let mail: String =
+        sqlx::query_scalar("SELECT id::text FROM ivs_mail WHERE kind = 'reminder'").fetch_one(app.db()).await.unwrap();
+    let resend = || operations::resend_mail(app.db(), &mail, app.now());
+    assert!(resend().await.unwrap().contains("queued again"));
+    app.mailbox.clear();
+    app.run_jobs().await;
+    assert_eq!(app.mailbox.mails().len(), 1);
+    app.set_now("2030-01-16T01:00:00Z");
+    assert!(resend().await.unwrap_err().to_string().contains("would be dropped"));
+    app.set_now("2030-01-15T01:00:00Z");
+    assert_eq!(app.user(OTTO).change(id, json!({"time": "10:30"})).await.status, 200);
+    assert!(resend().await.unwrap_err().to_string().contains("would be dropped"));
+}
+
+/// So many interviews, each of two people, that begin in an hour and a few seconds by the system's clock.
+const MANY: i64 = 500;
+
+#[tokio::test]
+async fn while_two_servers_run_each_of_500_reminders_reaches_both_people_once() {
+    let world = World::new().await;
+    let other = free_ports(1);
+    let [one, two] = [world.port, other].map(|port| Server::start(world.command(&[("PORT", &port.to_string())])));
+    one.until_ready(world.port).await;
+    two.until_ready(other).await;
+    let start = Clock::System.now() + TimeDelta::hours(1) + TimeDelta::seconds(3);
+    sqlx::query(
+        "INSERT INTO company_interview (id, candidate_id, recruiter_id, date, time, timezone, meeting_link, room_id,
+             interview_type, note, created_at, updated_at)
+         SELECT n, 201, 102, $1::date, $1::time, 'UTC', '', 'R' || n, 'phone', NULL, $2, $2
+         FROM generate_series(1001, 1000 + $3) n",
+    )
+    .bind(start.naive_utc())
+    .bind(Clock::System.now() - TimeDelta::days(3))
+    .bind(MANY)
+    .execute(&world.database.pool)
+    .await
+    .unwrap();
+    sqlx::query(
+        "UPDATE company_interview SET starts_at = $1, ends_at = $1 + interval '1 hour', starts_at_tzdb = $2
+                 WHERE id > 1000",
+    )
+    .bind(start)
+    .bind(zone::tzdb_version())
+    .execute(&world.database.pool)
+    .await
+    .unwrap();
+    assert_eq!(world.mailbox.mails().len(), 0);
+    until_async(async || world.count("ivs_mail WHERE state = 'sent'").await == 2 * MANY).await;
+    drop((one, two));
+    let mails = world.mailbox.mails();
+    assert_eq!(mails.len() as i64, 2 * MANY);
+    let received: HashSet<(String, String)> = mails
+        .iter()
+        .map(|mail| {
+            let text = mail.text();
+            let link = text.split_whitespace().find(|word| word.contains("?token=")).unwrap();
+            (link.split("?token=").next().unwrap().to_owned(), mail.to().concat())
+        })
+        .collect();
+    assert_eq!(received.len() as i64, 2 * MANY, "each of both people, about each interview");
+    assert_eq!(world.count("ivs_jobs._private_jobs").await, 0);
+    assert_eq!(world.count("company_interview WHERE id > 1000 AND reminder_24h_sent AND reminder_1h_sent").await, MANY);
 }

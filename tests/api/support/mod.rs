@@ -386,9 +386,9 @@ pub async fn until<T>(mut ready: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Polls until it is so, for at most twenty seconds.
+/// Polls until it is so, for at most a minute.
 pub async fn until_async(mut ready: impl AsyncFnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     while !ready().await {
         assert!(tokio::time::Instant::now() < deadline, "waited in vain");
         tokio::time::sleep(Duration::from_millis(20)).await;

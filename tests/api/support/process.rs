@@ -141,6 +141,8 @@ impl World {
         sqlx::raw_sql(
             "UPDATE ivs_intent SET created_at = created_at - interval '60 s', next_attempt_at = NULL;
              UPDATE ivs_idempotency_key SET created_at = created_at - interval '60 s';
+             UPDATE ivs_change SET held_until = held_until - interval '60 s',
+                                   next_attempt_at = next_attempt_at - interval '60 s';
              UPDATE ivs_mail SET leased_until = leased_until - interval '60 s';
              UPDATE ivs_jobs._private_jobs SET run_at = run_at - interval '60 s'",
         )
