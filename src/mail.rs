@@ -614,7 +614,7 @@ pub enum Resent {
     },
     /// Somebody is sending it at this moment. Nothing was done.
     BeingSent,
-    /// The interview has moved past what it says, so it would be dropped. Nothing was done.
+    /// The interview has moved past what it says, or has begun: it would be dropped. Nothing was done.
     Outdated,
     Unknown,
 }

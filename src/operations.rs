@@ -138,9 +138,7 @@ pub async fn resend_mail(db: &PgPool, beginning: &str, now: DateTime<Utc>) -> an
         }
         Resent::Hurried { next: None } => "is still queued; its next try is due now".to_owned(),
         Resent::BeingSent => bail!("mail {id} is being sent at this moment"),
-        Resent::Outdated => bail!(
-            "mail {id} would be dropped: the interview has changed since, and what the mail says is no longer true"
-        ),
+        Resent::Outdated => bail!("mail {id} would be dropped: the interview has changed or begun since"),
         Resent::Unknown => bail!("mail {id} is gone"),
     };
     Ok(format!("Mail {id} {sentence}.\n"))

@@ -400,7 +400,7 @@ async fn a_refused_mail_is_shown_with_its_reason_and_arrives_when_it_is_sent_aga
         .await
         .unwrap();
     let outdated = refused(&world, &["mails", "resend", id]);
-    assert!(outdated.contains("would be dropped: the interview has changed since"), "{outdated}");
+    assert!(outdated.contains("would be dropped: the interview has changed or begun since"), "{outdated}");
     assert_eq!(world.count("ivs_mail WHERE state = 'queued'").await, 0);
 }
 

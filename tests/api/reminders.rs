@@ -304,7 +304,7 @@ async fn a_reminder_is_sent_again_as_long_as_it_is_true() {
     let mail: String =
         sqlx::query_scalar("SELECT id::text FROM ivs_mail WHERE kind = 'reminder'").fetch_one(app.db()).await.unwrap();
     let resend = || operations::resend_mail(app.db(), &mail, app.now());
-    assert!(resend().await.unwrap().contains("queued again"));
+    assert!(resend().await.unwrap().contains("is due now"));
     app.mailbox.clear();
     app.run_jobs().await;
     assert_eq!(app.mailbox.mails().len(), 1);
