@@ -6,7 +6,10 @@ use interviews::dev::google::{Call, FaultKind};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::*;
+use crate::{
+    parsers::{self, Sample},
+    support::*,
+};
 
 const UNAVAILABLE: &str = "Google Calendar is unavailable. Please try again.";
 
@@ -203,6 +206,7 @@ async fn rescheduled_twice_and_cancelled_the_event_follows_and_three_versions_ha
     let link = app.row(id).await["meeting_link"].clone();
     let changes =
         [json!({"date": "2030-07-01", "time": "09:30"}), json!({"timezone": "Europe/Paris", "duration_minutes": 45})];
+    let mut versions = Vec::new();
     for (sequence, change) in changes.into_iter().enumerate() {
         app.mailbox.clear();
         let answer = rita.change(id, change).await;
@@ -215,6 +219,7 @@ async fn rescheduled_twice_and_cancelled_the_event_follows_and_three_versions_ha
             for line in [start, &format!("SEQUENCE:{}", sequence + 1), &format!("UID:{uid}"), "METHOD:REQUEST"] {
                 assert!(calendar.contains(&format!("{line}\r\n")), "{line} is missing in {calendar}");
             }
+            versions.push(calendar);
         }
     }
     let event = &app.live()[0];
@@ -231,7 +236,37 @@ async fn rescheduled_twice_and_cancelled_the_event_follows_and_three_versions_ha
         for line in ["SEQUENCE:3", "METHOD:CANCEL", &format!("UID:{uid}")] {
             assert!(calendar.contains(&format!("{line}\r\n")), "{line} is missing in {calendar}");
         }
+        versions.push(calendar);
     }
+    let meet = link.as_str().unwrap();
+    let meant = |sequence, start, end| {
+        let is_cancelled = sequence == 3;
+        let meet_line = if is_cancelled { String::new() } else { format!("Google Meet: {meet}\n") };
+        json!({
+            "method": if is_cancelled { "CANCEL" } else { "REQUEST" },
+            "status": if is_cancelled { "CANCELLED" } else { "CONFIRMED" },
+            "uid": uid, "sequence": sequence, "start": start, "end": end,
+            "summary": "Interview: Software Engineer",
+            "location": (!is_cancelled).then_some(meet),
+            "description": format!(
+                "Position: Software Engineer\nCandidate: Carl Candy\nRecruiter: Rita Recruit\n{meet_line}\
+                 Note: hi\nPortal: {}/interviews/{id}/join/", app.url
+            ),
+            "organizer": ["Rita Recruit", "mailto:rita@gmail.test"],
+            "attendees": [["Carl Candy", "mailto:carl@x.test"], ["Rita Recruit", "mailto:rita@x.test"]],
+        })
+    };
+    let meant = [
+        meant(1, "2030-07-01T13:30:00Z", "2030-07-01T14:30:00Z"),
+        meant(2, "2030-07-01T07:30:00Z", "2030-07-01T08:15:00Z"),
+        meant(3, "2030-07-01T07:30:00Z", "2030-07-01T08:15:00Z"),
+    ];
+    // Two mails of each version say the same.
+    let samples = versions.chunks(2).zip(meant).map(|(mails, meant)| {
+        assert_eq!(mails[0], mails[1]);
+        Sample { ics: mails[0].clone(), meant }
+    });
+    parsers::assert_read_as_meant(&samples.collect::<Vec<_>>());
 }
 
 #[tokio::test]

@@ -15,8 +15,10 @@ mod crash;
 mod framework;
 mod google;
 mod mails;
-mod operations;
 mod notifications;
+mod operations;
+#[path = "../parsers/mod.rs"]
+mod parsers;
 mod portal;
 mod presence;
 mod process;

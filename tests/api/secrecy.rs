@@ -191,6 +191,7 @@ impl<'a> Product<'a> {
         self.bring_bad_tokens(&token).await;
         self.dance(&token).await;
         self.book(&token).await;
+        self.change_and_cancel(&token).await;
         self.let_google_fail(&token).await;
         self.let_the_mail_server_fail(&token).await;
         self.open_mailed_links().await;
@@ -290,6 +291,34 @@ impl<'a> Product<'a> {
         self.google.expire_access_tokens();
         assert_eq!(self.schedule(token, json!({"date": "2030-02-02"})).await.status, 200);
         self.google.behave(Behaviour::default());
+    }
+
+    /// Everything that can be done with an interview, with Google failing and without.
+    async fn change_and_cancel(&self, token: &str) {
+        let own = "/api/company/interviews/";
+        let call = |method: Method, path: &str| self.request(method, path).bearer_auth(token);
+        let list = self.ask(call(Method::GET, own), &[]).await.json();
+        let id = list[0]["id"].as_i64().unwrap();
+        let at = |rest: &str| format!("{own}{id}/{rest}");
+        let change = |time| call(Method::PATCH, &at("")).json(&json!({"time": time}));
+        assert_eq!(self.ask(change("16:00"), &[]).await.status, 200);
+        self.google.order(Fault { on: Call::Patch, times: 1, kind: FaultKind::reason(403, "forbidden") });
+        assert_eq!(self.ask(change("17:00"), &[]).await.status, 502);
+        for (method, rest, status) in [
+            (Method::GET, "", 200),
+            (Method::GET, "join/", 200),
+            (Method::GET, "calendar.ics", 200),
+            (Method::POST, "joined/", 409),
+            (Method::POST, "left/", 200),
+        ] {
+            assert_eq!(self.ask(call(method, &at(rest)), &[]).await.status, status, "{rest}");
+        }
+        self.google.order(Fault { on: Call::Delete, times: 1, kind: FaultKind::status(400) });
+        let cancel = call(Method::POST, &at("cancel/")).json(&json!({"reason": "Filled"}));
+        assert_eq!(self.ask(cancel, &[]).await.status, 200);
+        for path in ["/api/notifications/notifications/", "/metrics"] {
+            assert_eq!(self.ask(call(Method::GET, path), &[]).await.status, 200);
+        }
     }
 
     async fn let_google_fail(&self, token: &str) {
