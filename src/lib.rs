@@ -32,7 +32,7 @@
 //! |---|---|
 //! | `auth` | login, profile, Django's tokens and password hashes |
 //! | `calendar` | Google: OAuth, grants, events, and the undoing of what a dead request left there |
-//! | `interview` | scheduling, listing, opening, joining; who was there; the words of the mails |
+//! | `interview` | scheduling, changing, cancelling; listing, opening, joining; who was there; reminders; the words of the mails |
 //! | `notification` | what a person has been told |
 //! | `portal` | the pages that mailed links open |
 //! | `operations` | what an operator sees: probes, metrics, the tables of the commands |
@@ -63,6 +63,13 @@
 //! 5. **Post room** (`mail`, `jobs`). After the commit the request's task sends both mails, each under a lease; a job
 //!    that falls due 30 s later is there in case it could not.
 //!
+//! **Changing** goes the same way, with a *claim* instead of the key: `interview::change` takes the interview's row of
+//! `ivs_change`, asks Google to change the event, and ends the claim in the transaction that writes the interview.
+//! **Cancelling** waits for nobody: one transaction cancels the row, queues the mails, and records the event as an intent
+//! that is given up already; deleting it is what follows. **Reminding** (`interview::reminder`) is a sweep: it flags the
+//! rows that are due in the transaction that queues their mails, so nothing needs to be taken back when an interview is
+//! moved, and rows that Django inserted are found like all others.
+//!
 //! Never: a network call inside a transaction; a pooled connection held while waiting for another system; a mail
 //! outside the queue; SQL in a handler; an error as a text.
 //!
@@ -78,6 +85,18 @@
 //! | in transaction 2 | it committed or it did not: the next row of this table or the one before |
 //! | before the mails are accepted | their rows and jobs are committed; any instance sends them |
 //! | between the SMTP server's acceptance and our note of it | a second copy with the same `Message-ID`: the one thing that can double |
+//!
+//! A change asks Google first and commits then, as a booking does. Its claim is the referee: after 45 s it can no longer
+//! commit. A claim that a failed or dead change leaves means that event and row may differ; a sweep then makes the event
+//! say what the row says (*alignment*), at once and again five minutes later, since a call that was under way can arrive
+//! until then.
+//!
+//! | a change is killed | then |
+//! |---|---|
+//! | before, during or after the call to Google | the row is as it was; the event is aligned with it, and one that the change made is undone like a booking's |
+//! | after it deleted the event (the type was to change) | the row still wants one: another is made, SEQUENCE rises, and both people are sent its link |
+//! | in the transaction | it committed or it did not |
+//! | a cancellation, after its transaction | any instance deletes the event and sends the mails |
 //!
 //! A lost answer of Google cannot make a second event, because every try carries the same id: Google's 409 means that an
 //! earlier try worked. A second request with the same `Idempotency-Key` finds the key claimed (409) or bound (the
@@ -100,9 +119,13 @@
 //! * **One SMTP transport**, not an enum of SMTP, folder and memory: development and tests run a small SMTP server on
 //!   loopback, and so exercise the code that production runs. The pool of connections is ours: lettre's takes back a
 //!   connection in the middle of a mail, and does not tell a failed login from a refused recipient.
-//! * **The queue (graphile_worker) carries mails only.** Undoing intents, filling instants and removing what has expired
-//!   are sweeps by interval timers in every instance. They ask the tables what is to be done, so nothing need have been
-//!   queued for it, and `FOR UPDATE SKIP LOCKED` or conditional updates let instances share the work.
+//! * **New time rules are news.** A version of this program with a newer tz database moves the cached instants of coming
+//!   interviews that its rules place elsewhere, their events and reminders, and sends both people the "updated" mail. One
+//!   with an older database leaves them alone, so two versions side by side agree.
+//! * **The queue (graphile_worker) carries mails only.** Undoing intents, aligning events, reminding, filling instants and
+//!   removing what has expired are sweeps by interval timers in every instance. They ask the tables what is to be done,
+//!   so nothing need have been queued for it, and `FOR UPDATE SKIP LOCKED` or conditional updates let instances share the
+//!   work.
 //! * **One list of routes**: router, table of contents and OpenAPI document come from the same `routes!`, and the door
 //!   takes from the document which URLs there are, their methods, and which need credentials. How to check those it is
 //!   told by `app`, since `auth` stands above it.
@@ -138,7 +161,8 @@
 //! Pure rules have unit and property tests beside them. `tests/api` goes through the front door: the production
 //! assembly on a database of its own, a clock that is moved by hand, the simulator and the mailbox; jobs that are due by
 //! that clock run when the test says so, and a test that leaves due or failed jobs fails. `tests/ics_parsers.rs` has two
-//! parsers of others read our calendar objects. No mocks, no sleeps.
+//! parsers of others read our calendar objects. Real processes are killed, started twice and watched by `tests/api/crash.rs`
+//! and its neighbours. No mocks, no sleeps.
 
 // ground: no database, no HTTP
 pub mod clock;

@@ -1,7 +1,9 @@
-//! Interviews: scheduling them, listing them, opening and joining them (contract §5.6–5.11, §5.13).
+//! Interviews: scheduling, changing and cancelling them, listing, opening and joining them, reminding of them (contract
+//! §5.6–5.16, §8).
 //!
-//! Handlers here turn HTTP into calls and back; `model` has the pure rules, `store` the SQL, `booking` what crosses
-//! systems, `presence` who is there, `emails` the words.
+//! Handlers here turn HTTP into calls and back; `model` has the pure rules, `store` the SQL. What crosses systems:
+//! `booking` makes an interview, `change` changes and cancels it under a `claim` and aligns its event. `presence` knows who
+//! is there, `reminder` and `instants` are sweeps, `emails` has the words.
 
 mod booking;
 mod change;
@@ -56,7 +58,7 @@ pub fn scheduling_routes() -> OpenApiRouter<Context> {
     OpenApiRouter::new().routes(routes!(create_google_interview)).routes(routes!(create_interview))
 }
 
-/// Reading; mounted under `/api/company/interviews/` and `/api/interviews/`.
+/// What is done with interviews; mounted under `/api/company/interviews/` and `/api/interviews/`.
 pub fn routes() -> OpenApiRouter<Context> {
     OpenApiRouter::new()
         .routes(routes!(list))
