@@ -144,7 +144,7 @@ mod tests {
 
         Google has ended the connection between the UmEmployed account rita@x.test and Google Calendar. This happens when access is removed in the Google Account, when its password changes, or after a long time without use.
 
-        Interviews that are already scheduled stay as they are. To schedule, change or cancel Google Meet interviews with their calendar entries, please connect Google Calendar again: sign in as rita@x.test and connect it in your dashboard: https://www.example.com
+        Interviews that are already scheduled stay as they are. To schedule, change or cancel Google Meet interviews with their calendar entries, please connect Google Calendar again: sign in as rita@x.test and connect it in your dashboard: https://www.example.com/dashboard/settings
 
         The UmEmployed Team
         ");
