@@ -2,8 +2,9 @@
 CREATE TABLE ivs_change (
     interview_id bigint PRIMARY KEY REFERENCES company_interview (id) ON DELETE CASCADE,
     holder uuid,                  -- who changes or aligns it; nobody else may meanwhile
+    aligning boolean NOT NULL DEFAULT false, -- by a sweep, which gives way to people
     held_until timestamptz NOT NULL,
-    in_doubt_until timestamptz,   -- a call that failed may still reach Google; NULL: no call has failed
+    in_doubt_until timestamptz,   -- until then the event may come to differ from the interview; NULL: it does not
     next_attempt_at timestamptz NOT NULL, -- of aligning the event with the row
     attempts integer NOT NULL DEFAULT 0
 );

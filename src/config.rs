@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use secrecy::SecretString;
 use url::Url;
 
@@ -365,8 +365,14 @@ impl Reader {
     fn networks(&mut self, name: &str) -> Vec<IpNet> {
         let listed = self.text(name);
         let listed = listed.split(',').map(str::trim).filter(|network| !network.is_empty());
-        let network = |text: &str| {
-            text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(|address| address.to_canonical().into()))
+        let network = |text: &str| match text.parse() {
+            // Connections from there are seen as what they are: IPv4.
+            Ok(IpNet::V6(network)) => match network.addr().to_ipv4_mapped() {
+                Some(mapped) => Ipv4Net::new(mapped, network.prefix_len().checked_sub(96)?).ok().map(IpNet::V4),
+                None => Some(IpNet::V6(network)),
+            },
+            Ok(network) => Some(network),
+            Err(_) => text.parse::<IpAddr>().ok().map(|address| address.to_canonical().into()),
         };
         let networks: Option<Vec<IpNet>> = listed.map(network).collect();
         networks.unwrap_or_else(|| {
@@ -489,10 +495,10 @@ mod tests {
         };
         assert_eq!(trusted("").unwrap(), [""; 0]);
         assert_eq!(
-            trusted("192.0.2.1, 10.0.0.0/8,::1 ,2001:db8::/32,::ffff:192.0.2.2,").unwrap(),
-            ["192.0.2.1/32", "10.0.0.0/8", "::1/128", "2001:db8::/32", "192.0.2.2/32"]
+            trusted("192.0.2.1, 10.0.0.0/8,::1 ,2001:db8::/32,::ffff:192.0.2.2,::ffff:10.0.0.0/104,").unwrap(),
+            ["192.0.2.1/32", "10.0.0.0/8", "::1/128", "2001:db8::/32", "192.0.2.2/32", "10.0.0.0/8"]
         );
-        for text in ["proxy.test", "10.0.0.0/33", "10.0.0", "10.0.0.1 10.0.0.2", "10.0.0.1:80"] {
+        for text in ["proxy.test", "10.0.0.0/33", "10.0.0", "10.0.0.1 10.0.0.2", "10.0.0.1:80", "::ffff:10.0.0.0/95"] {
             assert!(trusted(text).unwrap_err().to_string().contains("  TRUSTED_PROXIES: "), "{text}");
         }
     }

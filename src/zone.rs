@@ -32,9 +32,18 @@ pub fn compare_versions(one: &str, other: &str) -> Ordering {
     key(one).cmp(&key(other))
 }
 
-/// A zone of the bundled database.
+/// Whether a release of the tz database is newer than the compiled-in one.
+pub fn is_newer(version: &str) -> bool {
+    compare_versions(version, tzdb_version()) == Ordering::Greater
+}
+
+/// A zone of the bundled database, or what is known of one that it is too old for.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Zone(TimeZone);
+pub struct Zone {
+    rules: TimeZone,
+    /// Where the rules do not know it.
+    name: Option<String>,
+}
 
 /// Where a wall time falls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,13 +65,22 @@ pub enum Shift {
 }
 
 impl Zone {
-    pub const UTC: Zone = Zone(TimeZone::UTC);
+    pub const UTC: Zone = Zone { rules: TimeZone::UTC, name: None };
 
     /// A zone as clients may name it: the exact IANA spelling, links included, at most 50 characters.
     pub fn parse(name: &str) -> Option<Zone> {
         // The look-up ignores case, and `Etc/Unknown` stands for a zone nobody knows (CLDR), not for a place.
         let zone = DATABASE.get(name).ok().filter(|_| name.len() <= 50 && name != "Etc/Unknown")?;
-        (zone.iana_name() == Some(name)).then_some(Zone(zone))
+        (zone.iana_name() == Some(name)).then_some(Zone { rules: zone, name: None })
+    }
+
+    /// A zone as rules that are not ours have it around an instant: there its clock shows `wall`. `None` when no clock on
+    /// Earth does.
+    pub fn observed(name: &str, wall: NaiveDateTime, at: DateTime<Utc>) -> Option<Zone> {
+        const FARTHEST: i64 = 16 * 3600;
+        let ahead = (wall - at.naive_utc()).num_seconds();
+        let offset = i32::try_from(ahead).ok().filter(|_| ahead.abs() <= FARTHEST)?;
+        Some(Zone { rules: TimeZone::fixed(Offset::from_seconds(offset).ok()?), name: Some(name.to_owned()) })
     }
 
     /// The zone of a stored row: what [`Zone::parse`] does not know counts as UTC.
@@ -70,9 +88,14 @@ impl Zone {
         Zone::parse(name).unwrap_or(Zone::UTC)
     }
 
+    /// Whether it comes from [`Zone::observed`].
+    pub fn is_observed(&self) -> bool {
+        self.name.is_some()
+    }
+
     /// The IANA name, spelled as it was asked for.
     pub fn name(&self) -> &str {
-        self.0.iana_name().unwrap_or("UTC")
+        self.name.as_deref().or(self.rules.iana_name()).unwrap_or("UTC")
     }
 
     /// The instant of a wall time; none when it lies outside the years 1–9999 of UTC.
@@ -83,7 +106,7 @@ impl Zone {
         // Rules change on whole seconds, so the fraction has no say in the offset.
         let asked = civil::DateTime::new(year, month, day, hour, minute, second, 0).ok()?;
         // The offset before the change gives the earlier instant of an overlap and moves a gap's time forward.
-        let (offset, shift) = match self.0.to_ambiguous_timestamp(asked).offset() {
+        let (offset, shift) = match self.rules.to_ambiguous_timestamp(asked).offset() {
             AmbiguousOffset::Unambiguous { offset } => (offset, Shift::None),
             AmbiguousOffset::Fold { before, .. } => (before, Shift::Overlap),
             AmbiguousOffset::Gap { before, after } => {
@@ -110,7 +133,7 @@ impl Zone {
         let instant = instant.clamp(FIRST, LAST);
         // jiff's instants end a day before the year 9999 does; no rule changes on that day.
         let second = instant.timestamp().clamp(Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
-        let offset = Timestamp::from_second(second).map_or(Offset::UTC, |at| self.0.to_offset(at));
+        let offset = Timestamp::from_second(second).map_or(Offset::UTC, |at| self.rules.to_offset(at));
         instant.with_timezone(&fixed(offset.seconds()))
     }
 

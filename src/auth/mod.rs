@@ -12,7 +12,7 @@ mod throttle;
 
 use std::sync::Arc;
 
-use anyhow::{bail, ensure};
+use anyhow::{anyhow, bail, ensure};
 use axum::{
     Json,
     extract::{FromRequestParts, Request, State},
@@ -26,6 +26,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use sqlx::{Connection, PgConnection};
 use tokio::task::spawn_blocking;
+use tracing::Instrument as _;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -256,17 +257,22 @@ async fn login(State(ctx): State<Context>, Peer(peer): Peer, body: RequestBody) 
         recaptcha::verify(&ctx, secret, recaptcha_token).await?;
     }
     let attempt = throttle.attempt().await?;
-    match enter(&ctx, &email, password).await {
-        Ok(Some(user)) => {
-            throttle.reset().await?;
-            Ok(Json(SignedIn::new(&ctx, user)))
+    // It runs to its end even when the client goes away: what is no failure must not stay counted as one.
+    let tasks = ctx.tasks.clone();
+    let entering = async move {
+        match enter(&ctx, &email, password).await {
+            Ok(Some(user)) => {
+                throttle.reset().await?;
+                Ok(Json(SignedIn::new(&ctx, user)))
+            }
+            Ok(None) => Err(not_signed_in("Invalid email or password.")),
+            Err(error) => {
+                throttle.take_back(attempt).await?;
+                Err(error)
+            }
         }
-        Ok(None) => Err(not_signed_in("Invalid email or password.")),
-        Err(error) => {
-            throttle.take_back(attempt).await?;
-            Err(error)
-        }
-    }
+    };
+    tasks.spawn(entering.in_current_span()).await.map_err(|_| anyhow!("a sign-in panicked"))?
 }
 
 /// Whom e-mail and password let in; `None` when there is nobody of that e-mail or the password is wrong.

@@ -24,17 +24,17 @@ const FAILURES: i64 = 20;
 const WINDOW: TimeDelta = TimeDelta::minutes(15);
 
 /// The count of one e-mail, whatever its case, from one peer.
-pub struct Throttle<'a> {
-    ctx: &'a Context,
+pub struct Throttle {
+    ctx: Context,
     subject: Vec<u8>,
 }
 
 /// An attempt that is counted as a failure until it is known to be none.
 pub struct Attempt(DateTime<Utc>);
 
-impl<'a> Throttle<'a> {
-    pub fn of(ctx: &'a Context, peer: IpAddr, email: &str) -> Self {
-        Throttle { ctx, subject: subject(ctx.settings.secret_key.expose_secret(), peer, email) }
+impl Throttle {
+    pub fn of(ctx: &Context, peer: IpAddr, email: &str) -> Self {
+        Throttle { ctx: ctx.clone(), subject: subject(ctx.settings.secret_key.expose_secret(), peer, email) }
     }
 
     /// Counts nothing.

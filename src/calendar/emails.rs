@@ -18,8 +18,10 @@ pub async fn compose(ctx: &Context, mail: Queued) -> anyhow::Result<Option<Email
     let Some(user_email) = store::active_email(&ctx.db, mail.user_id).await? else { return Ok(None) };
     let settings = &ctx.settings;
     if mail.kind == Kind::GoogleDisconnected {
-        // Whoever has connected again meanwhile need not be asked to.
-        let is_true = store::has_dead_grant(&ctx.db, mail.user_id).await?;
+        // Whoever has connected again meanwhile, in Django too, need not be asked to.
+        let grant = store::grant(&ctx.db, mail.user_id, super::sealer(ctx)).await?;
+        let is_connected = grant.is_some_and(|stored| stored.grant.is_usable(ctx.clock.now()));
+        let is_true = !is_connected && store::has_dead_grant(&ctx.db, mail.user_id).await?;
         return Ok(is_true.then(|| disconnected(&user_email, &settings.frontend_url, &settings.brand_name)));
     }
     let google_account = mail.recipient.context("a mail to a Google account names no account")?;

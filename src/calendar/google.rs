@@ -165,7 +165,14 @@ impl<'a> Calendar<'a> {
         }
     }
 
-    /// [`super::change_event`].
+    /// [`super::put_event`] without an event to change.
+    pub async fn create_anew(&mut self, intent: Uuid, event: &Event<'_>) -> Result<Created, CalendarError> {
+        let (now, id) = (self.ctx.clock.now(), Some(event.id));
+        store::record_intent(&mut *self.ctx.db.acquire().await?, intent, self.user_id, id, now).await?;
+        self.create(intent, event).await
+    }
+
+    /// [`super::put_event`] with one.
     pub async fn change(&mut self, intent: Uuid, event_id: &str, event: &Event<'_>) -> Result<Changed, CalendarError> {
         match self.call(Call::Patch(event_id, &facts(event))).await {
             Ok(event) if !is_cancelled(&event) => Ok(Changed::Kept {
@@ -174,7 +181,7 @@ impl<'a> Calendar<'a> {
             }),
             Ok(_) | Err(Failure::Refused(StatusCode::NOT_FOUND | StatusCode::GONE)) => {
                 tracing::info!(%intent, "an event is gone; making another");
-                Ok(Changed::Made(self.create(intent, event).await?))
+                Ok(Changed::Made(self.create_anew(intent, event).await?))
             }
             Err(failure) => Err(failure.into()),
         }

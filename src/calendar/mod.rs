@@ -289,29 +289,33 @@ pub async fn create_event(
     google::Calendar::open(ctx, user_id, ctx.settings.google_budget).await?.create(intent, event).await
 }
 
-/// What became of an event that was to be changed.
+/// What became of an event that was to be as wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Changed {
     Kept {
         ical_uid: Option<String>,
         organizer: Option<String>,
     },
-    /// The event was gone: this one was made in its place.
+    /// There was none, or it was gone: the one that was made. [`take_intent`] belongs into the transaction that keeps it.
     Made(Created),
 }
 
-/// Changes title, description and time of an event of `user_id` to those of `event`; one that is gone is made anew, with
-/// the rest of `event`, as by [`create_event`].
+/// Changes title, description and time of an event of `user_id` to those of `event`. Without one, or when it is gone, it
+/// is made as by [`create_event`], after `intent` has been recorded.
 ///
 /// After an error the event may have been changed or made: [`give_up`] the intent, and call this again later.
-pub async fn change_event(
+pub async fn put_event(
     ctx: &Context,
     user_id: i64,
     intent: Uuid,
-    event_id: &str,
+    old_event: Option<&str>,
     event: &Event<'_>,
 ) -> Result<Changed, CalendarError> {
-    google::Calendar::open(ctx, user_id, ctx.settings.google_budget).await?.change(intent, event_id, event).await
+    let mut calendar = google::Calendar::open(ctx, user_id, ctx.settings.google_budget).await?;
+    match old_event {
+        Some(event_id) => calendar.change(intent, event_id, event).await,
+        None => Ok(Changed::Made(calendar.create_anew(intent, event).await?)),
+    }
 }
 
 /// Deletes an event of `user_id`; one that is gone already is fine. After an error it may have been deleted.

@@ -6,7 +6,10 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
 
 use super::{
     CalendarError,
@@ -43,17 +46,27 @@ pub async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
     Ok(store::remove_expired(&ctx.db, ctx.clock.now()).await?)
 }
 
+/// How many calls to Google run at a time.
+const AT_ONCE: usize = 32;
+
+fn note_panic(ended: Option<Result<bool, JoinError>>) {
+    if let Some(Err(_)) = ended {
+        // Its claim ends by itself too.
+        tracing::error!("the undoing of an intent panicked");
+    }
+}
+
 async fn undo_all(ctx: &Context, intents: Vec<Abandoned>) {
     let mut tasks = JoinSet::new();
     for intent in intents {
         let ctx = ctx.clone();
         tasks.spawn(async move { undo(&ctx, &intent).await });
+        if tasks.len() == AT_ONCE {
+            note_panic(tasks.join_next().await);
+        }
     }
     while let Some(ended) = tasks.join_next().await {
-        if ended.is_err() {
-            // Its claim ends by itself too.
-            tracing::error!("the undoing of an intent panicked");
-        }
+        note_panic(Some(ended));
     }
 }
 

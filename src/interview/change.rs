@@ -61,20 +61,23 @@ pub struct Cancelled {
 /// Changes an interview of the recruiter `user` (contract §5.14, from the third rule on). It must run to its end even
 /// when nobody waits for it: spawn it.
 pub async fn change(ctx: Context, user: CurrentUser, id: i64, change: Change) -> Result<Changed> {
-    let interview = read(&ctx, id).await?;
-    if needs_google(&interview, &change.applied_to(&interview, &ctx.settings)?) {
-        calendar::require_grant(&ctx, user.id).await?;
+    if let Planned::Nothing(interview) = plan(&ctx, id, &change).await? {
+        return match Claim::is_held(&ctx.db, id, ctx.clock.now()).await? {
+            true => Err(being_changed()),
+            false => Ok(changed(&ctx, &user, interview, EmailsSent::default()).await),
+        };
     }
     let claim = Claim::take(&ctx.db, id, ctx.clock.now()).await?.ok_or_else(being_changed)?;
     // Again, now that nobody else changes it.
-    let before = read(&ctx, id).await;
-    let planned = before.and_then(|before| Ok((change.applied_to(&before, &ctx.settings)?, before)));
-    let (after, before) = match planned {
-        Ok((after, before)) if !after.says_the_same_as(&before) => (after, before),
-        unchanged => {
-            claim.finish(&mut *ctx.db.acquire().await?, ctx.clock.now()).await?;
-            let (after, _) = unchanged?;
-            return Ok(changed(&ctx, &user, after, EmailsSent::default()).await);
+    let (before, after) = match plan_with_grant(&ctx, &user, id, &change).await {
+        Ok(Planned::Change { before, after }) => (before, after),
+        nothing => {
+            claim.give_back(&mut *ctx.db.acquire().await?, ctx.clock.now()).await?;
+            return match nothing? {
+                Planned::Change { after, .. } | Planned::Nothing(after) => {
+                    Ok(changed(&ctx, &user, after, EmailsSent::default()).await)
+                }
+            };
         }
     };
     let changing = Changing { ctx: &ctx, claim: &claim, intent: random_uuid(), recruiter_id: user.id, before, after };
@@ -90,19 +93,42 @@ pub async fn change(ctx: Context, user: CurrentUser, id: i64, change: Change) ->
             changing.abandon().await;
             Err(match failure {
                 Failure::Calendar(error) => calendar::error_answer(&ctx, user.id, error).await,
+                Failure::Lost => anyhow::anyhow!("the change lost its claim before it could commit").into(),
                 Failure::Other(error) => error,
             })
         }
     }
 }
 
-/// The interview, if it has not been cancelled.
-async fn read(ctx: &Context, id: i64) -> Result<Interview> {
-    let interview = store::by_id(&ctx.db, id).await?.ok_or_else(super::not_found)?;
-    match interview.cancelled_at {
-        None => Ok(interview),
-        Some(_) => Err(Error::refused(StatusCode::CONFLICT, "This interview has been cancelled.")),
+/// What a change would do.
+enum Planned {
+    /// The interview is so already.
+    Nothing(Interview),
+    Change {
+        before: Interview,
+        after: Interview,
+    },
+}
+
+/// [`plan`] of a change that can be carried out as far as is known without asking Google.
+async fn plan_with_grant(ctx: &Context, user: &CurrentUser, id: i64, change: &Change) -> Result<Planned> {
+    let planned = plan(ctx, id, change).await?;
+    if let Planned::Change { before, after } = &planned
+        && needs_google(before, after)
+    {
+        calendar::require_grant(ctx, user.id).await?;
     }
+    Ok(planned)
+}
+
+/// What the change would do to the interview as it is now, if it has not been cancelled.
+async fn plan(ctx: &Context, id: i64, change: &Change) -> Result<Planned> {
+    let before = store::by_id(&ctx.db, id).await?.ok_or_else(super::not_found)?;
+    if before.cancelled_at.is_some() {
+        return Err(Error::refused(StatusCode::CONFLICT, "This interview has been cancelled."));
+    }
+    let after = change.applied_to(&before, &ctx.settings)?;
+    Ok(if after.says_the_same_as(&before) { Planned::Nothing(before) } else { Planned::Change { before, after } })
 }
 
 fn being_changed() -> Error {
@@ -139,7 +165,7 @@ fn is_meet(before: &Interview, after: &Interview) -> bool {
 }
 
 fn needs_google(before: &Interview, after: &Interview) -> bool {
-    !after.says_the_same_as(before) && (is_meet(before, after) || before.google_event_id.is_some())
+    is_meet(before, after) || before.google_event_id.is_some()
 }
 
 /// A change under its claim.
@@ -162,6 +188,8 @@ struct Written {
 /// Why a change was not made.
 enum Failure {
     Calendar(CalendarError),
+    /// Somebody else has taken its claim over.
+    Lost,
     Other(Error),
 }
 
@@ -177,7 +205,8 @@ struct Placed {
     /// The event's own, for a row that has none yet.
     ical_uid: Option<String>,
     organizer: Option<String>,
-    has_intent: bool,
+    /// Its event was made anew, under the change's intent.
+    is_made: bool,
 }
 
 impl Changing<'_> {
@@ -188,11 +217,14 @@ impl Changing<'_> {
         let (ctx, now) = (self.ctx, self.ctx.clock.now());
         let mut tx = ctx.db.begin().await?;
         if !self.claim.finish(&mut tx, now).await? {
-            return Err(anyhow::anyhow!("the change lost its claim before it could commit").into());
+            return Err(Failure::Lost);
         }
-        let Placed { mut interview, ical_uid, organizer, has_intent } = placed;
+        let Placed { mut interview, ical_uid, organizer, is_made } = placed;
         let mut mails = Vec::new();
         let is_change = !interview.says_the_same_as(&self.before);
+        if !is_change && ical_uid.is_some() && self.before.ical_uid.is_none() {
+            store::keep_identity(&mut tx, interview.id, ical_uid.as_deref(), organizer.as_deref()).await?;
+        }
         if is_change || interview.google_event_id != self.before.google_event_id {
             let organizer = organizer.or_else(|| Some(self.before.recruiter()?.email));
             let written =
@@ -207,7 +239,7 @@ impl Changing<'_> {
             let users = [interview.candidate_id, self.recruiter_id];
             mails = emails::queue(&mut tx, ctx, Kind::Updated, about, &users).await?;
         }
-        if has_intent && !calendar::take_intent(&mut tx, self.intent).await? {
+        if is_made && !calendar::take_intent(&mut tx, self.intent).await? {
             return Err(anyhow::anyhow!("the intent was given up before it could commit").into());
         }
         tx.commit().await?;
@@ -218,39 +250,32 @@ impl Changing<'_> {
     async fn place_event(&self) -> Result<Placed, Failure> {
         let mut interview = self.after.clone();
         let old_event = self.before.google_event_id.as_deref();
-        let mut placed = (None, None);
-        let has_intent = is_meet(&self.before, &self.after);
-        if has_intent {
-            let made = match self.put_event(old_event).await? {
+        if is_meet(&self.before, &self.after) {
+            return Ok(match self.put_event(old_event).await? {
                 calendar::Changed::Kept { ical_uid, organizer } => {
-                    placed = (ical_uid, organizer);
-                    None
+                    Placed { interview, ical_uid, organizer, is_made: false }
                 }
-                calendar::Changed::Made(created) => Some(created),
-            };
-            if let Some(created) = made {
-                interview.meeting_link = created.meeting_link;
-                interview.google_event_id = Some(created.event_id);
-                placed = (created.ical_uid, created.organizer);
-            }
-        } else if let Some(event_id) = old_event {
+                calendar::Changed::Made(created) => {
+                    interview.meeting_link = created.meeting_link;
+                    interview.google_event_id = Some(created.event_id);
+                    Placed { interview, ical_uid: created.ical_uid, organizer: created.organizer, is_made: true }
+                }
+            });
+        }
+        if let Some(event_id) = old_event {
             let deleted = calendar::delete_event(self.ctx, self.recruiter_id, event_id).await;
             deleted.map_err(Failure::Calendar)?;
             interview.google_event_id = None;
         }
-        if !has_intent && is_meet(&self.before, &self.before) {
+        if is_meet(&self.before, &self.before) {
             interview.meeting_link = String::new();
         }
-        let (ical_uid, organizer) = placed;
-        Ok(Placed { interview, ical_uid, organizer, has_intent })
+        Ok(Placed { interview, ical_uid: None, organizer: None, is_made: false })
     }
 
     async fn put_event(&self, old_event: Option<&str>) -> Result<calendar::Changed, Failure> {
         let (ctx, after) = (self.ctx, &self.after);
         let new_event = random_uuid().simple().to_string();
-        let mut db = ctx.db.acquire().await?;
-        calendar::record_intent(&mut db, self.intent, self.recruiter_id, Some(&new_event), ctx.clock.now()).await?;
-        drop(db);
         let (zone, window) = (after.zone(), after.window(&ctx.settings));
         let event = calendar::Event {
             id: &new_event,
@@ -264,13 +289,7 @@ impl Changing<'_> {
             zone: zone.name(),
             attendees: [&after.candidate_email, after.recruiter_email.as_deref().unwrap_or_default()],
         };
-        let put = match old_event {
-            Some(id) => calendar::change_event(ctx, self.recruiter_id, self.intent, id, &event).await,
-            None => {
-                let created = calendar::create_event(ctx, self.recruiter_id, self.intent, &event).await;
-                created.map(calendar::Changed::Made)
-            }
-        };
+        let put = calendar::put_event(ctx, self.recruiter_id, self.intent, old_event, &event).await;
         put.map_err(Failure::Calendar)
     }
 
@@ -342,6 +361,7 @@ async fn align(ctx: &Context, claim: &Claim) -> Result<()> {
                 Failure::Calendar(error) => {
                     tracing::info!(interview = claim.interview_id, ?error, "an event waits to be aligned");
                 }
+                Failure::Lost => tracing::info!(interview = claim.interview_id, "an alignment gave way to a change"),
                 Failure::Other(error) => return Err(error),
             }
         }

@@ -2,8 +2,8 @@
 //!
 //! A claim is a row of `ivs_change`. It is taken before the first effect and ended in the transaction that writes the
 //! change, so a change that lost its claim cannot commit. Whatever does not end that way (a failure, a crash) leaves
-//! the row: then the event at Google may differ from the interview, and is aligned with it, again when no call of the
-//! failed change can still arrive.
+//! the row *in doubt*: then the event at Google may differ from the interview, and is aligned with it, again when no call
+//! of the failed change can still arrive. A person's change takes the claim of an alignment over.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{PgConnection, PgExecutor, PgPool};
@@ -37,9 +37,9 @@ impl Claim {
             "INSERT INTO ivs_change AS held (interview_id, holder, held_until, next_attempt_at)
              SELECT id, $2, $3, $3 FROM company_interview WHERE id = $1
              ON CONFLICT (interview_id) DO UPDATE
-             SET holder = $2, held_until = $3, next_attempt_at = $3,
+             SET holder = $2, aligning = false, held_until = $3, next_attempt_at = $3,
                  in_doubt_until = CASE WHEN held.holder IS NULL THEN held.in_doubt_until ELSE $5 END
-             WHERE held.holder IS NULL OR held.held_until <= $4",
+             WHERE held.holder IS NULL OR held.held_until <= $4 OR held.aligning",
             interview_id,
             holder,
             now + LIFETIME,
@@ -61,7 +61,7 @@ impl Claim {
                  ORDER BY next_attempt_at LIMIT 16 FOR UPDATE SKIP LOCKED
              )
              UPDATE ivs_change AS held
-             SET holder = $2, held_until = $3, next_attempt_at = $3, attempts = attempts + 1,
+             SET holder = $2, aligning = true, held_until = $3, next_attempt_at = $3, attempts = attempts + 1,
                  in_doubt_until = CASE WHEN holder IS NULL THEN in_doubt_until ELSE $4 END
              FROM due WHERE held.interview_id = due.interview_id
              RETURNING held.interview_id, attempts",
@@ -78,8 +78,19 @@ impl Claim {
             .collect())
     }
 
-    /// Ends the claim in the transaction that writes the change, or after nothing was done. False: it was lost, and the
-    /// caller must abort.
+    /// Whether somebody changes the interview at this moment.
+    pub async fn is_held(db: impl PgExecutor<'_>, interview_id: i64, now: DateTime<Utc>) -> sqlx::Result<bool> {
+        sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM ivs_change WHERE interview_id = $1 AND holder IS NOT NULL AND NOT aligning
+                              AND held_until > $2) AS "is_held!""#,
+            interview_id,
+            now
+        )
+        .fetch_one(db)
+        .await
+    }
+
+    /// Ends the claim in the transaction that writes the change. False: it was lost, and the caller must abort.
     pub async fn finish(&self, tx: &mut PgConnection, now: DateTime<Utc>) -> sqlx::Result<bool> {
         let removed = sqlx::query!(
             "DELETE FROM ivs_change WHERE interview_id = $1 AND holder = $2 AND held_until > $3
@@ -104,6 +115,21 @@ impl Claim {
         .execute(tx)
         .await?;
         Ok(released.rows_affected() > 0)
+    }
+
+    /// Ends the claim before anything was done. What was in doubt before remains so.
+    pub async fn give_back(&self, db: &mut PgConnection, now: DateTime<Utc>) -> sqlx::Result<()> {
+        sqlx::query!(
+            "WITH kept AS (UPDATE ivs_change SET holder = NULL, next_attempt_at = $3
+                           WHERE interview_id = $1 AND holder = $2 AND in_doubt_until IS NOT NULL)
+             DELETE FROM ivs_change WHERE interview_id = $1 AND holder = $2 AND in_doubt_until IS NULL",
+            self.interview_id,
+            self.holder,
+            now
+        )
+        .execute(db)
+        .await?;
+        Ok(())
     }
 
     /// Ends the claim of a change that failed: its event is to be aligned, at once.
@@ -140,8 +166,10 @@ impl Claim {
 /// Has an interview's event aligned, since the interview itself has changed.
 pub async fn request_alignment(db: impl PgExecutor<'_>, interview_id: i64, now: DateTime<Utc>) -> sqlx::Result<()> {
     sqlx::query!(
-        "INSERT INTO ivs_change AS held (interview_id, held_until, next_attempt_at) VALUES ($1, $2, $2)
-         ON CONFLICT (interview_id) DO UPDATE SET next_attempt_at = least(held.next_attempt_at, $2)",
+        "INSERT INTO ivs_change AS held (interview_id, held_until, in_doubt_until, next_attempt_at)
+         VALUES ($1, $2, $2, $2)
+         ON CONFLICT (interview_id) DO UPDATE
+         SET in_doubt_until = COALESCE(held.in_doubt_until, $2), next_attempt_at = least(held.next_attempt_at, $2)",
         interview_id,
         now
     )

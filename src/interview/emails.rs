@@ -314,6 +314,8 @@ pub fn write(facts: &Facts<'_>, occasion: Occasion, to: Side, token: &PlainToken
     let subject = format!("{}: {}", heading.trim_end_matches('!'), one_line(facts.job_title));
     let first_name = addressee.first_name.trim();
     let portal_link = format!("{}?token={}", facts.portal_link(), token.expose());
+    // An invitation needs somebody who invites (RFC 5546 §3.2.2).
+    let method = occasion.method().filter(|_| facts.recruiter.is_some());
     let content = Content {
         subject: &subject,
         heading,
@@ -323,11 +325,11 @@ pub fn write(facts: &Facts<'_>, occasion: Occasion, to: Side, token: &PlainToken
         brand: facts.brand,
         portal_link: (occasion != Occasion::Cancelled).then_some(&portal_link),
         meeting_link: given(facts.meeting_link).map(one_line),
-        has_calendar: occasion.method().is_some(),
+        has_calendar: method.is_some(),
     };
     let (text, html) = content.render();
     let reply_to = facts.recruiter.as_ref().filter(|_| to == Side::Candidate).map(correspondent);
-    let calendar = occasion.method().map(|method| (method.name(), facts.invitation(method, now)));
+    let calendar = method.map(|method| (method.name(), facts.invitation(method, now)));
     Email { to: correspondent(addressee), reply_to, subject, text, html, calendar }
 }
 

@@ -3,8 +3,8 @@
 //!
 //! Rows that Django inserted or changed are filled in silently. When this program brings newer rules than those a row was
 //! computed by, and they give a coming interview another instant, that is news to the people who meet: its calendar
-//! event and reminders move, and both get a mail. An instance with older rules leaves such a row alone, so that two
-//! versions side by side do not undo each other's work.
+//! event and reminders move, and both get a mail. An instance with older rules takes what newer ones have written for
+//! right ([`stored_zone`]), so that two versions side by side agree.
 
 use std::cmp::Ordering;
 
@@ -12,7 +12,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
     claim, emails,
-    model::stored_span,
+    model::{stored_span, stored_zone},
     store::{self, Instants},
 };
 use crate::{context::Context, mail::Kind, zone};
@@ -28,7 +28,7 @@ pub enum Reach {
 /// The sweep: writes the instants of rows that have none or wrong ones.
 pub async fn fill_instants(ctx: &Context, reach: Reach) -> anyhow::Result<()> {
     const CHUNK: i64 = 5000;
-    let mut after = 0;
+    let (mut after, mut has_newer) = (0, false);
     let now = ctx.clock.now();
     let past = match reach {
         Reach::Ahead => now - TimeDelta::days(2),
@@ -39,6 +39,7 @@ pub async fn fill_instants(ctx: &Context, reach: Reach) -> anyhow::Result<()> {
         let (Some(last), full) = (rows.last().map(|row| row.id), rows.len() as i64 == CHUNK) else { break };
         let mut wrong = Vec::new();
         for row in rows {
+            has_newer |= row.starts_at_tzdb.as_deref().is_some_and(zone::is_newer);
             let Some(right) = corrected(ctx, &row) else { continue };
             match is_news(&row, &right, now) {
                 true => move_by_rules(ctx, &row, &right).await?,
@@ -53,23 +54,23 @@ pub async fn fill_instants(ctx: &Context, reach: Reach) -> anyhow::Result<()> {
         }
         after = last;
     }
+    if has_newer && reach == Reach::All {
+        tracing::warn!(rules = zone::tzdb_version(), "interviews were placed by newer time rules: update this server");
+    }
     Ok(())
 }
 
-/// The row with its right instants; `None` when it has them, or when newer rules than ours were at work.
+/// The row with its right instants; `None` when it has them.
 fn corrected(ctx: &Context, row: &Instants) -> Option<Instants> {
-    let (start, end) = stored_span(row.date, row.time, &row.timezone, row.duration_minutes, &ctx.settings);
-    let right = Instants { starts_at: Some(start), ends_at: Some(end), ..row.clone() };
+    let version = row.starts_at_tzdb.as_deref();
+    let zone = stored_zone(row.date, row.time, &row.timezone, row.starts_at, version);
+    let (start, end) = stored_span(&zone, row.date, row.time, row.duration_minutes, &ctx.settings);
+    let rules = version.filter(|_| zone.is_observed()).unwrap_or(zone::tzdb_version());
+    let right =
+        Instants { starts_at: Some(start), ends_at: Some(end), starts_at_tzdb: Some(rules.to_owned()), ..row.clone() };
     let is_right = row.starts_at == right.starts_at && row.ends_at == right.ends_at;
-    match row
-        .starts_at
-        .and(row.starts_at_tzdb.as_deref())
-        .map(|version| zone::compare_versions(version, zone::tzdb_version()))
-    {
-        Some(Ordering::Greater) => None,
-        Some(Ordering::Equal) if is_right => None,
-        _ => Some(right),
-    }
+    let is_of_older_rules = version.is_none_or(|version| zone::compare_versions(version, zone::tzdb_version()).is_lt());
+    (!is_right || is_of_older_rules).then_some(right)
 }
 
 /// Whether newer rules have moved a coming interview. A row that Django moved in the moments before counts too: then

@@ -250,6 +250,9 @@ impl Change {
         if let Some(zone) = &self.zone {
             after.timezone = zone.name().to_owned();
         }
+        if (after.date, after.time, &after.timezone) != (before.date, before.time, &before.timezone) {
+            after.starts_at = None;
+        }
         if let Some(note) = &self.note {
             after.note = note.clone();
         }
@@ -373,16 +376,29 @@ fn span(zone: &Zone, date: NaiveDate, time: NaiveTime, minutes: i32) -> Result<(
     Ok((start, end))
 }
 
-/// Start and end of what a row says, whatever it says: a text that is no zone counts as UTC, and what lies outside the
-/// years 1–9999 is moved to their edge.
-pub fn stored_span(
+/// The zone of a row: UTC for a text that is no zone. Where a server with newer time rules than ours has placed the row,
+/// it is right and we are not: then the zone as it must be by those rules.
+pub fn stored_zone(
     date: NaiveDate,
     time: NaiveTime,
     timezone: &str,
+    starts_at: Option<DateTime<Utc>>,
+    starts_at_tzdb: Option<&str>,
+) -> Zone {
+    let placed = starts_at.filter(|_| starts_at_tzdb.is_some_and(zone::is_newer));
+    let observed = placed.and_then(|start| Zone::observed(timezone, date.and_time(time), start));
+    observed.unwrap_or_else(|| Zone::stored(timezone))
+}
+
+/// Start and end of what a row says, whatever it says: what lies outside the years 1–9999 is moved to their edge.
+pub fn stored_span(
+    zone: &Zone,
+    date: NaiveDate,
+    time: NaiveTime,
     minutes: Option<i32>,
     settings: &Settings,
 ) -> (DateTime<Utc>, DateTime<Utc>) {
-    let start = Zone::stored(timezone).stored_instant(date, time);
+    let start = zone.stored_instant(date, time);
     let minutes = minutes.unwrap_or(settings.interview_duration_minutes);
     (start, (start + TimeDelta::minutes(minutes.into())).clamp(start, zone::LAST))
 }

@@ -12,6 +12,7 @@ use super::store::{self, Upcoming};
 use crate::{
     context::Context,
     mail::{self, Kind, NewMail},
+    zone,
 };
 
 pub const DAY_BEFORE: TimeDelta = TimeDelta::hours(24);
@@ -22,14 +23,17 @@ const BATCH: i64 = 200;
 
 /// The sweep: queues every reminder that is due. Meant to run at least once a minute.
 pub async fn remind(ctx: &Context) -> anyhow::Result<()> {
+    let mut after = (zone::FIRST, 0);
     loop {
         let now = ctx.clock.now();
         let mut tx = ctx.db.begin().await?;
-        let due = store::due_for_reminders(&mut tx, now, BATCH).await?;
+        let mut due = store::due_for_reminders(&mut tx, now, after, BATCH).await?;
+        let Some(last) = due.last() else { return Ok(()) };
+        after = (last.starts_at, last.id);
         // Instants are a cache: a row that Django has just moved waits until its instants are right again.
-        let due: Vec<Upcoming> = due.into_iter().filter(|row| row.is_placed(&ctx.settings)).collect();
+        due.retain(Upcoming::is_placed);
         if due.is_empty() {
-            return Ok(());
+            continue;
         }
         store::set_reminded(&mut tx, &due, now).await?;
         let mails: Vec<NewMail> = due.iter().filter(|row| is_wanted(row, now)).flat_map(mails).collect();

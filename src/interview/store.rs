@@ -33,6 +33,9 @@ pub struct Interview {
     pub note: Option<String>,
     pub location: Option<String>,
     pub duration_minutes: Option<i32>,
+    /// As cached, maybe wrong: [`Interview::window`] is right.
+    pub starts_at: Option<DateTime<Utc>>,
+    pub starts_at_tzdb: Option<String>,
     pub cancelled_at: Option<DateTime<Utc>>,
     pub cancellation_reason: Option<String>,
     pub portal_join_count: i32,
@@ -102,7 +105,8 @@ impl Interview {
 
     /// The interview's zone; UTC for what is no zone.
     pub fn zone(&self) -> Zone {
-        Zone::stored(&self.timezone)
+        let version = self.starts_at_tzdb.as_deref();
+        model::stored_zone(self.date, self.time, &self.timezone, self.starts_at, version)
     }
 
     pub fn minutes(&self, settings: &Settings) -> i32 {
@@ -110,7 +114,7 @@ impl Interview {
     }
 
     pub fn window(&self, settings: &Settings) -> Window {
-        let span = model::stored_span(self.date, self.time, &self.timezone, self.duration_minutes, settings);
+        let span = model::stored_span(&self.zone(), self.date, self.time, self.duration_minutes, settings);
         Window::new(span, self.cancelled_at.is_some(), settings)
     }
 
@@ -140,7 +144,7 @@ macro_rules! interviews {
             Interview,
             r#"
             SELECT i.id, i.date, i.time, i.timezone, i.interview_type, i.meeting_link, i.note, i.location,
-                   i.duration_minutes, i.cancelled_at, i.cancellation_reason, i.portal_join_count,
+                   i.duration_minutes, i.starts_at, i.starts_at_tzdb, i.cancelled_at, i.cancellation_reason, i.portal_join_count,
                    i.meeting_started_at, i.meeting_ended_at, i.google_event_id, i.ical_uid, i.ical_sequence,
                    i.ical_organizer, i.calendar_invite_sent, i.created_at,
                    i.candidate_id, c.first_name AS candidate_first_name, c.last_name AS candidate_last_name,
@@ -456,6 +460,7 @@ pub async fn update(
 ) -> sqlx::Result<Option<i32>> {
     let window = after.window(settings);
     let moved = window.start != before.window(settings).start;
+    let newer_rules = after.starts_at_tzdb.as_deref().filter(|_| after.zone().is_observed());
     sqlx::query_scalar!(
         "UPDATE company_interview
          SET date = $2, time = $3, timezone = $4, interview_type = $5, note = $6, duration_minutes = $7, location = $8,
@@ -467,6 +472,7 @@ pub async fn update(
          WHERE id = $1 AND cancelled_at IS NULL AND date = $20 AND time = $21 AND timezone = $22
            AND interview_type = $23 AND note IS NOT DISTINCT FROM $24 AND duration_minutes IS NOT DISTINCT FROM $25
            AND location IS NOT DISTINCT FROM $26 AND google_event_id IS NOT DISTINCT FROM $27
+           AND meeting_link = $28 AND candidate_id = $29 AND recruiter_id IS NOT DISTINCT FROM $30
          RETURNING ical_sequence",
         after.id,
         after.date,
@@ -480,7 +486,7 @@ pub async fn update(
         after.google_event_id,
         window.start,
         window.end,
-        zone::tzdb_version(),
+        newer_rules.unwrap_or(zone::tzdb_version()),
         ical_uid.unwrap_or_else(|| icalendar::own_uid(after.id)),
         organizer,
         now,
@@ -494,10 +500,32 @@ pub async fn update(
         before.note,
         before.duration_minutes,
         before.location,
-        before.google_event_id
+        before.google_event_id,
+        before.meeting_link,
+        before.candidate_id,
+        before.recruiter_id
     )
     .fetch_optional(db)
     .await
+}
+
+/// Keeps the UID and the organizer of an event that we did not make, where the row has none yet.
+pub async fn keep_identity(
+    db: &mut PgConnection,
+    id: i64,
+    ical_uid: Option<&str>,
+    organizer: Option<&str>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE company_interview
+         SET ical_uid = COALESCE(ical_uid, $2), ical_organizer = COALESCE(ical_organizer, $3) WHERE id = $1",
+        id,
+        ical_uid,
+        organizer
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// A row just cancelled.
@@ -585,7 +613,7 @@ pub async fn busy(
     let to = end.checked_add_signed(nearby).unwrap_or(end).date_naive();
     let others = sqlx::query!(
         r#"
-        SELECT candidate_id, recruiter_id, date, time, timezone, duration_minutes
+        SELECT candidate_id, recruiter_id, date, time, timezone, duration_minutes, starts_at, starts_at_tzdb
         FROM company_interview
         WHERE (candidate_id IN ($1, $2) OR recruiter_id IN ($1, $2)) AND id <> $3 AND cancelled_at IS NULL
           AND ((starts_at < $5 AND ends_at > $4) OR (starts_at IS NULL AND date BETWEEN $6 AND $7))
@@ -602,8 +630,10 @@ pub async fn busy(
     .await?;
     let mut busy = Busy { candidate: false, recruiter: false };
     for other in others {
+        let version = other.starts_at_tzdb.as_deref();
+        let zone = model::stored_zone(other.date, other.time, &other.timezone, other.starts_at, version);
         let (other_start, other_end) =
-            model::stored_span(other.date, other.time, &other.timezone, other.duration_minutes, settings);
+            model::stored_span(&zone, other.date, other.time, other.duration_minutes, settings);
         if other_start < end && other_end > start {
             let has = |user: i64| other.candidate_id == user || other.recruiter_id == Some(user);
             busy.candidate |= has(candidate_id);
@@ -729,9 +759,10 @@ pub async fn instants_to_check(
         r#"SELECT id, date, time, timezone, duration_minutes, starts_at, ends_at, starts_at_tzdb,
                   cancelled_at IS NOT NULL AS "is_cancelled!"
            FROM company_interview
-           WHERE id IN (SELECT id FROM company_interview WHERE starts_at IS NULL AND id > $1
-                        UNION SELECT id FROM company_interview WHERE starts_at >= $3 AND id > $1
-                        UNION SELECT id FROM company_interview WHERE date >= $4 AND id > $1)
+           WHERE id IN (
+               (SELECT id FROM company_interview WHERE starts_at IS NULL AND id > $1 ORDER BY id LIMIT $2)
+               UNION (SELECT id FROM company_interview WHERE starts_at >= $3 AND id > $1 ORDER BY id LIMIT $2)
+               UNION (SELECT id FROM company_interview WHERE date >= $4 AND id > $1 ORDER BY id LIMIT $2))
            ORDER BY id LIMIT $2"#,
         after,
         limit,
@@ -752,16 +783,19 @@ pub async fn write_instants(db: impl PgExecutor<'_>, rows: &[Instants], now: Dat
     let durations: Vec<Option<i32>> = rows.iter().map(|row| row.duration_minutes).collect();
     let starts: Vec<Option<DateTime<Utc>>> = rows.iter().map(|row| row.starts_at).collect();
     let ends: Vec<Option<DateTime<Utc>>> = rows.iter().map(|row| row.ends_at).collect();
+    let rules: Vec<Option<String>> = rows.iter().map(|row| row.starts_at_tzdb.clone()).collect();
     sqlx::query!(
         "UPDATE company_interview i
-         SET starts_at = new.starts_at, ends_at = new.ends_at, starts_at_tzdb = $7, updated_at = $9,
+         SET starts_at = new.starts_at, ends_at = new.ends_at, starts_at_tzdb = new.rules, updated_at = $9,
              reminder_24h_sent = CASE WHEN i.starts_at <> new.starts_at THEN new.starts_at <= $10
                                       ELSE reminder_24h_sent END,
              reminder_1h_sent = CASE WHEN i.starts_at <> new.starts_at THEN new.starts_at <= $11
                                      ELSE reminder_1h_sent END
-         FROM unnest($1::bigint[], $2::date[], $3::time[], $4::text[], $5::timestamptz[], $6::timestamptz[], $8::int[])
-              AS new (id, date, time, timezone, starts_at, ends_at, duration_minutes)
-         WHERE i.id = new.id AND i.date = new.date AND i.time = new.time AND i.timezone = new.timezone
+         FROM unnest($1::bigint[], $2::date[], $3::time[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::text[],
+                     $8::int[]) AS new (id, date, time, timezone, starts_at, ends_at, rules, duration_minutes),
+              -- In order, and without waiting: another instance may be at the same work.
+              (SELECT id FROM company_interview WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED) AS free
+         WHERE i.id = new.id AND i.id = free.id AND i.date = new.date AND i.time = new.time AND i.timezone = new.timezone
            AND i.duration_minutes IS NOT DISTINCT FROM new.duration_minutes",
         &ids,
         &dates,
@@ -769,7 +803,7 @@ pub async fn write_instants(db: impl PgExecutor<'_>, rows: &[Instants], now: Dat
         &zones,
         &starts as &[Option<DateTime<Utc>>],
         &ends as &[Option<DateTime<Utc>>],
-        zone::tzdb_version(),
+        &rules as &[Option<String>],
         &durations as &[Option<i32>],
         now,
         now + reminder::DAY_BEFORE,
@@ -823,8 +857,8 @@ pub struct Upcoming {
     pub date: NaiveDate,
     pub time: NaiveTime,
     pub timezone: String,
-    pub duration_minutes: Option<i32>,
     pub starts_at: DateTime<Utc>,
+    pub starts_at_tzdb: Option<String>,
     pub ical_sequence: i32,
     pub candidate_id: i64,
     pub recruiter_id: Option<i64>,
@@ -833,26 +867,34 @@ pub struct Upcoming {
 
 impl Upcoming {
     /// Whether its cached start is right.
-    pub fn is_placed(&self, settings: &Settings) -> bool {
-        let (start, _) = model::stored_span(self.date, self.time, &self.timezone, self.duration_minutes, settings);
-        start == self.starts_at
+    pub fn is_placed(&self) -> bool {
+        let version = self.starts_at_tzdb.as_deref();
+        let zone = model::stored_zone(self.date, self.time, &self.timezone, Some(self.starts_at), version);
+        zone.stored_instant(self.date, self.time) == self.starts_at
     }
 }
 
-/// Locks some interviews that have a reminder due by their cached start; those that somebody else has locked are his.
-pub async fn due_for_reminders(tx: &mut PgConnection, now: DateTime<Utc>, limit: i64) -> sqlx::Result<Vec<Upcoming>> {
+/// Locks the next interviews that have a reminder due by their cached start; those that somebody else has locked are his.
+pub async fn due_for_reminders(
+    tx: &mut PgConnection,
+    now: DateTime<Utc>,
+    (after_start, after_id): (DateTime<Utc>, i64),
+    limit: i64,
+) -> sqlx::Result<Vec<Upcoming>> {
     sqlx::query_as!(
         Upcoming,
-        r#"SELECT id, date, time, timezone, duration_minutes, starts_at AS "starts_at!", ical_sequence, candidate_id,
-                  recruiter_id, created_at
+        r#"SELECT id, date, time, timezone, starts_at AS "starts_at!", starts_at_tzdb,
+                  ical_sequence, candidate_id, recruiter_id, created_at
            FROM company_interview
-           WHERE cancelled_at IS NULL AND starts_at > $1
+           WHERE cancelled_at IS NULL AND starts_at > $1 AND (starts_at, id) > ($5, $6)
              AND ((NOT reminder_1h_sent AND starts_at <= $2) OR (NOT reminder_24h_sent AND starts_at <= $3))
-           ORDER BY starts_at LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED"#,
+           ORDER BY starts_at, id LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED"#,
         now,
         now + reminder::HOUR_BEFORE,
         now + reminder::DAY_BEFORE,
-        limit
+        limit,
+        after_start,
+        after_id
     )
     .fetch_all(tx)
     .await

@@ -450,19 +450,73 @@ async fn a_change_warns_of_the_past_of_daylight_saving_and_of_overlaps() {
 
 #[tokio::test]
 async fn what_django_writes_meanwhile_is_not_overwritten() {
+    for (column, value) in
+        [("time", "08:00:00"), ("candidate_id", "202"), ("meeting_link", "https://meet.google.com/new")]
+    {
+        let app = TestApp::start().await;
+        let rita = app.connected(RITA).await;
+        let id = rita.meet().await;
+        app.fault(Call::Patch, 1, FaultKind::Delay { millis: 500 });
+        let django = async {
+            until(|| app.google.requests().iter().any(|call| call.call == Call::Patch).then_some(())).await;
+            let sql = format!("UPDATE company_interview SET {column} = '{value}' WHERE id = $1");
+            sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).execute(app.db()).await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(rita.change(id, json!({"note": "new"})), django);
+        answer.assert(409, json!({"error": "This interview is being changed. Please try again."}));
+        app.settle().await;
+        let row = app.row(id).await;
+        assert_eq!(row[column].to_string().trim_matches('"'), value);
+        assert_eq!((&row["note"], &row["ical_sequence"]), (&json!("hi"), &json!(0)));
+        if column == "time" {
+            app.assert_agree(id).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_for_an_event_that_is_being_aligned() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    for is_cancelled in [false, true] {
+        let id = rita.meet().await;
+        app.fault(Call::Patch, 1, FaultKind::status(400));
+        assert_eq!(rita.change(id, json!({"time": "18:00"})).await.status, 502);
+        app.fault(Call::Patch, 1, FaultKind::Delay { millis: 1500 });
+        let calls = app.google.requests().len();
+        let person = async {
+            until(|| (app.google.requests().len() > calls).then_some(())).await;
+            match is_cancelled {
+                true => assert_eq!(rita.cancel(id).await.status, 200),
+                false => assert_eq!(rita.change(id, json!({"time": "18:00"})).await.status, 200),
+            }
+        };
+        let (aligned, ()) = tokio::join!(interviews::interview::align_events(&app.ctx), person);
+        aligned.unwrap();
+        app.settle().await;
+        assert_eq!(app.row(id).await["time"], if is_cancelled { "14:00:00" } else { "18:00:00" });
+        app.assert_agree(id).await;
+        rita.cancel(id).await;
+    }
+}
+
+#[tokio::test]
+async fn trying_to_align_an_event_without_a_grant_leaves_nothing_behind() {
     let app = TestApp::start().await;
     let rita = app.connected(RITA).await;
     let id = rita.meet().await;
-    app.fault(Call::Patch, 1, FaultKind::Delay { millis: 500 });
-    let django = async {
-        until(|| app.google.requests().iter().any(|call| call.call == Call::Patch).then_some(())).await;
-        let sql = "UPDATE company_interview SET time = '08:00' WHERE id = $1";
-        sqlx::query(sql).bind(id).execute(app.db()).await.unwrap();
-    };
-    let (answer, ()) = tokio::join!(rita.change(id, json!({"time": "16:00"})), django);
-    answer.assert(409, json!({"error": "This interview is being changed. Please try again."}));
+    app.fault(Call::Patch, 1, FaultKind::status(400));
+    assert_eq!(rita.change(id, json!({"time": "18:00"})).await.status, 502);
+    assert_eq!(rita.post("/api/company/google/disconnect/", json!({})).await.status, 200);
+    for _ in 0..20 {
+        app.advance(Duration::from_secs(301));
+        app.sweep().await;
+    }
+    assert_eq!((app.count("ivs_intent").await, app.count("ivs_change").await), (0, 1));
+    app.run_jobs().await;
+    app.connected(RITA).await;
+    app.advance(Duration::from_secs(301));
     app.settle().await;
-    assert_eq!(app.row(id).await["time"], "08:00:00");
     app.assert_agree(id).await;
 }
 

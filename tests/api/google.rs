@@ -268,6 +268,24 @@ async fn a_recruiter_is_told_once_that_google_ended_the_connection_and_no_longer
 }
 
 #[tokio::test]
+async fn nobody_is_asked_to_reconnect_who_has_done_so_in_django() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    app.google.revoke_grants();
+    assert_eq!(rita.schedule(body(json!({}))).await.status, 401);
+    sqlx::query(
+        "INSERT INTO company_googlecredentials (user_id, credentials_json, created_at, updated_at)
+         VALUES (101, '{\"token\":\"t\",\"refresh_token\":\"r\",\"scopes\":[]}', now(), now())",
+    )
+    .execute(app.db())
+    .await
+    .unwrap();
+    rita.get(CHECK).await.assert(200, json!({"connected": true, "email": null}));
+    app.run_jobs().await;
+    assert_eq!(app.mailbox.mails().len(), 0);
+}
+
+#[tokio::test]
 async fn a_grant_that_ended_without_a_refresh_token_is_removed_by_scheduling_and_not_by_looking() {
     let app = TestApp::start().await;
     app.google.behave(Behaviour { refresh_token: false, ..Behaviour::default() });

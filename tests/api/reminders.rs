@@ -250,6 +250,23 @@ async fn an_interview_that_django_moves_is_reminded_of_at_its_new_time_only() {
 }
 
 #[tokio::test]
+async fn rows_that_are_not_placed_yet_do_not_stand_before_others() {
+    let app = start().await;
+    for id in 1000..1250 {
+        app.inserted_by_django(id, "2026-11-21T12:30:00", "2026-11-20T12:00:00Z").await;
+    }
+    app.inserted_by_django(1300, "2026-11-21T13:00:00", "2026-11-20T12:00:00Z").await;
+    app.sweep().await;
+    // Django moves all but one, and the reminding comes before the filling.
+    let moving = sqlx::query("UPDATE company_interview SET date = '2026-11-28' WHERE id < 1300");
+    moving.execute(app.db()).await.unwrap();
+    app.advance(HOUR);
+    interviews::interview::remind(&app.ctx).await.unwrap();
+    app.run_jobs().await;
+    assert_eq!(app.mailbox.mails().len(), 1);
+}
+
+#[tokio::test]
 async fn reminders_go_by_the_zone_of_the_interview() {
     let app = start().await;
     // 09:00 in Vancouver is 16:00 UTC by the rules of 2026; by older ones 17:00.

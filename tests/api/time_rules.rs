@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use interviews::{interview, interview::Reach, zone};
+use interviews::{
+    interview::{self, Reach},
+    mail::{self, Kind, NewMail},
+    zone,
+};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -132,6 +136,117 @@ async fn a_server_with_older_rules_leaves_what_newer_ones_placed_alone() {
     assert_eq!(row["starts_at"], "2026-12-01T18:00:00+00:00");
     assert_eq!((&row["starts_at_tzdb"], &row["ical_sequence"]), (&json!("2099a"), &json!(0)));
     assert_eq!((app.mailbox.mails().len(), patches(&app).len()), (0, 0));
+}
+
+#[tokio::test]
+async fn what_newer_rules_have_placed_is_told_and_shown_by_older_ones_as_it_is() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    let id = vancouver(&app, &rita).await;
+    // Newer rules have just moved it by an hour; what follows from that falls to this server.
+    app.placed_by(id, "2099a", "2026-12-01T15:00:00Z").await;
+    sqlx::query("UPDATE company_interview SET ical_sequence = 1 WHERE id = $1")
+        .bind(id)
+        .execute(app.db())
+        .await
+        .unwrap();
+    sqlx::query(
+        "INSERT INTO ivs_change (interview_id, held_until, in_doubt_until, next_attempt_at) VALUES ($1, $2, $2, $2)",
+    )
+    .bind(id)
+    .bind(app.now())
+    .execute(app.db())
+    .await
+    .unwrap();
+    let updated = |user_id| NewMail {
+        kind: Kind::Updated,
+        interview_id: Some(id),
+        user_id,
+        recipient: None,
+        sequence: 1,
+        starts_at: None,
+    };
+    let mut db = app.db().acquire().await.unwrap();
+    mail::enqueue(&mut db, app.now(), &[updated(CARL), updated(RITA)], Duration::ZERO).await.unwrap();
+    drop(db);
+    app.swept().await;
+
+    assert_eq!(patches(&app).last().unwrap()["start"]["dateTime"], "2026-12-01T15:00:00Z");
+    for mail in app.mails(2).await {
+        assert!(mail.text().contains("\nTime: 9:00 AM America/Vancouver\n"), "{}", mail.text());
+        assert!(mail.calendar().unwrap().text.contains("DTSTART:20261201T150000Z\r\n"));
+    }
+    let shown = rita.get(&format!("/api/company/interviews/{id}/")).await.json();
+    assert_eq!(shown["scheduled_time"], "2026-12-01T09:00:00-06:00");
+    app.mailbox.clear();
+    app.set_now("2026-12-01T14:00:00Z");
+    app.swept().await;
+    assert_eq!(app.mailbox.mails().len(), 2, "reminders");
+    let join = rita.get(&format!("/api/company/interviews/{id}/join/")).await.json();
+    assert_eq!((&join["time_until_meeting"], &join["can_join"]), (&json!(59), &json!(false)));
+
+    // What says nothing of the time leaves it alone, what does goes by the rules at hand.
+    assert_eq!(rita.change(id, json!({"duration_minutes": 30})).await.status, 200);
+    let row = app.row(id).await;
+    assert_eq!((&row["starts_at_tzdb"], &row["ends_at"]), (&json!("2099a"), &json!("2026-12-01T15:30:00+00:00")));
+    assert_eq!(rita.change(id, json!({"time": "10:00"})).await.status, 200);
+    let row = app.row(id).await;
+    assert_eq!(
+        (&row["starts_at_tzdb"], &row["starts_at"]),
+        (&json!(zone::tzdb_version()), &json!("2026-12-01T17:00:00+00:00"))
+    );
+}
+
+#[tokio::test]
+async fn a_row_that_newer_rules_placed_and_django_moved_to_another_day_is_placed_again() {
+    let app = TestApp::start().await;
+    app.placed_by(502, "2099a", "2030-01-16T00:30:00Z").await;
+    sqlx::query("UPDATE company_interview SET date = '2030-01-20' WHERE id = 502").execute(app.db()).await.unwrap();
+    app.sweep().await;
+    let row = app.row(502).await;
+    assert_eq!(
+        (&row["starts_at_tzdb"], &row["starts_at"]),
+        (&json!(zone::tzdb_version()), &json!("2030-01-20T00:30:00+00:00"))
+    );
+}
+
+#[tokio::test]
+async fn a_change_of_nothing_does_not_keep_the_event_from_moving() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    let id = vancouver(&app, &rita).await;
+    interview::fill_instants(&app.ctx, Reach::Ahead).await.unwrap();
+    assert_eq!(rita.change(id, json!({"time": "09:00"})).await.status, 200);
+    app.swept().await;
+    assert_eq!(patches(&app).len(), 1);
+    app.assert_agree(id).await;
+}
+
+#[tokio::test]
+async fn people_of_djangos_interviews_are_told_with_the_uid_of_the_event_or_without_an_invitation() {
+    let app = TestApp::start().await;
+    app.connected(RITA).await;
+    let event = app.google.events().len();
+    sqlx::query(
+        "UPDATE company_interview SET timezone = 'America/Vancouver', date = '2026-12-01', time = '09:00' WHERE id IN (501, 503)",
+    )
+    .execute(app.db())
+    .await
+    .unwrap();
+    for id in [501, 503] {
+        app.placed_by(id, "2025a", "2026-12-01T17:00:00Z").await;
+    }
+    // The first sweep moves them, the next one aligns the event (there is none at Google: it is made).
+    app.sweep().await;
+    app.swept().await;
+    assert_eq!(app.google.events().len(), event + 1);
+    let uid = app.row(501).await["ical_uid"].as_str().unwrap().to_owned();
+    assert!(uid.ends_with("@google.com"), "{uid}");
+    let mails = app.mails(3).await;
+    let (with, without): (Vec<_>, Vec<_>) = mails.iter().partition(|mail| mail.calendar().is_some());
+    assert!(with.iter().all(|mail| mail.calendar().unwrap().text.contains(&format!("UID:{uid}\r\n"))));
+    assert_eq!((with.len(), without.len()), (2, 1));
+    assert!(without[0].text().contains("Interviewer: Unknown") && !without[0].text().contains("invitation"));
 }
 
 #[tokio::test]
