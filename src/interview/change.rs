@@ -61,23 +61,20 @@ pub struct Cancelled {
 /// Changes an interview of the recruiter `user` (contract §5.14, from the third rule on). It must run to its end even
 /// when nobody waits for it: spawn it.
 pub async fn change(ctx: Context, user: CurrentUser, id: i64, change: Change) -> Result<Changed> {
-    if let Planned::Nothing(interview) = plan(&ctx, id, &change).await? {
+    let planned = plan(&ctx, id, &change).await?;
+    if planned.is_nothing() {
         return match Claim::is_held(&ctx.db, id, ctx.clock.now()).await? {
             true => Err(being_changed()),
-            false => Ok(changed(&ctx, &user, interview, EmailsSent::default()).await),
+            false => Ok(changed(&ctx, &user, planned.after, EmailsSent::default()).await),
         };
     }
     let claim = Claim::take(&ctx.db, id, ctx.clock.now()).await?.ok_or_else(being_changed)?;
     // Again, now that nobody else changes it.
-    let (before, after) = match plan_with_grant(&ctx, &user, id, &change).await {
-        Ok(Planned::Change { before, after }) => (before, after),
+    let Planned { before, after } = match plan_with_grant(&ctx, &user, id, &change).await {
+        Ok(planned) if !planned.is_nothing() => planned,
         nothing => {
             claim.give_back(&mut *ctx.db.acquire().await?, ctx.clock.now()).await?;
-            return match nothing? {
-                Planned::Change { after, .. } | Planned::Nothing(after) => {
-                    Ok(changed(&ctx, &user, after, EmailsSent::default()).await)
-                }
-            };
+            return Ok(changed(&ctx, &user, nothing?.after, EmailsSent::default()).await);
         }
     };
     let changing = Changing { ctx: &ctx, claim: &claim, intent: random_uuid(), recruiter_id: user.id, before, after };
@@ -101,21 +98,21 @@ pub async fn change(ctx: Context, user: CurrentUser, id: i64, change: Change) ->
 }
 
 /// What a change would do.
-enum Planned {
-    /// The interview is so already.
-    Nothing(Interview),
-    Change {
-        before: Interview,
-        after: Interview,
-    },
+struct Planned {
+    before: Interview,
+    after: Interview,
+}
+
+impl Planned {
+    fn is_nothing(&self) -> bool {
+        self.after.says_the_same_as(&self.before)
+    }
 }
 
 /// [`plan`] of a change that can be carried out as far as is known without asking Google.
 async fn plan_with_grant(ctx: &Context, user: &CurrentUser, id: i64, change: &Change) -> Result<Planned> {
     let planned = plan(ctx, id, change).await?;
-    if let Planned::Change { before, after } = &planned
-        && needs_google(before, after)
-    {
+    if !planned.is_nothing() && needs_google(&planned.before, &planned.after) {
         calendar::require_grant(ctx, user.id).await?;
     }
     Ok(planned)
@@ -128,7 +125,7 @@ async fn plan(ctx: &Context, id: i64, change: &Change) -> Result<Planned> {
         return Err(Error::refused(StatusCode::CONFLICT, "This interview has been cancelled."));
     }
     let after = change.applied_to(&before, &ctx.settings)?;
-    Ok(if after.says_the_same_as(&before) { Planned::Nothing(before) } else { Planned::Change { before, after } })
+    Ok(Planned { before, after })
 }
 
 fn being_changed() -> Error {
