@@ -1,8 +1,9 @@
-//! Interviews: scheduling them, listing them, opening and joining them (contract §5.6–5.11, §5.13).
+//! Interviews: scheduling them, listing them, opening and joining them, counting them (contract §5.6–5.16).
 //!
 //! Handlers here turn HTTP into calls and back; `model` has the pure rules, `store` the SQL, `booking` what crosses
-//! systems, `presence` who is there, `emails` the words.
+//! systems, `presence` who is there, `analytics` what they come to, `emails` the words.
 
+mod analytics;
 mod booking;
 mod change;
 mod claim;
@@ -60,6 +61,7 @@ pub fn scheduling_routes() -> OpenApiRouter<Context> {
 pub fn routes() -> OpenApiRouter<Context> {
     OpenApiRouter::new()
         .routes(routes!(list))
+        .routes(routes!(analytics::analytics))
         .routes(routes!(test_connection))
         .routes(routes!(show, change, cancel_by_delete))
         .routes(routes!(cancel))
