@@ -647,7 +647,7 @@ pub async fn days(
     now: DateTime<Utc>,
     settings: &Settings,
 ) -> sqlx::Result<Vec<Day>> {
-    // What Django inserted a moment ago has no instants yet; a row that does so in the next moment is not counted.
+    // What Django inserted a moment ago has no instants yet; what it inserts between these two queries is not counted.
     let unplaced = unplaced(&mut *db, recruiter_id, settings).await?;
     sqlx::query_as!(
         Day,
