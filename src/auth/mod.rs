@@ -69,6 +69,13 @@ pub struct CurrentUser {
     pub updated_at: DateTime<Utc>,
 }
 
+impl CurrentUser {
+    /// By the company's row, not by Django's flag.
+    pub fn is_recruiter_with_company(&self) -> bool {
+        self.is_recruiter && self.company_id.is_some()
+    }
+}
+
 /// Django's form: UTC with `Z`, six digits of a fraction or none.
 fn timestamp<S: Serializer>(instant: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&zone::timestamp(*instant))

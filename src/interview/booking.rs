@@ -69,7 +69,7 @@ pub async fn schedule(ctx: Context, user: CurrentUser, request: Request, key: Op
         None => None,
     };
     let facts = store::facts(&ctx.db, user.id, &request).await?;
-    if !user.is_recruiter || facts.company_id.is_none() {
+    if !user.is_recruiter_with_company() {
         return Err(Error::forbidden("Only recruiters with a company can schedule interviews."));
     }
     if let Some(interview_id) = bound {

@@ -3,8 +3,9 @@
 //!
 //! Handlers here turn HTTP into calls and back; `model` has the pure rules, `store` the SQL. What crosses systems:
 //! `booking` makes an interview, `change` changes and cancels it under a `claim` and aligns its event. `presence` knows who
-//! is there, `reminder` and `instants` are sweeps, `emails` has the words.
+//! is there, `analytics` what they come to; `reminder` and `instants` are sweeps, `emails` has the words.
 
+mod analytics;
 mod booking;
 mod change;
 mod claim;
@@ -62,6 +63,7 @@ pub fn scheduling_routes() -> OpenApiRouter<Context> {
 pub fn routes() -> OpenApiRouter<Context> {
     OpenApiRouter::new()
         .routes(routes!(list))
+        .routes(routes!(analytics::analytics))
         .routes(routes!(test_connection))
         .routes(routes!(show, change, cancel_by_delete))
         .routes(routes!(cancel))

@@ -1,5 +1,7 @@
 //! The SQL of interviews.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 use serde::Deserialize;
 use sqlx::{PgConnection, PgExecutor, types::Json};
@@ -641,6 +643,110 @@ pub async fn busy(
         }
     }
     Ok(busy)
+}
+
+/// What a recruiter's interviews of one day come to. Cancelled ones count in `total` and `cancelled` alone.
+pub struct Day {
+    pub date: NaiveDate,
+    pub total: i64,
+    pub cancelled: i64,
+    pub completed: i64,
+    pub upcoming: i64,
+    pub google_meet: i64,
+    pub phone: i64,
+    pub in_person: i64,
+    pub no_shows: i64,
+    /// Those of the no-shows where the recruiter came.
+    pub no_shows_confirmed: i64,
+    /// How many meetings began and ended, and how long they were together.
+    pub ended: i64,
+    pub seconds: f64,
+    /// How many meetings began, and how late they were together; one that began early was not late.
+    pub started: i64,
+    pub seconds_late: f64,
+}
+
+/// The days from `from` to `to`, both included, on which a recruiter has interviews.
+///
+/// One pass over the recruiter's part of `ivs_interview_recruiter_days`, which has every column that is read here, in
+/// the order of the days; presences are looked for only where there are any, and where it matters.
+pub async fn days(
+    db: &mut PgConnection,
+    recruiter_id: i64,
+    (from, to): (NaiveDate, NaiveDate),
+    now: DateTime<Utc>,
+    settings: &Settings,
+) -> sqlx::Result<Vec<Day>> {
+    // What Django inserted a moment ago has no instants yet; what it inserts between these two queries is not counted.
+    let unplaced = unplaced(&mut *db, recruiter_id, settings).await?;
+    sqlx::query_as!(
+        Day,
+        r#"
+        SELECT date, count(*) AS "total!", count(*) FILTER (WHERE is_cancelled) AS "cancelled!",
+               count(*) FILTER (WHERE is_completed) AS "completed!", count(*) FILTER (WHERE is_upcoming) AS "upcoming!",
+               count(*) FILTER (WHERE NOT is_cancelled AND interview_type = 'google_meet') AS "google_meet!",
+               count(*) FILTER (WHERE NOT is_cancelled AND interview_type = 'phone') AS "phone!",
+               count(*) FILTER (WHERE NOT is_cancelled AND interview_type = 'in_person') AS "in_person!",
+               count(is_no_show_confirmed) AS "no_shows!",
+               count(*) FILTER (WHERE is_no_show_confirmed) AS "no_shows_confirmed!",
+               count(seconds) AS "ended!", COALESCE(sum(seconds), 0) AS "seconds!",
+               count(seconds_late) AS "started!", COALESCE(sum(seconds_late), 0) AS "seconds_late!"
+        FROM (SELECT i.date, i.interview_type, i.cancelled_at IS NOT NULL AS is_cancelled,
+                     i.cancelled_at IS NULL AND (i.meeting_ended_at IS NOT NULL
+                         OR i.meeting_started_at IS NOT NULL AND at.ends_at <= $4) AS is_completed,
+                     i.cancelled_at IS NULL AND at.starts_at > $4 AS is_upcoming,
+                     CASE -- NULL for what is no no-show
+                         WHEN i.cancelled_at IS NOT NULL OR i.interview_type IN ('phone', 'in_person')
+                             OR at.ends_at >= $5 THEN NULL
+                         WHEN i.portal_join_count = 0 THEN false
+                         WHEN EXISTS (SELECT FROM ivs_presence p
+                                      WHERE p.interview_id = i.id AND p.user_id = i.candidate_id) THEN NULL
+                         ELSE EXISTS (SELECT FROM ivs_presence p
+                                      WHERE p.interview_id = i.id AND p.user_id = i.recruiter_id)
+                     END AS is_no_show_confirmed,
+                     CASE WHEN i.cancelled_at IS NULL
+                          THEN date_part('epoch', i.meeting_ended_at - i.meeting_started_at) END AS seconds,
+                     CASE WHEN i.cancelled_at IS NULL
+                          THEN date_part('epoch', i.meeting_started_at - LEAST(at.starts_at, i.meeting_started_at))
+                     END AS seconds_late
+              FROM company_interview i
+              CROSS JOIN LATERAL (
+                  SELECT COALESCE(i.starts_at, ($6::jsonb -> i.id::text ->> 0)::timestamptz) AS starts_at,
+                         COALESCE(i.ends_at, ($6::jsonb -> i.id::text ->> 1)::timestamptz) AS ends_at
+              ) at
+              WHERE i.recruiter_id = $1 AND i.date BETWEEN $2 AND $3
+                AND (i.cancelled_at IS NOT NULL OR at.starts_at IS NOT NULL AND at.ends_at IS NOT NULL)
+              ORDER BY i.date) AS interview
+        GROUP BY date
+        "#,
+        recruiter_id,
+        from,
+        to,
+        now,
+        now - settings.join_closes_after_end,
+        Json(unplaced) as _
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Start and end of a recruiter's interviews that lack one of them, by id.
+async fn unplaced(
+    db: impl PgExecutor<'_>,
+    recruiter_id: i64,
+    settings: &Settings,
+) -> sqlx::Result<HashMap<i64, (DateTime<Utc>, DateTime<Utc>)>> {
+    let rows = sqlx::query!(
+        "SELECT id, date, time, timezone, duration_minutes FROM company_interview
+         WHERE recruiter_id = $1 AND cancelled_at IS NULL AND (starts_at IS NULL OR ends_at IS NULL)",
+        recruiter_id
+    )
+    .fetch_all(db)
+    .await?;
+    let spans = rows
+        .into_iter()
+        .map(|row| (row.id, model::stored_span(row.date, row.time, &row.timezone, row.duration_minutes, settings)));
+    Ok(spans.collect())
 }
 
 /// A request that has not ended after this long can no longer commit, and its key is free again.

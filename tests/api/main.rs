@@ -7,6 +7,7 @@
 
 mod accounts;
 mod adoption;
+mod analytics;
 mod architecture;
 mod calendar;
 mod changing;
