@@ -743,9 +743,10 @@ async fn unplaced(
     )
     .fetch_all(db)
     .await?;
-    let spans = rows
-        .into_iter()
-        .map(|row| (row.id, model::stored_span(row.date, row.time, &row.timezone, row.duration_minutes, settings)));
+    let spans = rows.into_iter().map(|row| {
+        let zone = Zone::stored(&row.timezone);
+        (row.id, model::stored_span(&zone, row.date, row.time, row.duration_minutes, settings))
+    });
     Ok(spans.collect())
 }
 
