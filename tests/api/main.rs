@@ -17,6 +17,7 @@ mod google;
 mod mails;
 mod operations;
 mod notifications;
+mod openapi;
 mod portal;
 mod presence;
 mod process;
