@@ -175,6 +175,7 @@ struct Summary {
     #[schema(format = Date)]
     date: String,
     /// Wall time, `HH:MM`, or `HH:MM:SS` when the seconds are not 0.
+    #[schema(pattern = "^[0-9]{2}:[0-9]{2}(:[0-9]{2})?$")]
     time: String,
     /// As stored: an IANA name, or in old rows any text.
     timezone: String,

@@ -175,7 +175,7 @@ pub struct ScheduleBody {
     #[schema(value_type = String, format = Date)]
     date: Given,
     /// Wall time in `timezone`: `HH:MM` or `HH:MM:SS`.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^([01]?[0-9]|2[0-3]):[0-5]?[0-9](:[0-5][0-9](\\.[0-9]{1,6})?)?$")]
     time: Given,
     /// An IANA name; UTC if absent.
     #[schema(value_type = Option<String>, max_length = 50)]
@@ -203,7 +203,7 @@ pub struct ChangeBody {
     #[schema(value_type = String, required = false, format = Date)]
     date: Given,
     /// Wall time: `HH:MM` or `HH:MM:SS`.
-    #[schema(value_type = String, required = false)]
+    #[schema(value_type = String, required = false, pattern = "^([01]?[0-9]|2[0-3]):[0-5]?[0-9](:[0-5][0-9](\\.[0-9]{1,6})?)?$")]
     time: Given,
     /// An IANA name.
     #[schema(value_type = String, required = false, min_length = 1, max_length = 50)]

@@ -1,5 +1,7 @@
 //! The OpenAPI document. That every answer is as it says is checked wherever a test gets one (`support::document`).
 
+use interviews::zone;
+
 use crate::support::{document::DOCUMENT, *};
 
 #[test]
@@ -66,6 +68,30 @@ fn bodies_may_be_json_or_forms_and_list_what_the_server_reads() {
         assert!(schedule["properties"][key].is_object(), "{key}");
     }
     assert_eq!(schedule["required"], serde_json::json!(["candidate_id", "date", "time"]));
+}
+
+#[test]
+fn the_pattern_of_a_time_admits_what_is_parsed() {
+    let pattern = &DOCUMENT["components"]["schemas"]["ScheduleInterview"]["properties"]["time"];
+    let is_admitted = jsonschema::validator_for(pattern).unwrap();
+    for text in [
+        "14:00",
+        "9:5",
+        "00:00",
+        "23:59:59",
+        "14:00:30.5",
+        "14:00:30.1234567",
+        "14:00:3",
+        "24:00",
+        "14:60",
+        "1400",
+        " 14:00",
+        "14:00Z",
+        "14:00:",
+        "",
+    ] {
+        assert_eq!(is_admitted.is_valid(&serde_json::json!(text)), zone::parse_time(text).is_some(), "{text}");
+    }
 }
 
 #[test]
