@@ -153,7 +153,8 @@ fn complete(path: &str, operation: &mut Value) {
         });
         let own = response.pointer("/content/application~1json/schema").cloned();
         let error = match (status.as_str(), &own) {
-            ("400" | "401", Some(own)) => Some(json!({"anyOf": [own, usual]})),
+            ("400", Some(own)) if has_body => Some(json!({"anyOf": [own, usual]})),
+            ("401", Some(own)) => Some(json!({"anyOf": [own, usual]})),
             (status, None) if status >= "400" => Some(usual),
             _ => None,
         };
