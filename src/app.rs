@@ -5,6 +5,7 @@ use std::{future::Future, pin::Pin, time::Duration};
 use anyhow::Context as _;
 use axum::{Router, http::Method, middleware};
 use chrono::TimeDelta;
+use serde_json::Value;
 use sqlx::PgPool;
 use tokio::{
     net::TcpListener,
@@ -51,7 +52,16 @@ pub fn context(settings: Settings, clock: Clock, db: PgPool) -> anyhow::Result<C
 }
 
 #[derive(OpenApi)]
-#[openapi(info(title = "UmEmployed Interviews"), security(("bearer" = [])))]
+#[openapi(
+    info(title = "UmEmployed Interviews"),
+    security(("bearer" = [])),
+    tags(
+        (name = "users", description = "Signing in"),
+        (name = "google", description = "Connecting a Google Calendar"),
+        (name = "interviews", description = "Scheduling interviews, and taking part in them"),
+        (name = "notifications", description = "What a person has been told"),
+    ),
+)]
 struct Document;
 
 /// Every route of the server; the table of contents, and with it the OpenAPI document.
@@ -67,10 +77,15 @@ fn routes() -> OpenApiRouter<Context> {
         .merge(operations::routes())
 }
 
+/// The OpenAPI document, as `/openapi.json` has it.
+pub fn document() -> anyhow::Result<Value> {
+    Ok(openapi::document(routes().get_openapi())?)
+}
+
 /// The whole service, doors included.
 pub fn router(ctx: Context) -> anyhow::Result<Router> {
     let (router, document) = routes().split_for_parts();
-    let inside = router.with_state(ctx.clone()).merge(openapi::router(&document)?);
+    let inside = router.with_state(ctx.clone()).merge(openapi::router(openapi::document(&document)?));
     let known = openapi::PATHS
         .into_iter()
         .fold(Routes::from_openapi(&document), |known, path| known.with(path, &[Method::GET]));

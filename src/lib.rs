@@ -129,6 +129,8 @@
 //! * **One list of routes**: router, table of contents and OpenAPI document come from the same `routes!`, and the door
 //!   takes from the document which URLs there are, their methods, and which need credentials. How to check those it is
 //!   told by `app`, since `auth` stands above it.
+//! * **The API's description cannot drift**: interview bodies are read through the structs that describe them, and
+//!   every answer that a test gets is held against the document.
 //! * **One crypto stack**, aws-lc-rs; neither `ring` nor OpenSSL is linked. CI checks it.
 //! * **Sealed grants**: OAuth secrets lie in the database as XChaCha20-Poly1305 envelopes bound to table, row and
 //!   column, so that one copied elsewhere does not open. Several keys may open, the first seals: keys can be changed.

@@ -3,7 +3,7 @@
 use axum::{Json, extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
-use serde_json::{Value, json};
+use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -39,7 +39,7 @@ fn timestamp<S: Serializer>(instant: &DateTime<Utc>, serializer: S) -> Result<S:
 
 /// The caller's notifications, newest first; always all of them.
 #[utoipa::path(get, path = "/api/notifications/notifications/", tag = "notifications",
-    responses((status = 200, body = Vec<Notification>)))]
+    responses((status = 200, description = "All of them", body = Vec<Notification>)))]
 async fn list(State(ctx): State<Context>, user: CurrentUser) -> Result<Json<Vec<Notification>>> {
     let notifications = sqlx::query_as!(
         Notification,
@@ -50,14 +50,19 @@ async fn list(State(ctx): State<Context>, user: CurrentUser) -> Result<Json<Vec<
     Ok(Json(notifications.fetch_all(&ctx.db).await?))
 }
 
+#[derive(Serialize, ToSchema)]
+struct Marked {
+    detail: &'static str,
+}
+
 /// Marks one of the caller's notifications as read; repeatable.
 #[utoipa::path(post, path = "/api/notifications/notifications/{nid}/read/", tag = "notifications",
     params(("nid" = i64, Path)), responses(
-        (status = 200, description = "Now, or already before"),
+        (status = 200, description = "It is read, now or already before", body = Marked),
         (status = 404, description = "None of the caller's has this id",
             body = ref("#/components/schemas/FrameworkError")),
     ))]
-async fn read(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId) -> Result<Json<Value>> {
+async fn read(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId) -> Result<Json<Marked>> {
     let marked = sqlx::query!(
         "UPDATE notifications_notification SET is_read = true WHERE id = $1 AND user_id = $2",
         id,
@@ -66,5 +71,5 @@ async fn read(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId)
     if marked.execute(&ctx.db).await?.rows_affected() == 0 {
         return Err(Error::Body(StatusCode::NOT_FOUND, json!({ "detail": "Notification not found." })));
     }
-    Ok(Json(json!({ "detail": "Notification marked as read." })))
+    Ok(Json(Marked { detail: "Notification marked as read." }))
 }

@@ -15,14 +15,32 @@ use serde_json::{Value, json};
 use utoipa::openapi::OpenApi;
 use utoipa_swagger_ui::Config;
 
-use crate::http::{Error, Result, extract::QueryParams};
+use crate::http::{
+    Error, Result,
+    extract::{PARSED, QueryParams},
+};
 
 /// Where the document and its pages are; all answer GET, without credentials.
 pub const PATHS: [&str; 5] = ["/openapi.json", "/swagger/", "/swagger/{file}", "/redoc/", "/redoc/{file}"];
 
+/// What holds for the whole API.
+const CONVENTIONS: &str = "\
+Schedules interviews: on Google Meet, by phone or in person.
+
+* **Credentials:** `Authorization: Bearer <access_token>`, as a sign-in gives it. Where none are needed a bad header is \
+refused all the same.
+* **Bodies** are JSON or forms, whose values are strings; unknown fields are ignored, an empty body is `{}`.
+* **Errors** of an endpoint have a sentence for people in `error`. Those that come before it have `detail` alone: 401, \
+404 for an unknown URL, 405, 406, 413, 415, 429, 500.
+* **Methods:** HEAD goes wherever GET does; OPTIONS describes a path; any other method gets 405, with `Allow`.
+* **Slashes:** a GET without the final slash is redirected (301), other methods are served as if it were there.
+* **Times:** dates are `YYYY-MM-DD`, an interview's time is its zone's wall time, timestamps are in UTC.
+* Interviews are found under `/api/interviews/` and `/api/company/interviews/` alike.
+";
+
 /// The routes of [`PATHS`].
-pub fn router(document: &OpenApi) -> serde_json::Result<Router> {
-    let document = Arc::new(complete(serde_json::to_value(document)?));
+pub fn router(document: Value) -> Router {
+    let document = Arc::new(document);
     let config = Arc::new(Config::from("/openapi.json"));
     let as_json = {
         let document = document.clone();
@@ -44,12 +62,12 @@ pub fn router(document: &OpenApi) -> serde_json::Result<Router> {
     };
     let part = move |Path(name): Path<String>| async move { file(&name, config) };
     let [json_path, swagger, swagger_file, redoc, redoc_file] = PATHS;
-    Ok(Router::new()
+    Router::new()
         .route(json_path, get(as_json))
         .route(swagger, get(page.clone()))
         .route(redoc, get(page))
         .route(swagger_file, get(part.clone()))
-        .route(redoc_file, get(part)))
+        .route(redoc_file, get(part))
 }
 
 /// A file of the page, out of the program itself.
@@ -64,49 +82,117 @@ fn file(name: &str, config: Arc<Config<'static>>) -> Result<Response> {
     Ok((StatusCode::OK, headers, file.bytes.into_owned()).into_response())
 }
 
-/// Adds the Bearer scheme and, to every operation, what the door and the framework answer.
-fn complete(mut document: Value) -> Value {
-    let text = json!({"type": "string"});
-    let object = |key: &str, more: Value| {
-        let mut properties = json!({ key: text });
-        properties
-            .as_object_mut()
-            .into_iter()
-            .for_each(|all| all.extend(more.as_object().cloned().unwrap_or_default()));
-        json!({"type": "object", "properties": properties, "required": [key]})
-    };
-    let components = &mut document["components"];
-    components["securitySchemes"]["bearer"] = json!({"type": "http", "scheme": "bearer", "bearerFormat": "JWT"});
-    components["schemas"]["Refusal"] = object("error", json!({"detail": text}));
-    components["schemas"]["FrameworkError"] = object("detail", json!({"code": text, "messages": {"type": "array"}}));
-    let paths = document["paths"].as_object_mut().into_iter().flatten();
-    for (path, item) in paths.filter(|(path, _)| path.starts_with("/api/")) {
-        for (method, operation) in item.as_object_mut().into_iter().flatten() {
-            // Two mount points and two methods share a handler; an id is for one operation.
-            operation["operationId"] = operation_id(method, path).into();
-            let public = operation["security"].is_array();
-            let mut add = |status: &str, schema: &str, description: &str| {
-                if operation["responses"][status].is_null() {
-                    let schema = json!({"$ref": format!("#/components/schemas/{schema}")});
-                    operation["responses"][status] =
-                        json!({"description": description, "content": {"application/json": {"schema": schema}}});
-                }
-            };
-            add("401", "FrameworkError", if public { "A bad Bearer header" } else { "No, or no valid, Bearer token" });
-            add("406", "FrameworkError", "The Accept header admits no JSON");
-            add("500", "FrameworkError", "A fault of the server");
-            if path.contains("{id}") {
-                add("403", "Refusal", "Not the caller's");
-                add("404", "Refusal", "No such row");
-            }
-            if method == "post" {
-                add("400", "Refusal", "The body is malformed or breaks a rule");
-                add("413", "FrameworkError", "The body is over 1 MiB");
-                add("415", "FrameworkError", "The body's media type is unknown");
+/// The document of `/api`: what its handlers' annotations say, and what every endpoint answers alike.
+pub fn document(annotated: &OpenApi) -> serde_json::Result<Value> {
+    let mut document = serde_json::to_value(annotated)?;
+    document["info"] = json!({"title": document["info"]["title"], "version": document["info"]["version"],
+        "description": CONVENTIONS});
+    document["servers"] = json!([{"url": "/", "description": "The server that this document comes from"}]);
+    document["components"]["securitySchemes"]["bearer"] = json!({"type": "http", "scheme": "bearer",
+        "bearerFormat": "JWT", "description": "The `access_token` of a sign-in"});
+    let (text, list) = (json!({"type": "string"}), json!({"type": "array", "items": {"type": "object"}}));
+    let schemas = &mut document["components"]["schemas"];
+    schemas["Refusal"] = json!({"type": "object", "required": ["error"], "properties": {"error": text, "detail": text},
+        "description": "Why an endpoint refuses; `error` is a sentence for people"});
+    schemas["FrameworkError"] = json!({"type": "object", "required": ["detail"],
+        "properties": {"detail": text, "code": text, "messages": list},
+        "description": "Why a request did not get as far as an endpoint's rules; never has an `error`"});
+    schemas["AnyError"] = json!({"anyOf": [schema("Refusal"), schema("FrameworkError")]});
+    document["components"]["headers"] = json!({
+        "Allow": header("The path's methods, such as `GET, HEAD, OPTIONS`"),
+        "Cache-Control": header("Always `no-store`"),
+        "X-Request-Id": header("As the request had it, or a new one; the server's log has it too"),
+        "WWW-Authenticate": header("`Bearer realm=\"api\"`"),
+    });
+    if let Some(paths) = document["paths"].as_object_mut() {
+        // The door takes pages and probes from the annotations too; they are no part of the API.
+        paths.retain(|path, _| path.starts_with("/api/"));
+        for (path, item) in paths {
+            for (method, operation) in item.as_object_mut().into_iter().flatten() {
+                // Two mount points share a handler; an id is for one operation.
+                operation["operationId"] = operation_id(method, path).into();
+                complete(path, operation);
             }
         }
     }
-    document
+    Ok(document)
+}
+
+/// Adds the forms that a body may have, what the door and the framework answer, and the headers of every answer. An
+/// error that is annotated without a body has the usual one of its status.
+fn complete(path: &str, operation: &mut Value) {
+    let (by_id, public) = (path.contains("id}"), operation["security"].is_array());
+    let has_body = operation.get("requestBody").is_some();
+    if has_body {
+        let mut content = operation["requestBody"]["content"][PARSED[0]].clone();
+        // `Option` in an annotation: the body may be missing; it may not be null.
+        if let Some(described) = content.pointer("/schema/oneOf/0").cloned() {
+            content["schema"] = described;
+        }
+        operation["requestBody"]["content"] = PARSED.iter().map(|form| (form.to_string(), content.clone())).collect();
+    }
+    let mut add = |applies: bool, status: &str, description: &str| {
+        if applies && operation["responses"].get(status).is_none() {
+            operation["responses"][status] = json!({ "description": description });
+        }
+    };
+    add(true, "401", if public { "A bad Bearer header" } else { "No valid Bearer token" });
+    add(true, "406", "The `Accept` header admits none of the answer's media types");
+    add(true, "500", "A fault of the server");
+    add(path.contains("{id}"), "403", "The caller may not do this");
+    add(by_id, "404", "There is no such row, or the id is not a number");
+    add(has_body, "400", "The body cannot be parsed, or is not as described");
+    add(has_body, "413", "The body is over 1 MiB");
+    add(has_body, "415", "The body is of another media type");
+    for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
+        let usual = schema(match status.as_str() {
+            "401" | "406" | "413" | "415" | "429" | "500" => "FrameworkError",
+            "400" if has_body => "AnyError",
+            "404" if by_id => "AnyError",
+            _ => "Refusal",
+        });
+        let own = response.pointer("/content/application~1json/schema").cloned();
+        let error = match (status.as_str(), &own) {
+            ("400", Some(own)) if has_body => Some(json!({"anyOf": [own, usual]})),
+            ("401", Some(own)) => Some(json!({"anyOf": [own, usual]})),
+            (status, None) if status >= "400" => Some(usual),
+            _ => None,
+        };
+        if let Some(error) = error {
+            response["content"][PARSED[0]]["schema"] = error;
+        }
+        // `Option` in an annotation: not always there.
+        for header in response["headers"].as_object_mut().into_iter().flat_map(|headers| headers.values_mut()) {
+            let kind = header["schema"]["type"].as_array().map(|kinds| kinds[0].clone());
+            header["required"] = kind.is_none().into();
+            if let Some(kind) = kind {
+                header["schema"]["type"] = kind;
+            }
+        }
+        let headers = &mut response["headers"];
+        let shared = |name: &str| json!({"$ref": format!("#/components/headers/{name}")});
+        headers["X-Request-Id"] = shared("X-Request-Id");
+        headers["Cache-Control"] = shared("Cache-Control");
+        // An id that is not a number is no URL, and has no methods.
+        if !(by_id && status == "404") {
+            headers["Allow"] = shared("Allow");
+        }
+        if status == "401" {
+            headers["WWW-Authenticate"] = match own {
+                None => shared("WWW-Authenticate"),
+                Some(_) => json!({"description": "Where the token is not valid", "schema": {"type": "string"}}),
+            };
+        }
+    }
+}
+
+fn schema(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+/// A header that is always there.
+fn header(description: &str) -> Value {
+    json!({"description": description, "required": true, "schema": {"type": "string"}})
 }
 
 /// Such as `get_api_interviews_id_join`.

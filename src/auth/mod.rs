@@ -123,7 +123,9 @@ async fn bearer_of(ctx: &Context, token: &[u8]) -> Result<CurrentUser> {
 
 /// What a sign-in sends, trimmed and well-formed.
 #[derive(Debug, ToSchema)]
+#[schema(examples(json!({"email": "rita@x.test", "password": "Passw0rd!x"})))]
 pub struct Credentials {
+    /// Compared case-sensitively.
     #[schema(format = Email)]
     pub email: String,
     #[schema(value_type = String, format = Password)]
@@ -245,15 +247,28 @@ impl SignedIn {
     }
 }
 
+/// What is wrong with which field, or, as `non_field_errors`, with all of them together.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "describes what `Credentials::parse` and `not_signed_in` answer")]
+struct FieldErrors {
+    #[schema(required = false)]
+    email: Vec<String>,
+    #[schema(required = false)]
+    password: Vec<String>,
+    #[schema(required = false)]
+    non_field_errors: Vec<String>,
+}
+
 /// Sign in with e-mail and password.
 #[utoipa::path(post, path = "/api/users/login/", tag = "users", security(()), request_body = Credentials, responses(
-    (status = 200, body = SignedIn),
-    (status = 400, description = "Malformed fields, reCAPTCHA failed, wrong e-mail or password, or a deleted account"),
-    (status = 401, description = "A bad Bearer header"),
+    (status = 200, description = "Signed in", body = SignedIn),
+    (status = 400, body = FieldErrors,
+        description = "Malformed fields, reCAPTCHA failed, wrong e-mail or password, or a deleted account"),
     (status = 403, description = "E-mail not verified"),
     (status = 429, description = "20 failures of this e-mail from this peer within 15 minutes",
         headers(("Retry-After" = u64, description = "Seconds until the next attempt is let in"))),
     (status = 503, description = "Too many sign-ins at once, or reCAPTCHA cannot be asked",
+        body = ref("#/components/schemas/AnyError"),
         headers(("Retry-After" = Option<u64>, description = "Seconds; not with reCAPTCHA"))),
 ))]
 async fn login(State(ctx): State<Context>, Peer(peer): Peer, body: RequestBody) -> Result<Json<SignedIn>> {
@@ -311,18 +326,16 @@ fn not_signed_in(text: &str) -> Error {
 
 /// The caller's own account.
 #[utoipa::path(get, path = "/api/users/profile/", tag = "users", responses(
-    (status = 200, body = CurrentUser),
-    (status = 401, description = "No or bad credentials"),
+    (status = 200, description = "The account", body = CurrentUser),
 ))]
 async fn profile(user: CurrentUser) -> Json<CurrentUser> {
     Json(user)
 }
 
 /// Always refused: nothing a client sends here proves who it is.
-#[utoipa::path(post, path = "/api/users/google-auth/", tag = "users", security(()), responses(
-    (status = 400, description = "Always"),
-    (status = 401, description = "A bad Bearer header"),
-))]
+#[utoipa::path(post, path = "/api/users/google-auth/", tag = "users", security(()),
+    request_body(content = Object, content_type = "application/json"),
+    responses((status = 400, description = "Always")))]
 async fn google_auth(body: RequestBody) -> Result<()> {
     body.value().await?;
     Err(Error::bad_request("Token and email are required."))

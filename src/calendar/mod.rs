@@ -24,7 +24,7 @@ use anyhow::{Context as _, anyhow};
 use axum::{
     Json,
     extract::State,
-    http::{HeaderMap, Method, StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
@@ -54,7 +54,7 @@ pub fn routes() -> OpenApiRouter<Context> {
     OpenApiRouter::new()
         .routes(routes!(check_connection))
         .routes(routes!(auth_url))
-        .routes(routes!(connect))
+        .routes(routes!(connect, connect_by_post))
         .routes(routes!(callback))
         .routes(routes!(disconnect))
 }
@@ -72,7 +72,7 @@ struct Connection {
 
 /// Whether the caller's Google Calendar is connected, as far as is known without asking Google.
 #[utoipa::path(get, path = "/api/company/google/check-connection/", tag = "google",
-    responses((status = 200, body = Connection)))]
+    responses((status = 200, description = "Connected or not", body = Connection)))]
 async fn check_connection(State(ctx): State<Context>, user: CurrentUser) -> http::Result<Json<Connection>> {
     let grant = store::grant(&ctx.db, user.id, sealer(&ctx)).await?.map(|stored| stored.grant);
     let usable = grant.filter(|grant| grant.is_usable(ctx.clock.now()));
@@ -91,27 +91,39 @@ struct Authorization {
 
 /// A fresh authorization URL.
 #[utoipa::path(get, path = "/api/company/google/auth-url/", tag = "google",
-    responses((status = 200, body = Authorization), (status = 503, description = "Google is not configured")))]
+    responses(
+        (status = 200, description = "Where to ask for consent", body = Authorization),
+        (status = 503, description = "Google is not configured"),
+    ))]
 async fn auth_url(State(ctx): State<Context>, user: CurrentUser) -> http::Result<Json<Authorization>> {
     let (authorization_url, state) = oauth::begin(&ctx, user.id).await?;
     Ok(Json(Authorization { authorization_url, state }))
 }
 
 /// Sends a browser to Google; tells other clients where to go.
-#[utoipa::path(method(get, post), path = "/api/company/google/connect/", tag = "google",
-    responses((status = 200, body = Authorization), (status = 302, description = "a navigation: to Google"),
-        (status = 503, description = "Google is not configured")))]
-async fn connect(
-    State(ctx): State<Context>,
-    user: CurrentUser,
-    method: Method,
-    headers: HeaderMap,
-) -> http::Result<Response> {
-    let (authorization_url, state) = oauth::begin(&ctx, user.id).await?;
-    Ok(match method != Method::POST && is_navigation(&headers) {
-        true => found(authorization_url),
-        false => Json(Authorization { authorization_url, state }).into_response(),
+#[utoipa::path(get, path = "/api/company/google/connect/", tag = "google",
+    responses(
+        (status = 200, description = "Where to ask for consent", body = Authorization),
+        (status = 302, description = "A navigation: to Google",
+            headers(("Location" = String, description = "A fresh authorization URL"))),
+        (status = 503, description = "Google is not configured"),
+    ))]
+async fn connect(ctx: State<Context>, user: CurrentUser, headers: HeaderMap) -> http::Result<Response> {
+    let fresh = auth_url(ctx, user).await?;
+    Ok(match is_navigation(&headers) {
+        true => found(fresh.0.authorization_url),
+        false => fresh.into_response(),
     })
+}
+
+/// Tells where to go to connect Google.
+#[utoipa::path(post, path = "/api/company/google/connect/", tag = "google",
+    responses(
+        (status = 200, description = "Where to ask for consent", body = Authorization),
+        (status = 503, description = "Google is not configured"),
+    ))]
+async fn connect_by_post(ctx: State<Context>, user: CurrentUser) -> http::Result<Json<Authorization>> {
+    auth_url(ctx, user).await
 }
 
 fn is_navigation(headers: &HeaderMap) -> bool {
@@ -126,8 +138,14 @@ fn found(location: String) -> Response {
 
 /// Where Google sends the browser back to. Always answers with a redirect to the SPA.
 #[utoipa::path(get, path = "/api/company/google/callback/", tag = "google", security(()),
-    params(("code" = Option<String>, Query), ("state" = Option<String>, Query), ("error" = Option<String>, Query)),
-    responses((status = 302, description = "to the SPA, with the outcome")))]
+    params(
+        ("code" = Option<String>, Query, description = "What Google gives for a grant"),
+        ("state" = Option<String>, Query, description = "Of the authorization URL"),
+        ("error" = Option<String>, Query, description = "Why Google gives no code"),
+        ("scope" = Option<String>, Query, description = "What the user allows"),
+    ),
+    responses((status = 302, description = "To the SPA",
+        headers(("Location" = String, description = "With the outcome in `google_oauth` and `message`")))))]
 async fn callback(State(ctx): State<Context>, query: QueryParams) -> Response {
     let frontend = &ctx.settings.frontend_url;
     found(match finish(&ctx, query.get("code"), query.get("state")).await {
@@ -199,7 +217,7 @@ struct Disconnected {
 
 /// Forgets the caller's grant and takes it back at Google. What requests under way have made there is deleted first.
 #[utoipa::path(method(post, delete), path = "/api/company/google/disconnect/", tag = "google",
-    responses((status = 200, body = Disconnected)))]
+    responses((status = 200, description = "Not connected any more", body = Disconnected)))]
 async fn disconnect(State(ctx): State<Context>, user: CurrentUser) -> http::Result<Json<Disconnected>> {
     // It runs to its end even when the client goes away: nobody could revoke a removed grant later.
     let task = ctx.tasks.clone().spawn(async move { forget_grant(&ctx, user.id).await });
@@ -337,20 +355,30 @@ pub async fn require_grant(ctx: &Context, user_id: i64) -> http::Result<()> {
     Err(error_answer(ctx, user_id, CalendarError::NotConnected).await)
 }
 
+/// A recruiter has to connect Google first.
+#[derive(Serialize, ToSchema)]
+pub struct NotConnected {
+    error: &'static str,
+    needs_google_auth: bool,
+    /// A fresh authorization URL, to be opened in a browser.
+    google_auth_url: String,
+    connect_url: &'static str,
+}
+
 /// What to answer `user_id` (contract §9.6).
 pub async fn error_answer(ctx: &Context, user_id: i64, error: CalendarError) -> Error {
     match error {
         CalendarError::NotConfigured => not_configured(),
         CalendarError::NotConnected => match oauth::begin(ctx, user_id).await {
-            Ok((url, _)) => Error::Body(
-                StatusCode::UNAUTHORIZED,
-                json!({
-                    "error": "Google Calendar not connected",
-                    "needs_google_auth": true,
-                    "google_auth_url": url,
-                    "connect_url": "/api/company/google/connect/",
-                }),
-            ),
+            Ok((google_auth_url, _)) => {
+                let body = json!(NotConnected {
+                    error: "Google Calendar not connected",
+                    needs_google_auth: true,
+                    google_auth_url,
+                    connect_url: "/api/company/google/connect/",
+                });
+                Error::Body(StatusCode::UNAUTHORIZED, body)
+            }
             Err(error) => error,
         },
         CalendarError::Unavailable => {

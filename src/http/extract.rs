@@ -13,6 +13,14 @@ use axum::{
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Map, Value, json};
+use utoipa::{
+    IntoParams,
+    openapi::{
+        ObjectBuilder, Required,
+        path::{Parameter, ParameterBuilder, ParameterIn},
+        schema::Type,
+    },
+};
 
 use super::{Error, Result};
 
@@ -163,6 +171,16 @@ impl IdempotencyKey {
             1..=255 => Ok(Some(key)),
             _ => Err(Error::bad_request("Invalid Idempotency-Key header.")),
         }
+    }
+}
+
+impl IntoParams for IdempotencyKey {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(255));
+        let description =
+            "Of the caller's choice: with the same key and body, a request repeats the answer and nothing else";
+        let header = ParameterBuilder::new().name("Idempotency-Key").parameter_in(ParameterIn::Header);
+        vec![header.required(Required::False).schema(Some(text)).description(Some(description)).build()]
     }
 }
 

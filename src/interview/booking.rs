@@ -42,13 +42,22 @@ impl KeyUse {
 
 /// A scheduled interview, as both create endpoints answer it.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(examples(json!({"success": true, "interview_id": 456, "interview_type": "google_meet",
+    "meeting_link": "https://meet.google.com/abc-defg-hij", "meet_link": "https://meet.google.com/abc-defg-hij",
+    "event_id": "event123", "calendar_event_id": "event123", "portal_join_url": "/interviews/456/join",
+    "meet_embed_url": "/interviews/456/join/", "emails_sent": {"candidate": true, "recruiter": true},
+    "calendar_invite_sent": true, "warnings": [], "message": "Google Meet interview created successfully!"})))]
 pub struct Scheduled {
     success: bool,
     interview_id: i64,
     interview_type: InterviewType,
+    #[schema(required)]
     meeting_link: Option<String>,
+    #[schema(required)]
     meet_link: Option<String>,
+    #[schema(required)]
     event_id: Option<String>,
+    #[schema(required)]
     calendar_event_id: Option<String>,
     portal_join_url: String,
     meet_embed_url: String,

@@ -31,20 +31,21 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tracing::Instrument as _;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
     booking::{KeyUse, Scheduled},
     change::{Cancelled, Changed},
-    model::{Change, Endpoint, MeetingStatus, Request, Side, Status},
+    model::{CancelBody, Change, ChangeBody, Endpoint, MeetingStatus, Request, ScheduleBody, Side, Status},
     page::Page,
     store::Presence,
 };
 use crate::{
     auth::CurrentUser,
+    calendar::NotConnected,
     context::Context,
     http::{
         Error, Result,
@@ -75,7 +76,11 @@ pub fn routes() -> OpenApiRouter<Context> {
 
 /// Schedules an interview, by default on Google Meet.
 #[utoipa::path(post, path = "/api/company/google/create-interview/", tag = "interviews",
-    responses((status = 200, body = Scheduled)))]
+    params(IdempotencyKey), request_body = ScheduleBody, responses(
+        (status = 200, description = "Scheduled", body = Scheduled,
+            headers(("Idempotency-Replayed" = Option<String>, description = "`true`: it was scheduled before"))),
+        NotScheduled,
+    ))]
 async fn create_google_interview(
     State(ctx): State<Context>,
     user: CurrentUser,
@@ -88,7 +93,11 @@ async fn create_google_interview(
 
 /// Schedules an interview by phone, in person or by other means.
 #[utoipa::path(post, path = "/api/company/create-interview/", tag = "interviews",
-    responses((status = 201, body = Scheduled)))]
+    params(IdempotencyKey), request_body = ScheduleBody, responses(
+        (status = 201, description = "Scheduled", body = Scheduled,
+            headers(("Idempotency-Replayed" = Option<String>, description = "`true`: it was scheduled before"))),
+        NotScheduled,
+    ))]
 async fn create_interview(
     State(ctx): State<Context>,
     user: CurrentUser,
@@ -97,6 +106,33 @@ async fn create_interview(
 ) -> Result<Response> {
     let scheduled = schedule(ctx, user, Endpoint::Company, key, body).await?;
     Ok(answer(StatusCode::CREATED, scheduled))
+}
+
+/// Why an interview is not scheduled, besides what its body lacks.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "only described here")]
+enum NotScheduled {
+    /// No valid Bearer token, or Google has to be connected first
+    #[response(status = 401)]
+    NotConnected(NotConnected),
+    /// The caller is not a recruiter with a company
+    #[response(status = 403)]
+    Forbidden,
+    /// No such candidate, or no such job or company of the caller's
+    #[response(status = 404)]
+    NotFound,
+    /// A request with this Idempotency-Key is still being processed
+    #[response(status = 409)]
+    Conflict,
+    /// The Idempotency-Key was used with a different request
+    #[response(status = 422)]
+    AnotherRequest,
+    /// Google refused or did not answer in time; nothing is left of the interview
+    #[response(status = 502)]
+    GoogleUnavailable,
+    /// Google is not configured
+    #[response(status = 503)]
+    GoogleNotConfigured,
 }
 
 async fn schedule(
@@ -126,6 +162,12 @@ fn answer(status: StatusCode, scheduled: Scheduled) -> Response {
 
 /// An interview as the list shows it.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Interview, examples(json!({"id": 501, "candidate_name": "Carl Candy", "candidate_email": "carl@x.test",
+    "recruiter_name": "Rita Recruit", "recruiter_email": "rita@x.test", "job_title": "Interview",
+    "company_name": "Acme", "date": "2030-01-15", "time": "14:00", "timezone": "America/New_York",
+    "interview_type": "google_meet", "meeting_link": "https://meet.google.com/abc-defg-hij", "note": "n",
+    "status": "upcoming", "user_role": "recruiter", "can_join": false,
+    "scheduled_time": "2030-01-15T14:00:00-05:00", "duration_minutes": 60, "location": null})))]
 struct Summary {
     id: i64,
     candidate_name: String,
@@ -134,17 +176,27 @@ struct Summary {
     recruiter_email: String,
     job_title: String,
     company_name: String,
+    #[schema(format = Date)]
     date: String,
+    /// Wall time, `HH:MM`, or `HH:MM:SS` when the seconds are not 0.
+    #[schema(pattern = "^[0-9]{2}:[0-9]{2}(:[0-9]{2})?$")]
     time: String,
+    /// As stored: an IANA name, or in old rows any text.
     timezone: String,
+    /// As stored: `google_meet`, `phone`, `in_person` or `custom`, which Django writes for everything.
     interview_type: String,
+    #[schema(required)]
     meeting_link: Option<String>,
+    #[schema(required)]
     note: Option<String>,
     status: Status,
     user_role: Side,
     can_join: bool,
+    /// The start with the zone's offset.
+    #[schema(format = DateTime)]
     scheduled_time: String,
     duration_minutes: i32,
+    #[schema(required)]
     location: Option<String>,
 }
 
@@ -180,13 +232,14 @@ impl Summary {
 #[utoipa::path(get, path = "/", tag = "interviews",
     params(
         ("role" = Option<String>, Query, description = "`candidate` or `recruiter`: only those in which the caller is that"),
-        ("limit" = Option<i64>, Query, description = "So many at most: 1 or more, and more than 200 count as 200"),
+        ("limit" = Option<i64>, Query, minimum = 1,
+            description = "So many at most: 1 or more, and more than 200 count as 200"),
         ("cursor" = Option<String>, Query, description = "From a `Link`; without a limit, 50 at most"),
     ),
     responses(
-        (status = 200, body = Vec<Summary>,
+        (status = 200, description = "An array, whatever the parameters", body = Vec<Summary>,
             headers(("Link" = Option<String>, description = "`<…>; rel=\"next\"`: where a list that was cut goes on"))),
-        (status = 400, description = "The limit or the cursor is malformed", body = ref("#/components/schemas/Refusal")),
+        (status = 400, description = "The limit or the cursor is malformed"),
     ))]
 async fn list(State(ctx): State<Context>, user: CurrentUser, query: QueryParams) -> Result<Response> {
     let role = query.get("role").filter(|role| matches!(*role, "candidate" | "recruiter"));
@@ -207,17 +260,24 @@ async fn list(State(ctx): State<Context>, user: CurrentUser, query: QueryParams)
 struct Detail {
     #[serde(flatten)]
     summary: Summary,
+    #[schema(required)]
     cancellation_reason: Option<String>,
     portal_join_count: i32,
+    #[schema(required, format = DateTime)]
     meeting_started_at: Option<String>,
+    #[schema(required, format = DateTime)]
     meeting_ended_at: Option<String>,
+    /// Who was there, in the order in which they came.
     attendance: Vec<Attendance>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 struct Attendance {
+    /// `candidate` or `recruiter`.
     user_role: String,
+    #[schema(format = DateTime)]
     joined_at: String,
+    #[schema(required, format = DateTime)]
     left_at: Option<String>,
 }
 
@@ -233,7 +293,7 @@ impl From<Presence> for Attendance {
 
 /// One of the caller's interviews; its link only while it can be joined.
 #[utoipa::path(get, path = "/{id}/", tag = "interviews", params(("id" = i64, Path)),
-    responses((status = 200, body = Detail)))]
+    responses((status = 200, description = "The interview", body = Detail)))]
 async fn show(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId) -> Result<Json<Detail>> {
     let mut interview = participated(&ctx, id, &user, NOT_YOURS_TO_VIEW).await?;
     let attendance = interview.attendance.take().map(|attendance| attendance.0).unwrap_or_default();
@@ -255,7 +315,13 @@ async fn show(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId)
 
 /// Changes one of the caller's interviews: only what the body names.
 #[utoipa::path(patch, path = "/{id}/", tag = "interviews", params(("id" = i64, Path)),
-    responses((status = 200, body = Changed)))]
+    request_body = ChangeBody, responses(
+        (status = 200, description = "Changed, or nothing was different", body = Changed),
+        (status = 401, description = "No valid Bearer token, or Google has to be connected first", body = NotConnected),
+        (status = 409, description = "The interview is cancelled, or is being changed"),
+        (status = 502, description = "Google refused or did not answer in time; the interview is as it was"),
+        (status = 503, description = "Google is not configured"),
+    ))]
 async fn change(
     State(ctx): State<Context>,
     user: CurrentUser,
@@ -272,7 +338,10 @@ async fn change(
 
 /// Cancels one of the caller's interviews.
 #[utoipa::path(delete, path = "/{id}/", tag = "interviews", params(("id" = i64, Path)),
-    responses((status = 200, body = Cancelled)))]
+    request_body = Option<CancelBody>, responses(
+        (status = 200, description = "Cancelled, now or already before", body = Cancelled),
+        (status = 409, description = "The interview is being changed"),
+    ))]
 async fn cancel_by_delete(
     State(ctx): State<Context>,
     user: CurrentUser,
@@ -284,7 +353,10 @@ async fn cancel_by_delete(
 
 /// Cancels one of the caller's interviews.
 #[utoipa::path(post, path = "/{id}/cancel/", tag = "interviews", params(("id" = i64, Path)),
-    responses((status = 200, body = Cancelled)))]
+    request_body = Option<CancelBody>, responses(
+        (status = 200, description = "Cancelled, now or already before", body = Cancelled),
+        (status = 409, description = "The interview is being changed"),
+    ))]
 async fn cancel(
     State(ctx): State<Context>,
     user: CurrentUser,
@@ -321,7 +393,9 @@ async fn calendar_file(State(ctx): State<Context>, user: CurrentUser, PathId(id)
 #[derive(Debug, Serialize, ToSchema)]
 struct Joining {
     interview_id: i64,
+    #[schema(required)]
     meet_link: Option<String>,
+    #[schema(required)]
     meeting_link: Option<String>,
     can_join: bool,
     meeting_status: MeetingStatus,
@@ -329,18 +403,20 @@ struct Joining {
     candidate_name: String,
     recruiter_name: String,
     job_title: String,
+    #[schema(format = DateTime)]
     scheduled_time: String,
-    /// Whole minutes, truncated toward zero; negative once it has begun.
+    /// Whole minutes until the start, truncated toward zero; negative once it has begun.
     time_until_meeting: i64,
     timezone: String,
     interview_type: String,
+    #[schema(required)]
     location: Option<String>,
     user_role: Side,
 }
 
 /// Whether and how one of the caller's interviews can be joined. The SPA polls this: it changes nothing.
 #[utoipa::path(get, path = "/{id}/join/", tag = "interviews", params(("id" = i64, Path)),
-    responses((status = 200, body = Joining)))]
+    responses((status = 200, description = "Whether and how to join", body = Joining)))]
 async fn join(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId) -> Result<Json<Joining>> {
     let interview = participated(&ctx, id, &user, NOT_YOURS_TO_JOIN).await?;
     let (window, now) = (interview.window(&ctx.settings), ctx.clock.now());
@@ -392,16 +468,26 @@ async fn found(ctx: &Context, id: Option<i64>) -> Result<Interview> {
     interview.ok_or_else(not_found)
 }
 
-/// What the SPA's device check asks for; the checks themselves are the browser's.
-#[utoipa::path(post, path = "/test-connection/", tag = "interviews", responses((status = 200)))]
-async fn test_connection(_user: CurrentUser) -> Json<Value> {
-    Json(json!({
-        "connection_test": "success",
-        "camera_access": true,
-        "microphone_access": true,
-        "network_quality": "good",
-        "recommendations": [],
-    }))
+#[derive(Serialize, ToSchema)]
+struct DeviceCheck {
+    connection_test: &'static str,
+    camera_access: bool,
+    microphone_access: bool,
+    network_quality: &'static str,
+    recommendations: [&'static str; 0],
+}
+
+/// What the SPA's device check asks for; the checks themselves are the browser's. The body is ignored.
+#[utoipa::path(post, path = "/test-connection/", tag = "interviews",
+    responses((status = 200, description = "Always well", body = DeviceCheck)))]
+async fn test_connection(_user: CurrentUser) -> Json<DeviceCheck> {
+    Json(DeviceCheck {
+        connection_test: "success",
+        camera_access: true,
+        microphone_access: true,
+        network_quality: "good",
+        recommendations: [],
+    })
 }
 
 /// The interview that a mailed link opens, and whom the link was made for.

@@ -1,9 +1,15 @@
 //! The pure rules of an interview: what a request may ask for, and what state an interview is in. No database, no network.
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        ObjectBuilder, RefOr, Schema,
+        schema::{SchemaType, Type},
+    },
+};
 
 use super::store::Interview;
 use crate::{
@@ -114,6 +120,116 @@ impl Endpoint {
     }
 }
 
+/// A field of a body as it came; the parser says what is wrong with it, in the contract's words and order.
+#[derive(Default, PartialEq)]
+struct Given(Option<Value>);
+
+impl Given {
+    fn get(&self) -> Option<&Value> {
+        self.0.as_ref()
+    }
+
+    fn if_given<T>(&self, parse: impl Fn(Option<&Value>) -> Result<T>) -> Result<Option<T>> {
+        self.0.as_ref().map(|value| parse(Some(value))).transpose()
+    }
+}
+
+impl<'de> Deserialize<'de> for Given {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Where the field is missing this is asked too, with what gives no value; null is one.
+        Ok(Given(Value::deserialize(deserializer).ok()))
+    }
+}
+
+/// An id as clients may send it.
+struct Id;
+
+impl ToSchema for Id {}
+
+impl PartialSchema for Id {
+    fn schema() -> RefOr<Schema> {
+        let kinds = SchemaType::from_iter([Type::Integer, Type::String]);
+        let schema = ObjectBuilder::new().schema_type(kinds).minimum(Some(1)).pattern(Some("^[0-9]+$"));
+        schema.description(Some("An integer, or a string of digits")).into()
+    }
+}
+
+/// What a recruiter may send to schedule an interview.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ScheduleInterview, examples(json!({"candidate_id": 201, "job_id": 21, "company_id": 11,
+    "date": "2030-02-01", "time": "14:00", "timezone": "America/New_York", "notes": "hi",
+    "interview_type": "google_meet"})))]
+pub struct ScheduleBody {
+    /// Somebody who has applied to the job, or is shortlisted for it.
+    #[schema(value_type = Id)]
+    candidate_id: Given,
+    /// A job of the caller's company; required without `job_title`, and wins over it.
+    #[schema(value_type = Option<Id>)]
+    job_id: Given,
+    /// The company's job of this title, or else any title.
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 255)]
+    job_title: Given,
+    /// If given, it has to be the caller's.
+    #[schema(value_type = Option<Id>)]
+    company_id: Given,
+    #[schema(value_type = String, format = Date)]
+    date: Given,
+    /// Wall time in `timezone`: `HH:MM` or `HH:MM:SS`.
+    #[schema(value_type = String, pattern = "^([01]?[0-9]|2[0-3]):[0-5]?[0-9](:[0-5][0-9](\\.[0-9]{1,6})?)?$")]
+    time: Given,
+    /// An IANA name; UTC if absent.
+    #[schema(value_type = Option<String>, max_length = 50)]
+    timezone: Given,
+    /// The first of `note` and `notes` that is not blank counts.
+    #[schema(value_type = Option<String>, max_length = 5000)]
+    note: Given,
+    #[schema(value_type = Option<String>, max_length = 5000)]
+    notes: Given,
+    /// If absent, as the path says: `google_meet` or `custom`.
+    #[schema(value_type = Option<InterviewType>)]
+    interview_type: Given,
+    /// If absent, as the server is set up: usually 60.
+    #[schema(value_type = Option<i32>, minimum = 5, maximum = 480)]
+    duration_minutes: Given,
+    /// A phone number, an address, or an https link.
+    #[schema(value_type = Option<String>, max_length = 255)]
+    location: Given,
+}
+
+/// What a recruiter may send to change an interview; what is absent stays as it is.
+#[derive(Default, PartialEq, Deserialize, ToSchema)]
+#[schema(as = ChangeInterview, examples(json!({"time": "18:00"})))]
+pub struct ChangeBody {
+    #[schema(value_type = String, required = false, format = Date)]
+    date: Given,
+    /// Wall time: `HH:MM` or `HH:MM:SS`.
+    #[schema(value_type = String, required = false, pattern = "^([01]?[0-9]|2[0-3]):[0-5]?[0-9](:[0-5][0-9](\\.[0-9]{1,6})?)?$")]
+    time: Given,
+    /// An IANA name.
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 50)]
+    timezone: Given,
+    /// Null or blank removes it. The first of `note` and `notes` that is not blank counts.
+    #[schema(value_type = Option<String>, max_length = 5000)]
+    note: Given,
+    #[schema(value_type = Option<String>, max_length = 5000)]
+    notes: Given,
+    #[schema(value_type = InterviewType, required = false)]
+    interview_type: Given,
+    #[schema(value_type = i32, required = false, minimum = 5, maximum = 480)]
+    duration_minutes: Given,
+    /// Null or blank removes it.
+    #[schema(value_type = Option<String>, max_length = 255)]
+    location: Given,
+}
+
+/// What a recruiter may send to cancel an interview.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = CancelInterview, examples(json!({"reason": "The position is filled."})))]
+pub struct CancelBody {
+    #[schema(value_type = Option<String>, max_length = 1000)]
+    reason: Given,
+}
+
 /// Which job the interview is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobChoice {
@@ -146,23 +262,26 @@ const REASON_LIMIT: usize = 1000;
 impl Request {
     /// Rules 2 and 3 of contract §5.6: what is missing, then what is malformed, in the table's order.
     pub fn parse(body: &Map<String, Value>, endpoint: Endpoint, default_duration: i32) -> Result<Request> {
-        let missing = |key: &str| is_falsy(body.get(key));
+        let asked = ScheduleBody::deserialize(body)?;
         if endpoint == Endpoint::Company {
-            for key in ["date", "time"] {
-                if missing(key) {
+            for (key, value) in [("date", &asked.date), ("time", &asked.time)] {
+                if is_falsy(value) {
                     return Err(Error::bad_request(format!("The '{key}' field is required.")));
                 }
             }
         }
-        if ["candidate_id", "date", "time"].into_iter().any(missing) || (missing("job_id") && missing("job_title")) {
+        let no_job = is_falsy(&asked.job_id);
+        if [&asked.candidate_id, &asked.date, &asked.time].into_iter().any(is_falsy)
+            || (no_job && is_falsy(&asked.job_title))
+        {
             return Err(Error::bad_request("Missing required fields"));
         }
-        let candidate_id = id(body.get("candidate_id")).ok_or(Error::bad_request("Invalid candidate_id."))?;
-        let job = match missing("job_id") {
-            false => JobChoice::Id(id(body.get("job_id")).ok_or(Error::bad_request("Invalid job_id."))?),
-            true => JobChoice::Title(job_title(body.get("job_title")).ok_or(Error::bad_request("Invalid job_title."))?),
+        let candidate_id = id(asked.candidate_id.get()).ok_or(Error::bad_request("Invalid candidate_id."))?;
+        let job = match no_job {
+            false => JobChoice::Id(id(asked.job_id.get()).ok_or(Error::bad_request("Invalid job_id."))?),
+            true => JobChoice::Title(job_title(asked.job_title.get()).ok_or(Error::bad_request("Invalid job_title."))?),
         };
-        let company_id = match body.get("company_id") {
+        let company_id = match asked.company_id.get() {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) if text.is_empty() => None,
             some => match id(some).ok_or(Error::bad_request("Invalid company_id."))? {
@@ -170,24 +289,24 @@ impl Request {
                 id => Some(id),
             },
         };
-        let date = date(body.get("date"))?;
-        let time = time(body.get("time"))?;
-        let zone = match body.get("timezone") {
+        let date = date(asked.date.get())?;
+        let time = time(asked.time.get())?;
+        let zone = match asked.timezone.get() {
             None | Some(Value::Null) => Zone::UTC,
             Some(Value::String(text)) if text.is_empty() => Zone::UTC,
             some => zone(some)?,
         };
-        let note = note(body)?;
-        let interview_type = match body.get("interview_type") {
+        let note = note(&asked.note, &asked.notes)?;
+        let interview_type = match asked.interview_type.get() {
             None | Some(Value::Null) => endpoint.default_type(),
             Some(Value::String(text)) if text.is_empty() => endpoint.default_type(),
             some => interview_type(some)?,
         };
-        let duration_minutes = match body.get("duration_minutes") {
+        let duration_minutes = match asked.duration_minutes.get() {
             None | Some(Value::Null) => None,
             some => Some(duration_minutes(some)?),
         };
-        let location = location(body.get("location"))?;
+        let location = location(asked.location.get())?;
         let (start, end) = span(&zone, date, time, duration_minutes.unwrap_or(default_duration))?;
         Ok(Request {
             candidate_id,
@@ -222,23 +341,21 @@ pub struct Change {
 impl Change {
     /// Rule 2 of contract §5.14: the formats of [`Request::parse`], but what is there has to say something.
     pub fn parse(body: &Map<String, Value>) -> Result<Change> {
-        const KNOWN: [&str; 8] =
-            ["date", "time", "timezone", "note", "notes", "interview_type", "duration_minutes", "location"];
-        if !KNOWN.iter().any(|key| body.contains_key(*key)) {
+        let wanted = ChangeBody::deserialize(body)?;
+        if wanted == ChangeBody::default() {
             return Err(Error::bad_request("Nothing to change."));
         }
-        let field = |key: &str| body.get(key).map(Some);
         Ok(Change {
-            date: field("date").map(date).transpose()?,
-            time: field("time").map(time).transpose()?,
-            zone: field("timezone").map(zone).transpose()?,
-            note: match body.contains_key("note") || body.contains_key("notes") {
-                true => Some(note(body)?),
-                false => None,
+            date: wanted.date.if_given(date)?,
+            time: wanted.time.if_given(time)?,
+            zone: wanted.timezone.if_given(zone)?,
+            note: match wanted.note.get().or(wanted.notes.get()) {
+                Some(_) => Some(note(&wanted.note, &wanted.notes)?),
+                None => None,
             },
-            interview_type: field("interview_type").map(interview_type).transpose()?,
-            duration_minutes: field("duration_minutes").map(duration_minutes).transpose()?,
-            location: field("location").map(location).transpose()?,
+            interview_type: wanted.interview_type.if_given(interview_type)?,
+            duration_minutes: wanted.duration_minutes.if_given(duration_minutes)?,
+            location: wanted.location.if_given(location)?,
         })
     }
 
@@ -270,18 +387,18 @@ impl Change {
 
 /// Why an interview is cancelled; blank is none.
 pub fn cancellation_reason(body: &Map<String, Value>) -> Result<Option<String>> {
-    match body.get("reason") {
+    match CancelBody::deserialize(body)?.reason.0 {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if text.chars().count() <= REASON_LIMIT => {
-            Ok(Some(text.clone()).filter(|text| !text.trim().is_empty()))
+            Ok(Some(text).filter(|text| !text.trim().is_empty()))
         }
         Some(_) => Err(Error::bad_request("Invalid reason.")),
     }
 }
 
 /// Missing, null, `""`, `0` or `false`.
-fn is_falsy(value: Option<&Value>) -> bool {
-    match value {
+fn is_falsy(field: &Given) -> bool {
+    match field.get() {
         None | Some(Value::Null) | Some(Value::Bool(false)) => true,
         Some(Value::String(text)) => text.is_empty(),
         Some(Value::Number(number)) => number.as_f64() == Some(0.0),
@@ -327,10 +444,10 @@ fn zone(value: Option<&Value>) -> Result<Zone> {
 }
 
 /// The first of `note` and `notes` that is not blank.
-fn note(body: &Map<String, Value>) -> Result<Option<String>> {
+fn note(note: &Given, notes: &Given) -> Result<Option<String>> {
     let mut chosen = None;
-    for key in ["note", "notes"] {
-        match body.get(key) {
+    for field in [note, notes] {
+        match field.get() {
             None | Some(Value::Null) => {}
             Some(Value::String(text)) if text.trim().is_empty() => {}
             Some(Value::String(text)) => chosen = chosen.or(Some(text.clone())),

@@ -28,17 +28,17 @@ pub(super) struct Present {
     interview_id: i64,
     user_role: Side,
     /// Of the caller's latest presence.
-    #[schema(required)]
+    #[schema(required, format = DateTime)]
     joined_at: Option<String>,
-    #[schema(required)]
+    #[schema(required, format = DateTime)]
     left_at: Option<String>,
     /// How many presences there have been, of both people.
     portal_join_count: i32,
     /// When the first of the two came.
-    #[schema(required)]
+    #[schema(required, format = DateTime)]
     meeting_started_at: Option<String>,
     /// When the last one left; null while somebody is there.
-    #[schema(required)]
+    #[schema(required, format = DateTime)]
     meeting_ended_at: Option<String>,
 }
 
@@ -61,8 +61,8 @@ impl Present {
 
 /// Says that the caller has joined; repeating it changes nothing. The body is ignored.
 #[utoipa::path(post, path = "/{id}/joined/", tag = "interviews", params(("id" = i64, Path)), responses(
-    (status = 200, body = Present),
-    (status = 409, description = "The interview is not open for joining", body = ref("#/components/schemas/Refusal")),
+    (status = 200, description = "The caller is there", body = Present),
+    (status = 409, description = "The interview is not open for joining"),
 ))]
 pub(super) async fn joined(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId) -> Result<Json<Present>> {
     let interview = enter(&ctx, id, user.id).await?;
@@ -71,7 +71,7 @@ pub(super) async fn joined(State(ctx): State<Context>, user: CurrentUser, PathId
 
 /// Says that the caller has left; repeating it changes nothing, and it is allowed at any time. The body is ignored.
 #[utoipa::path(post, path = "/{id}/left/", tag = "interviews", params(("id" = i64, Path)),
-    responses((status = 200, body = Present)))]
+    responses((status = 200, description = "The caller is not there", body = Present)))]
 pub(super) async fn left(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId) -> Result<Json<Present>> {
     let interview = leave(&ctx, id, user.id).await?;
     Ok(Json(Present::new(&interview, user.id)))

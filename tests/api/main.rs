@@ -17,6 +17,7 @@ mod framework;
 mod google;
 mod mails;
 mod notifications;
+mod openapi;
 mod operations;
 #[path = "../parsers/mod.rs"]
 mod parsers;
@@ -24,8 +25,8 @@ mod portal;
 mod presence;
 mod process;
 mod reading;
-mod reminders;
 mod recaptcha;
+mod reminders;
 mod scheduling;
 mod secrecy;
 mod support;

@@ -2,6 +2,7 @@
 //! Google simulator and a mailbox over real TCP; and the people who use it.
 
 pub mod database;
+pub mod document;
 pub mod process;
 
 use std::{
@@ -331,10 +332,16 @@ impl User<'_> {
     }
 }
 
+/// The answer, which is as the server's OpenAPI document says.
 pub async fn send(request: RequestBuilder) -> Answer {
-    let response = request.send().await.unwrap();
+    let (http, request) = request.build_split();
+    let request = request.unwrap();
+    let (method, url) = (request.method().clone(), request.url().clone());
+    let response = http.execute(request).await.unwrap();
     let (status, headers) = (response.status(), response.headers().clone());
-    Answer { status, headers, text: response.text().await.unwrap() }
+    let answer = Answer { status, headers, text: response.text().await.unwrap() };
+    document::check(&method, url.path(), &answer);
+    answer
 }
 
 /// An access token as SimpleJWT makes them, signed here by hand.
