@@ -442,7 +442,7 @@ async fn pages_show_every_row_once_in_order_while_others_are_inserted() {
     many(&app, 1..=60).await;
     let mut inserted = 60;
     for (user, query) in [(OTTO, ""), (CARL, ""), (CARL, "role=candidate&"), (OTTO, "role=recruiter&")] {
-        for limit in [1, 2, 7, 59, 60, 61, 62] {
+        for limit in [1, 7, 60, 61] {
             let user = app.user(user);
             let before = ids(&user.get(&format!("{LIST}?{query}")).await);
             let (mut seen, mut url) = (Vec::new(), Some(format!("{LIST}?{query}limit={limit}")));

@@ -1,8 +1,12 @@
 //! Holds every answer that a test sees against the server's OpenAPI document.
 
-use std::sync::LazyLock;
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock, Mutex},
+};
 
 use interviews::app;
+use jsonschema::Validator;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -37,11 +41,20 @@ pub fn check(method: &Method, path: &str, answer: &Answer) {
     let content = content.get(answer.header("content-type").unwrap_or_default());
     let content = content.unwrap_or_else(|| panic!("the document does not know this media type: {said}"));
     if method != Method::HEAD && answer.header("content-type") == Some("application/json") {
-        let schema = json!({"components": DOCUMENT["components"], "allOf": [content["schema"]]});
-        let validator = jsonschema::options().should_validate_formats(true).build(&schema).unwrap();
+        let validator = validator(&content["schema"]);
         let faults: Vec<String> = validator.iter_errors(&answer.json()).map(|fault| fault.to_string()).collect();
         assert!(faults.is_empty(), "the document describes another body: {faults:?} in {said}");
     }
+}
+
+/// Made once for each schema of the document.
+fn validator(schema: &'static Value) -> Arc<Validator> {
+    static MADE: LazyLock<Mutex<HashMap<String, Arc<Validator>>>> = LazyLock::new(Mutex::default);
+    let make = || {
+        let schema = json!({"components": DOCUMENT["components"], "allOf": [schema]});
+        Arc::new(jsonschema::options().should_validate_formats(true).build(&schema).unwrap())
+    };
+    MADE.lock().unwrap().entry(schema.to_string()).or_insert_with(make).clone()
 }
 
 /// The operation of a path such as `/api/interviews/501/`; a template's literal segments win over `{id}`.
