@@ -78,6 +78,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (7, "change", include_str!("../migrations/0007_change.sql")),
     (8, "login throttle", include_str!("../migrations/0008_login_throttle.sql")),
     (9, "mail resent", include_str!("../migrations/0009_mail_resent.sql")),
+    (10, "presence met", include_str!("../migrations/0010_presence_met.sql")),
 ];
 
 /// Every index we add to a table of Django's, none of them unique. To change one, give it a new name.

@@ -83,8 +83,12 @@ pub(super) async fn analytics(
     }
     let range = range(&query).ok_or(Error::bad_request("Invalid date range."))?;
     let mut db = ctx.db.acquire().await?;
-    let days = store::days(&mut db, user.id, range, ctx.clock.now(), &ctx.settings).await?;
-    Ok(Json(Analytics::of(&days)))
+    let (now, settings) = (ctx.clock.now(), &ctx.settings);
+    // What Django inserts from here on is not counted yet.
+    let unplaced = store::unplaced(&mut *db, user.id, settings).await?;
+    let days = store::days(&mut db, user.id, range, &unplaced, now, settings).await?;
+    let waited_in_vain = store::waited_in_vain(&mut db, user.id, range, &unplaced, now, settings).await?;
+    Ok(Json(Analytics::of(&days, waited_in_vain)))
 }
 
 /// The first and the last date to count, of the years 1–9999 unless the query says so; `None`: malformed or reversed.
@@ -99,15 +103,15 @@ fn range(query: &QueryParams) -> Option<(NaiveDate, NaiveDate)> {
 }
 
 impl Analytics {
-    fn of(days: &[Day]) -> Self {
+    fn of(days: &[Day], waited_in_vain: i64) -> Self {
         let sum = |count: fn(&Day) -> i64| days.iter().map(count).sum::<i64>();
         let seconds = |seconds: fn(&Day) -> f64| days.iter().map(seconds).sum::<f64>();
         Analytics {
             total_interviews: sum(|day| day.total),
             completed_interviews: sum(|day| day.completed),
             average_duration: mean_minutes(seconds(|day| day.seconds), sum(|day| day.ended)),
-            no_shows: sum(|day| day.no_shows),
-            no_shows_confirmed: sum(|day| day.no_shows_confirmed),
+            no_shows: sum(|day| day.deserted) + waited_in_vain,
+            no_shows_confirmed: waited_in_vain,
             upcoming: sum(|day| day.upcoming),
             cancelled: sum(|day| day.cancelled),
             average_join_delay_minutes: mean_minutes(seconds(|day| day.seconds_late), sum(|day| day.started)),

@@ -234,8 +234,13 @@ pub async fn open_presence(
         Side::Recruiter => "recruiter",
     };
     sqlx::query!(
-        "WITH opened AS (
-             INSERT INTO ivs_presence (interview_id, user_id, user_role, joined_at) VALUES ($1, $2, $3, $4)
+        "WITH met AS (
+             UPDATE ivs_presence SET met = true
+             WHERE interview_id = $1 AND user_role = 'recruiter' AND NOT met AND $3 = 'candidate'),
+         opened AS (
+             INSERT INTO ivs_presence (interview_id, user_id, user_role, joined_at, met)
+             SELECT $1, $2, $3, $4,
+                    EXISTS (SELECT FROM ivs_presence WHERE interview_id = $1 AND user_role = 'candidate')
              ON CONFLICT (interview_id, user_id) WHERE left_at IS NULL DO NOTHING
              RETURNING id)
          UPDATE company_interview
@@ -655,9 +660,8 @@ pub struct Day {
     pub google_meet: i64,
     pub phone: i64,
     pub in_person: i64,
-    pub no_shows: i64,
-    /// Those of the no-shows where the recruiter came.
-    pub no_shows_confirmed: i64,
+    /// The door has closed, and neither was seen where both can be.
+    pub deserted: i64,
     /// How many meetings began and ended, and how long they were together.
     pub ended: i64,
     pub seconds: f64,
@@ -669,16 +673,15 @@ pub struct Day {
 /// The days from `from` to `to`, both included, on which a recruiter has interviews.
 ///
 /// One pass over the recruiter's part of `ivs_interview_recruiter_days`, which has every column that is read here, in
-/// the order of the days; presences are looked for only where there are any, and where it matters.
+/// the order of the days.
 pub async fn days(
     db: &mut PgConnection,
     recruiter_id: i64,
     (from, to): (NaiveDate, NaiveDate),
+    unplaced: &Unplaced,
     now: DateTime<Utc>,
     settings: &Settings,
 ) -> sqlx::Result<Vec<Day>> {
-    // What Django inserted a moment ago has no instants yet; what it inserts between these two queries is not counted.
-    let unplaced = unplaced(&mut *db, recruiter_id, settings).await?;
     sqlx::query_as!(
         Day,
         r#"
@@ -687,28 +690,20 @@ pub async fn days(
                count(*) FILTER (WHERE NOT is_cancelled AND interview_type = 'google_meet') AS "google_meet!",
                count(*) FILTER (WHERE NOT is_cancelled AND interview_type = 'phone') AS "phone!",
                count(*) FILTER (WHERE NOT is_cancelled AND interview_type = 'in_person') AS "in_person!",
-               count(is_no_show_confirmed) AS "no_shows!",
-               count(*) FILTER (WHERE is_no_show_confirmed) AS "no_shows_confirmed!",
-               count(seconds) AS "ended!", COALESCE(sum(seconds), 0) AS "seconds!",
-               count(seconds_late) AS "started!", COALESCE(sum(seconds_late), 0) AS "seconds_late!"
+               count(*) FILTER (WHERE is_deserted) AS "deserted!",
+               count(*) FILTER (WHERE has_begun AND ended_at IS NOT NULL) AS "ended!",
+               COALESCE(date_part('epoch', sum(ended_at - begun_at) FILTER (WHERE NOT is_cancelled)), 0) AS "seconds!",
+               count(*) FILTER (WHERE has_begun) AS "started!",
+               COALESCE(date_part('epoch', sum(begun_at - starts_at) FILTER (WHERE has_begun AND begun_at > starts_at)), 0)
+                   AS "seconds_late!"
         FROM (SELECT i.date, i.interview_type, i.cancelled_at IS NOT NULL AS is_cancelled,
                      i.cancelled_at IS NULL AND (i.meeting_ended_at IS NOT NULL
                          OR i.meeting_started_at IS NOT NULL AND at.ends_at <= $4) AS is_completed,
                      i.cancelled_at IS NULL AND at.starts_at > $4 AS is_upcoming,
-                     CASE -- NULL for what is no no-show
-                         WHEN i.cancelled_at IS NOT NULL OR i.interview_type IN ('phone', 'in_person')
-                             OR at.ends_at >= $5 THEN NULL
-                         WHEN i.portal_join_count = 0 THEN false
-                         WHEN EXISTS (SELECT FROM ivs_presence p
-                                      WHERE p.interview_id = i.id AND p.user_id = i.candidate_id) THEN NULL
-                         ELSE EXISTS (SELECT FROM ivs_presence p
-                                      WHERE p.interview_id = i.id AND p.user_id = i.recruiter_id)
-                     END AS is_no_show_confirmed,
-                     CASE WHEN i.cancelled_at IS NULL
-                          THEN date_part('epoch', i.meeting_ended_at - i.meeting_started_at) END AS seconds,
-                     CASE WHEN i.cancelled_at IS NULL
-                          THEN date_part('epoch', i.meeting_started_at - LEAST(at.starts_at, i.meeting_started_at))
-                     END AS seconds_late
+                     i.cancelled_at IS NULL AND i.interview_type NOT IN ('phone', 'in_person') AND at.ends_at < $5
+                         AND i.portal_join_count = 0 AS is_deserted,
+                     i.cancelled_at IS NULL AND i.meeting_started_at IS NOT NULL AS has_begun,
+                     i.meeting_started_at AS begun_at, i.meeting_ended_at AS ended_at, at.starts_at
               FROM company_interview i
               CROSS JOIN LATERAL (
                   SELECT COALESCE(i.starts_at, ($6::jsonb -> i.id::text ->> 0)::timestamptz) AS starts_at,
@@ -716,7 +711,7 @@ pub async fn days(
               ) at
               WHERE i.recruiter_id = $1 AND i.date BETWEEN $2 AND $3
                 AND (i.cancelled_at IS NOT NULL OR at.starts_at IS NOT NULL AND at.ends_at IS NOT NULL)
-              ORDER BY i.date) AS interview
+              ) AS interview
         GROUP BY date
         "#,
         recruiter_id,
@@ -730,12 +725,38 @@ pub async fn days(
     .await
 }
 
-/// Start and end of a recruiter's interviews that lack one of them, by id.
-async fn unplaced(
-    db: impl PgExecutor<'_>,
+/// How many of these interviews' recruiters waited in vain: the door has closed, and of the two only he was seen.
+pub async fn waited_in_vain(
+    db: &mut PgConnection,
     recruiter_id: i64,
+    (from, to): (NaiveDate, NaiveDate),
+    unplaced: &Unplaced,
+    now: DateTime<Utc>,
     settings: &Settings,
-) -> sqlx::Result<HashMap<i64, (DateTime<Utc>, DateTime<Utc>)>> {
+) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"SELECT count(DISTINCT i.id) AS "count!"
+           FROM ivs_presence p
+           -- OFFSET 0: one by one, for they are few.
+           CROSS JOIN LATERAL (SELECT * FROM company_interview WHERE id = p.interview_id OFFSET 0) i
+           WHERE p.user_id = $1 AND p.user_role = 'recruiter' AND NOT p.met AND i.recruiter_id = p.user_id
+             AND i.date BETWEEN $2 AND $3
+             AND i.cancelled_at IS NULL AND i.interview_type NOT IN ('phone', 'in_person')
+             AND COALESCE(i.ends_at, ($5::jsonb -> i.id::text ->> 1)::timestamptz) < $4"#,
+        recruiter_id,
+        from,
+        to,
+        now - settings.join_closes_after_end,
+        Json(unplaced) as _
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// Start and end of interviews that lack one of them, by id: those that Django inserted a moment ago.
+pub type Unplaced = HashMap<i64, (DateTime<Utc>, DateTime<Utc>)>;
+
+pub async fn unplaced(db: impl PgExecutor<'_>, recruiter_id: i64, settings: &Settings) -> sqlx::Result<Unplaced> {
     let rows = sqlx::query!(
         "SELECT id, date, time, timezone, duration_minutes FROM company_interview
          WHERE recruiter_id = $1 AND cancelled_at IS NULL AND (starts_at IS NULL OR ends_at IS NULL)",
