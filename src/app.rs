@@ -140,30 +140,14 @@ async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
 pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
     let beside = TaskTracker::new();
     beside.spawn(jobs::work(ctx.clone(), run_job, stop.clone()));
-    beside.spawn(every(Duration::from_secs(5), stop.clone(), ctx.clone(), |ctx| async move {
-        calendar::undo_intents(&ctx).await
-    }));
-    beside.spawn(every(Duration::from_secs(5), stop.clone(), ctx.clone(), |ctx| async move {
-        interview::align_events(&ctx).await
-    }));
-    beside.spawn(every(Duration::from_secs(30), stop.clone(), ctx.clone(), |ctx| async move {
-        interview::fill_instants(&ctx, Reach::Ahead).await
-    }));
-    beside.spawn(every(Duration::from_secs(10), stop.clone(), ctx.clone(), |ctx| async move {
-        interview::remind(&ctx).await
-    }));
-    beside.spawn(every(Duration::from_secs(3600), stop.clone(), ctx.clone(), |ctx| async move {
-        interview::fill_instants(&ctx, Reach::All).await
-    }));
-    beside.spawn(every(
-        Duration::from_secs(60),
-        stop.clone(),
-        ctx.clone(),
-        |ctx| async move { compare_clocks(&ctx).await },
-    ));
-    beside.spawn(every(Duration::from_secs(600), stop.clone(), ctx.clone(), |ctx| async move {
-        remove_expired(&ctx).await
-    }));
+    let timers = Timers { beside: &beside, stop: &stop, ctx: &ctx };
+    timers.every(5, |ctx| async move { calendar::undo_intents(&ctx).await });
+    timers.every(5, |ctx| async move { interview::align_events(&ctx).await });
+    timers.every(10, |ctx| async move { interview::remind(&ctx).await });
+    timers.every(30, |ctx| async move { interview::fill_instants(&ctx, Reach::Ahead).await });
+    timers.every(3600, |ctx| async move { interview::fill_instants(&ctx, Reach::All).await });
+    timers.every(60, |ctx| async move { compare_clocks(&ctx).await });
+    timers.every(600, |ctx| async move { remove_expired(&ctx).await });
     beside.close();
 
     let serving = server::serve(listener, router(ctx.clone())?, stop.clone());
@@ -204,25 +188,36 @@ pub fn stop_signal() -> anyhow::Result<CancellationToken> {
     Ok(stop)
 }
 
-/// Does `work` now and then again after each `period`; a failure is logged and does not end it.
-async fn every<F: Future<Output = anyhow::Result<()>> + Send + 'static>(
-    period: Duration,
-    stop: CancellationToken,
-    ctx: Context,
-    work: impl Fn(Context) -> F,
-) {
-    let mut ticks = tokio::time::interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        // In a task of its own, so that a panic ends this pass and not the sweep.
-        match tokio::spawn(work(ctx.clone())).await {
-            Ok(Ok(())) => {}
-            Ok(Err(fault)) => tracing::error!(error = format!("{fault:#}"), "a sweep failed; it comes again"),
-            Err(_) => tracing::error!("a sweep panicked; it comes again"),
-        }
+/// What happens again and again beside the requests.
+struct Timers<'a> {
+    beside: &'a TaskTracker,
+    stop: &'a CancellationToken,
+    ctx: &'a Context,
+}
+
+impl Timers<'_> {
+    /// Does `work` now and then again after so many seconds; a failure is logged and does not end it.
+    fn every<F: Future<Output = anyhow::Result<()>> + Send + 'static>(
+        &self,
+        seconds: u64,
+        work: impl Fn(Context) -> F + Send + 'static,
+    ) {
+        let mut ticks = tokio::time::interval(Duration::from_secs(seconds));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (stop, ctx) = (self.stop.clone(), self.ctx.clone());
+        self.beside.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    _ = ticks.tick() => {}
+                }
+                // In a task of its own, so that a panic ends this pass and not the sweep.
+                match tokio::spawn(work(ctx.clone())).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(fault)) => tracing::error!(error = format!("{fault:#}"), "a sweep failed; it comes again"),
+                    Err(_) => tracing::error!("a sweep panicked; it comes again"),
+                }
+            }
+        });
     }
 }

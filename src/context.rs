@@ -15,7 +15,7 @@ pub struct Parts {
     pub settings: Settings,
     pub clock: Clock,
     pub db: PgPool,
-    /// For OAuth's endpoints; has timeouts, follows no redirects.
+    /// For OAuth and reCAPTCHA; has timeouts, follows no redirects.
     pub http: reqwest::Client,
     /// `None` when no SMTP server is configured.
     pub smtp: Option<Smtp>,

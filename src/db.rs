@@ -81,15 +81,18 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (10, "presence met", include_str!("../migrations/0010_presence_met.sql")),
 ];
 
-/// Every index we add to a table of Django's, none of them unique. To change one, give it a new name.
+/// Indexes that we no longer need.
+const RETIRED_INDEXES: &[&str] = &["ivs_interview_recruiter"];
+
+/// Every index we add to a table of Django's, none of them unique. To change one, give it a new name and retire the old.
 const INDEXES: &[(&str, &str)] = &[
     // Named as Django would name the index of a field `job`.
     ("company_interview_job_id_51519e0d", "company_interview (job_id)"),
-    // A person's list, newest first; a recruiter's has with it what analytics counts, which then reads nothing else.
+    // A person's list, newest first; a recruiter's has with it what is counted by day (`interview::analytics`).
     (
         "ivs_interview_recruiter_days",
         r#"company_interview (recruiter_id, date DESC, "time" DESC, id DESC)
-           INCLUDE (candidate_id, interview_type, starts_at, ends_at, cancelled_at, portal_join_count,
+           INCLUDE (interview_type, starts_at, ends_at, cancelled_at, portal_join_count,
                     meeting_started_at, meeting_ended_at)"#,
     ),
     ("ivs_interview_candidate", r#"company_interview (candidate_id, date DESC, "time" DESC, id DESC)"#),
@@ -219,6 +222,9 @@ async fn migrate_alone(conn: &mut PgConnection, options: PgConnectOptions) -> an
 
     for (name, on) in INDEXES {
         build_index(conn, name, on).await.with_context(|| format!("building the index {name}"))?;
+    }
+    for name in RETIRED_INDEXES {
+        conn.execute(sqlx::raw_sql(AssertSqlSafe(format!("DROP INDEX CONCURRENTLY IF EXISTS {name}")))).await?;
     }
     Ok(())
 }

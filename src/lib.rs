@@ -1,7 +1,7 @@
 //! UmEmployed Interviews: a server that schedules interviews. A recruiter picks a candidate, a time and a zone; the
 //! server makes the Google Meet event, writes the interview, and sends both people one correct invitation. It runs
 //! beside a Django job portal on the same PostgreSQL database. This page says how it is built, and why. "Contract" in
-//! the modules' docs is the description of what it promises to its callers.
+//! the modules' docs is `docs/contract.md`: what it promises to its callers, with the examples that tests are named after.
 //!
 //! # The map
 //!
@@ -30,10 +30,10 @@
 //!
 //! | features | |
 //! |---|---|
-//! | `auth` | login, profile, Django's tokens and password hashes |
+//! | `auth` | login and how often it may fail, profile, Django's tokens and password hashes |
 //! | `calendar` | Google: OAuth, grants, events, and the undoing of what a dead request left there |
-//! | `interview` | scheduling, changing, cancelling; listing, opening, joining; who was there; reminders; the words of the mails |
 //! | `notification` | what a person has been told |
+//! | `interview` | scheduling, changing, cancelling; listing, opening, joining, counting; reminders; new time rules; the words of the mails |
 //! | `portal` | the pages that mailed links open |
 //! | `operations` | what an operator sees: probes, metrics, the tables of the commands |
 //! | `openapi` | the document of the API, and the pages that show it |
@@ -43,9 +43,10 @@
 //! that: a private PostgreSQL, demo people, a Google simulator, a mailbox. `main.rs` is the command line and nothing
 //! else.
 //!
-//! A feature has at most these files, and none before it earns its place: `mod.rs` (routes and handlers), `model.rs`
-//! (pure rules), `store.rs` (SQL, private to the feature), a verb or a protocol for what crosses systems
-//! (`booking.rs`, `google.rs`), `emails.rs` (words).
+//! A feature has these files, and none before it earns its place: `mod.rs` (routes and handlers), `model.rs` (pure
+//! rules), `store.rs` (the SQL that several files need), a verb or a protocol for what crosses systems (`booking.rs`,
+//! `google.rs`), `emails.rs` (words), and a file for each concern with SQL of its own that nothing else needs
+//! (`reminder.rs`, `analytics.rs`).
 //!
 //! `.clippy.toml` keeps some calls in one place: time, randomness, the environment, the system's zones, HTTP clients.
 //!
@@ -71,7 +72,8 @@
 //! moved, and rows that Django inserted are found like all others.
 //!
 //! Never: a network call inside a transaction; a pooled connection held while waiting for another system; a mail
-//! outside the queue; SQL in a handler; an error as a text.
+//! outside the queue; an error as a text; SQL in a handler, but for a
+//! statement that is all that a module has (`notification`).
 //!
 //! ## Why a crash loses and doubles nothing
 //!
@@ -164,7 +166,8 @@
 //! assembly on a database of its own, a clock that is moved by hand, the simulator and the mailbox; jobs that are due by
 //! that clock run when the test says so, and a test that leaves due or failed jobs fails. `tests/ics_parsers.rs` has two
 //! parsers of others read our calendar objects. Real processes are killed, started twice and watched by `tests/api/crash.rs`
-//! and its neighbours. No mocks, no sleeps.
+//! and its neighbours. Whatever answer a test gets is held against the OpenAPI document (`tests/api/support/document.rs`),
+//! and `tests/openapi_client.rs` has a linter and a generator of clients read that. No mocks, no sleeps.
 
 // ground: no database, no HTTP
 pub mod clock;
@@ -184,8 +187,8 @@ pub mod mail;
 // features
 pub mod auth;
 pub mod calendar;
-pub mod interview;
 pub mod notification;
+pub mod interview;
 pub mod portal;
 pub mod operations;
 pub mod openapi;

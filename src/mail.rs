@@ -210,8 +210,7 @@ pub async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
 
 /// Tries once to send a queued mail.
 ///
-/// `render` makes the mail from the present state of the world; `None` drops it, because the interview's SEQUENCE has
-/// moved past the mail's. A mail that is being sent by somebody else is left alone. Errors are faults of the database
+/// `render` makes the mail from the present state of the world; `None` drops it: it is no longer true. A mail that is being sent by somebody else is left alone. Errors are faults of the database
 /// or of `render`; whatever SMTP says, the mail has ended or is to be tried again.
 pub async fn deliver<F, R>(ctx: &Context, id: Uuid, render: F) -> anyhow::Result<Outcome>
 where

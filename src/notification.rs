@@ -1,9 +1,10 @@
-//! What a person has been told in the web application (contract §5.17). Features, and Django, write the rows.
+//! What a person has been told in the web application (contract §5.17). Django writes such rows too.
 
 use axum::{Json, extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 use serde_json::json;
+use sqlx::PgConnection;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -72,4 +73,26 @@ async fn read(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId)
         return Err(Error::Body(StatusCode::NOT_FOUND, json!({ "detail": "Notification not found." })));
     }
     Ok(Json(Marked { detail: "Notification marked as read." }))
+}
+
+/// Tells a person something about an interview. Of whatever kind it is, its type is the one that the web application
+/// knows.
+pub async fn tell(
+    db: &mut PgConnection,
+    user_id: i64,
+    interview_id: i64,
+    message: &str,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"INSERT INTO notifications_notification (user_id, notification_type, message, action_url, "timestamp", is_read)
+           VALUES ($1, 'interview_scheduled', $2, $3, $4, false)"#,
+        user_id,
+        message,
+        format!("/interviews/{interview_id}"),
+        now
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }

@@ -88,9 +88,10 @@ impl Zone {
         Zone::parse(name).unwrap_or(Zone::UTC)
     }
 
-    /// Whether it comes from [`Zone::observed`].
-    pub fn is_observed(&self) -> bool {
-        self.name.is_some()
+    /// The release of the tz database by which it places wall times: the compiled-in one, or where it was observed that of
+    /// who has placed the row.
+    pub fn rules<'a>(&self, of_row: Option<&'a str>) -> &'a str {
+        of_row.filter(|_| self.name.is_some()).unwrap_or(tzdb_version())
     }
 
     /// The IANA name, spelled as it was asked for.

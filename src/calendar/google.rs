@@ -23,7 +23,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
-    CalendarError, Changed, Created, Event, oauth,
+    CalendarError, Created, Event, Put, oauth,
     retry::{Setback, WAITS, retrying},
     store,
 };
@@ -173,15 +173,15 @@ impl<'a> Calendar<'a> {
     }
 
     /// [`super::put_event`] with one.
-    pub async fn change(&mut self, intent: Uuid, event_id: &str, event: &Event<'_>) -> Result<Changed, CalendarError> {
+    pub async fn change(&mut self, intent: Uuid, event_id: &str, event: &Event<'_>) -> Result<Put, CalendarError> {
         match self.call(Call::Patch(event_id, &facts(event))).await {
-            Ok(event) if !is_cancelled(&event) => Ok(Changed::Kept {
+            Ok(event) if !is_cancelled(&event) => Ok(Put::Kept {
                 ical_uid: event.i_cal_uid,
                 organizer: event.organizer.and_then(|organizer| organizer.email),
             }),
             Ok(_) | Err(Failure::Refused(StatusCode::NOT_FOUND | StatusCode::GONE)) => {
                 tracing::info!(%intent, "an event is gone; making another");
-                Ok(Changed::Made(self.create_anew(intent, event).await?))
+                Ok(Put::Made(self.create_anew(intent, event).await?))
             }
             Err(failure) => Err(failure.into()),
         }

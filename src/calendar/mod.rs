@@ -43,8 +43,8 @@ use crate::{
 };
 
 pub use self::{
-    store::{discard_event, give_up, record_intent, take_intent},
-    undo::{remove_expired, undo_intents, undo_now},
+    store::{REQUEST_LIFETIME, discard_event, give_up, record_intent, take_intent},
+    undo::{LATEST_CALL, remove_expired, undo_intents, undo_now},
 };
 
 const INACTIVE: &str = "the user is not active";
@@ -309,7 +309,7 @@ pub async fn create_event(
 
 /// What became of an event that was to be as wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Changed {
+pub enum Put {
     Kept {
         ical_uid: Option<String>,
         organizer: Option<String>,
@@ -328,11 +328,11 @@ pub async fn put_event(
     intent: Uuid,
     old_event: Option<&str>,
     event: &Event<'_>,
-) -> Result<Changed, CalendarError> {
+) -> Result<Put, CalendarError> {
     let mut calendar = google::Calendar::open(ctx, user_id, ctx.settings.google_budget).await?;
     match old_event {
         Some(event_id) => calendar.change(intent, event_id, event).await,
-        None => Ok(Changed::Made(calendar.create_anew(intent, event).await?)),
+        None => Ok(Put::Made(calendar.create_anew(intent, event).await?)),
     }
 }
 

@@ -20,8 +20,8 @@ pub const STATE_LIFETIME: TimeDelta = TimeDelta::minutes(10);
 /// How long a refresher keeps others from refreshing.
 pub const LEASE: TimeDelta = TimeDelta::seconds(15);
 
-/// After this long a request counts as dead: its intent is undone and it can no longer commit.
-pub const INTENT_LIFETIME: TimeDelta = TimeDelta::seconds(45);
+/// After this long a request counts as dead: its event is undone and it can no longer commit.
+pub const REQUEST_LIFETIME: TimeDelta = TimeDelta::seconds(45);
 
 /// How long whoever took an intent has for one attempt at undoing it.
 const UNDO_CLAIM: TimeDelta = TimeDelta::seconds(30);
@@ -416,7 +416,7 @@ pub async fn abandon_all_of(db: impl PgExecutor<'_>, user_id: i64, now: DateTime
         user_id,
         now,
         now + UNDO_CLAIM,
-        now - INTENT_LIFETIME
+        now - REQUEST_LIFETIME
     )
     .fetch_all(db)
     .await
@@ -433,7 +433,7 @@ pub async fn any_runs(db: impl PgExecutor<'_>, intents: &[Abandoned], now: DateT
          ) AS "runs!""#,
         &ids,
         &attempts,
-        now - INTENT_LIFETIME
+        now - REQUEST_LIFETIME
     )
     .fetch_one(db)
     .await
@@ -455,7 +455,7 @@ pub async fn abandon_due(db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::R
          RETURNING intent.id, user_id, event_id, created_at, attempts, false AS "was_open!""#,
         now,
         now + UNDO_CLAIM,
-        now - INTENT_LIFETIME
+        now - REQUEST_LIFETIME
     )
     .fetch_all(db)
     .await

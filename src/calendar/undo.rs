@@ -21,8 +21,8 @@ use crate::context::Context;
 /// Undoing one intent.
 const UNDO_BUDGET: Duration = Duration::from_secs(15);
 
-/// After this long Google has dealt with every insert that it will ever deal with.
-const LATEST_INSERT: TimeDelta = TimeDelta::minutes(5);
+/// After this long Google has dealt with every call that it will ever deal with.
+pub const LATEST_CALL: TimeDelta = TimeDelta::minutes(5);
 
 /// The sweep: undoes every intent that was given up or is older than any request lives. Meant to run every few seconds;
 /// several instances share the work. What fails is tried again after 15 s, doubling to 30 min, for 90 days.
@@ -85,7 +85,7 @@ async fn try_undo(ctx: &Context, intent: &Abandoned) -> anyhow::Result<bool> {
         Some(event_id) => delete_event(ctx, intent.user_id, event_id).await,
         None => Ok(Deleted::Gone),
     };
-    let settled = intent.created_at + LATEST_INSERT;
+    let settled = intent.created_at + LATEST_CALL;
     let is_gone = deleted.is_ok();
     match deleted {
         Ok(Deleted::Gone) => store::forget_intent(&ctx.db, intent.id).await?,

@@ -3,19 +3,21 @@
 //!
 //! The database counts by day, whatever the number of interviews; here days become weeks and sums become means.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use axum::{Json, extract::State};
-use chrono::{Datelike, NaiveDate, Weekday};
+use chrono::{DateTime, Datelike, NaiveDate, Utc, Weekday};
 use serde::Serialize;
+use sqlx::{PgConnection, types::Json as Jsonb};
 use utoipa::ToSchema;
 
-use super::store::{self, Day};
+use super::model;
 use crate::{
     auth::CurrentUser,
+    config::Settings,
     context::Context,
     http::{Error, Result, extract::QueryParams},
-    zone,
+    zone::{self, Zone},
 };
 
 /// A recruiter's interviews in numbers. Cancelled ones count in `total_interviews` and `cancelled` alone.
@@ -68,7 +70,7 @@ struct Week {
         ("to" = Option<String>, Query, description = "`YYYY-MM-DD`: the last one"),
     ),
     responses(
-        (status = 200, body = Analytics),
+        (status = 200, description = "The numbers", body = Analytics),
         (status = 400, description = "A date is malformed, or the first is after the last",
             body = ref("#/components/schemas/Refusal")),
         (status = 403, description = "Not a recruiter with a company", body = ref("#/components/schemas/Refusal")),
@@ -81,14 +83,20 @@ pub(super) async fn analytics(
     if !user.is_recruiter_with_company() {
         return Err(Error::forbidden("Only recruiters with a company can see interview analytics."));
     }
-    let range = range(&query).ok_or(Error::bad_request("Invalid date range."))?;
+    let (from, to) = range(&query).ok_or(Error::bad_request("Invalid date range."))?;
     let mut db = ctx.db.acquire().await?;
-    let (now, settings) = (ctx.clock.now(), &ctx.settings);
-    // What Django inserts from here on is not counted yet.
-    let unplaced = store::unplaced(&mut *db, user.id, settings).await?;
-    let days = store::days(&mut db, user.id, range, &unplaced, now, settings).await?;
-    let waited_in_vain = store::waited_in_vain(&mut db, user.id, range, &unplaced, now, settings).await?;
-    Ok(Json(Analytics::of(&days, waited_in_vain)))
+    let now = ctx.clock.now();
+    let question = Question {
+        recruiter_id: user.id,
+        from,
+        to,
+        now,
+        closed: now - ctx.settings.join_closes_after_end,
+        // What Django inserts from here on is not counted yet.
+        unplaced: unplaced(&mut db, user.id, &ctx.settings).await?,
+    };
+    let days = days(&mut db, &question).await?;
+    Ok(Json(Analytics::of(&days, waited_in_vain(&mut db, &question).await?)))
 }
 
 /// The first and the last date to count, of the years 1–9999 unless the query says so; `None`: malformed or reversed.
@@ -145,4 +153,123 @@ fn weeks(days: &[Day]) -> Vec<Week> {
         week.completed += day.completed;
     }
     weeks.into_values().collect()
+}
+
+/// What is asked of the database.
+struct Question {
+    recruiter_id: i64,
+    /// The first and the last date.
+    from: NaiveDate,
+    to: NaiveDate,
+    now: DateTime<Utc>,
+    /// The door of what ended before this has closed.
+    closed: DateTime<Utc>,
+    unplaced: Unplaced,
+}
+
+/// What a recruiter's interviews of one day come to. Cancelled ones count in `total` and `cancelled` alone.
+struct Day {
+    date: NaiveDate,
+    total: i64,
+    cancelled: i64,
+    completed: i64,
+    upcoming: i64,
+    google_meet: i64,
+    phone: i64,
+    in_person: i64,
+    /// The door has closed, and neither was seen where both can be.
+    deserted: i64,
+    /// How many meetings began and ended, and how long they were together.
+    ended: i64,
+    seconds: f64,
+    /// How many meetings began, and how late they were together; one that began early was not late.
+    started: i64,
+    seconds_late: f64,
+}
+
+/// The days from `from` to `to`, both included, on which a recruiter has interviews.
+///
+/// One pass over the recruiter's part of `ivs_interview_recruiter_days`, which has every column that is read here, in
+/// the order of the days.
+async fn days(db: &mut PgConnection, question: &Question) -> sqlx::Result<Vec<Day>> {
+    sqlx::query_as!(
+        Day,
+        r#"
+        SELECT date, count(*) AS "total!", count(*) FILTER (WHERE is_cancelled) AS "cancelled!",
+               count(*) FILTER (WHERE is_completed) AS "completed!", count(*) FILTER (WHERE is_upcoming) AS "upcoming!",
+               count(*) FILTER (WHERE NOT is_cancelled AND interview_type = 'google_meet') AS "google_meet!",
+               count(*) FILTER (WHERE NOT is_cancelled AND interview_type = 'phone') AS "phone!",
+               count(*) FILTER (WHERE NOT is_cancelled AND interview_type = 'in_person') AS "in_person!",
+               count(*) FILTER (WHERE is_deserted) AS "deserted!",
+               count(*) FILTER (WHERE has_begun AND ended_at IS NOT NULL) AS "ended!",
+               COALESCE(date_part('epoch', sum(ended_at - begun_at) FILTER (WHERE NOT is_cancelled)), 0) AS "seconds!",
+               count(*) FILTER (WHERE has_begun) AS "started!",
+               COALESCE(date_part('epoch', sum(begun_at - starts_at) FILTER (WHERE has_begun AND begun_at > starts_at)), 0)
+                   AS "seconds_late!"
+        FROM (SELECT i.date, i.interview_type, i.cancelled_at IS NOT NULL AS is_cancelled,
+                     i.cancelled_at IS NULL AND (i.meeting_ended_at IS NOT NULL
+                         OR i.meeting_started_at IS NOT NULL AND at.ends_at <= $4) AS is_completed,
+                     i.cancelled_at IS NULL AND at.starts_at > $4 AS is_upcoming,
+                     i.cancelled_at IS NULL AND i.interview_type NOT IN ('phone', 'in_person') AND at.ends_at < $5
+                         AND i.portal_join_count = 0 AS is_deserted,
+                     i.cancelled_at IS NULL AND i.meeting_started_at IS NOT NULL AS has_begun,
+                     i.meeting_started_at AS begun_at, i.meeting_ended_at AS ended_at, at.starts_at
+              FROM company_interview i
+              CROSS JOIN LATERAL (
+                  SELECT COALESCE(i.starts_at, ($6::jsonb -> i.id::text ->> 0)::timestamptz) AS starts_at,
+                         COALESCE(i.ends_at, ($6::jsonb -> i.id::text ->> 1)::timestamptz) AS ends_at
+              ) at
+              WHERE i.recruiter_id = $1 AND i.date BETWEEN $2 AND $3
+                AND (i.cancelled_at IS NOT NULL OR at.starts_at IS NOT NULL AND at.ends_at IS NOT NULL)
+              ) AS interview
+        GROUP BY date
+        "#,
+        question.recruiter_id,
+        question.from,
+        question.to,
+        question.now,
+        question.closed,
+        Jsonb(&question.unplaced) as _
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// How many of these interviews' recruiters waited in vain: the door has closed, and of the two only he was seen.
+async fn waited_in_vain(db: &mut PgConnection, question: &Question) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"SELECT count(DISTINCT i.id) AS "count!"
+           FROM ivs_presence p
+           -- OFFSET 0: one by one, for they are few.
+           CROSS JOIN LATERAL (SELECT * FROM company_interview WHERE id = p.interview_id OFFSET 0) i
+           WHERE p.user_id = $1 AND p.user_role = 'recruiter' AND NOT p.met AND i.recruiter_id = p.user_id
+             AND i.date BETWEEN $2 AND $3
+             AND i.cancelled_at IS NULL AND i.interview_type NOT IN ('phone', 'in_person')
+             AND COALESCE(i.ends_at, ($5::jsonb -> i.id::text ->> 1)::timestamptz) < $4"#,
+        question.recruiter_id,
+        question.from,
+        question.to,
+        question.closed,
+        Jsonb(&question.unplaced) as _
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// Start and end of interviews that lack one of them, by id: those that Django inserted a moment ago.
+type Unplaced = HashMap<i64, (DateTime<Utc>, DateTime<Utc>)>;
+
+async fn unplaced(db: &mut PgConnection, recruiter_id: i64, settings: &Settings) -> sqlx::Result<Unplaced> {
+    let rows = sqlx::query!(
+        "SELECT id, date, time, timezone, duration_minutes FROM company_interview
+         WHERE recruiter_id = $1 AND cancelled_at IS NULL AND (starts_at IS NULL OR ends_at IS NULL)",
+        recruiter_id
+    )
+    .fetch_all(db)
+    .await?;
+    let spans = rows.into_iter().map(|row| {
+        let zone = Zone::stored(&row.timezone);
+        (row.id, model::stored_span(&zone, row.date, row.time, row.duration_minutes, settings))
+    });
+    Ok(spans.collect())
 }

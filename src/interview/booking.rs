@@ -24,6 +24,7 @@ use crate::{
     context::Context,
     http::{Error, Result},
     mail::Kind,
+    notification,
 };
 
 /// A client's Idempotency-Key and what it is used for; only hashes are kept.
@@ -90,8 +91,8 @@ pub async fn schedule(ctx: Context, user: CurrentUser, request: Request, key: Op
         calendar::require_grant(&ctx, user.id).await?;
     }
     let intent = match claim(&ctx, user.id, is_meet, key.as_ref()).await? {
-        Claim::Ours(intent) => intent,
-        Claim::Bound(interview_id) => return replay(&ctx, interview_id).await,
+        Keyed::Ours(intent) => intent,
+        Keyed::Bound(interview_id) => return replay(&ctx, interview_id).await,
     };
     let booking = Booking { ctx: &ctx, user: &user, request: &request, parties: &parties, intent: &intent };
     match booking.carry_out(key.as_ref()).await {
@@ -178,23 +179,24 @@ struct Intent {
     event_id: Option<String>,
 }
 
-enum Claim {
+/// Whose key it is.
+enum Keyed {
     Ours(Intent),
     /// Another request with this key has made this interview meanwhile.
     Bound(i64),
 }
 
 /// Records the intent and claims the key.
-async fn claim(ctx: &Context, user_id: i64, is_meet: bool, key: Option<&KeyUse>) -> Result<Claim> {
+async fn claim(ctx: &Context, user_id: i64, is_meet: bool, key: Option<&KeyUse>) -> Result<Keyed> {
     // Twice, because whoever holds the key may free it between our try and our look.
     for _ in 0..2 {
         if let Some(intent) = try_claim(ctx, user_id, is_meet, key).await? {
-            return Ok(Claim::Ours(intent));
+            return Ok(Keyed::Ours(intent));
         }
         if let Some(key) = key
             && let Some(interview_id) = find_replay(ctx, user_id, key).await?
         {
-            return Ok(Claim::Bound(interview_id));
+            return Ok(Keyed::Bound(interview_id));
         }
     }
     Err(still_processed())
@@ -313,7 +315,7 @@ impl Booking<'_> {
         let id = store::insert(tx, &new, now).await?;
         let message =
             model::scheduled_notification(&parties.job_title, parties.company_name.as_deref().unwrap_or_default());
-        store::insert_notification(tx, parties.candidate.id, &message, &format!("/interviews/{id}"), now).await?;
+        notification::tell(tx, parties.candidate.id, id, &message, now).await?;
         Ok(id)
     }
 

@@ -26,6 +26,7 @@ use crate::{
     context::Context,
     http::{Error, Result},
     mail::Kind,
+    notification,
 };
 
 /// How long the answer to a cancellation waits for Google.
@@ -72,9 +73,9 @@ pub async fn change(ctx: Context, user: CurrentUser, id: i64, change: Change) ->
     // Again, now that nobody else changes it.
     let Planned { before, after } = match plan_with_grant(&ctx, &user, id, &change).await {
         Ok(planned) if !planned.is_nothing() => planned,
-        nothing => {
-            claim.give_back(&mut *ctx.db.acquire().await?, ctx.clock.now()).await?;
-            return Ok(changed(&ctx, &user, nothing?.after, EmailsSent::default()).await);
+        other => {
+            claim.give_back(&ctx.db, ctx.clock.now()).await?;
+            return Ok(changed(&ctx, &user, other?.after, EmailsSent::default()).await);
         }
     };
     let changing = Changing { ctx: &ctx, claim: &claim, intent: random_uuid(), recruiter_id: user.id, before, after };
@@ -152,7 +153,7 @@ async fn changed(ctx: &Context, user: &CurrentUser, interview: Interview, emails
     }
 }
 
-/// Whether the interview is or becomes one with an event. A row with an event counts as Google Meet as long as its type
+/// Whether the interview, changed so, is or becomes one with an event. A row with an event counts as Google Meet as long as its type
 /// is left alone: Django stores `custom` for those.
 fn is_meet(before: &Interview, after: &Interview) -> bool {
     match after.interview_type == before.interview_type {
@@ -229,8 +230,7 @@ impl Changing<'_> {
             interview.ical_sequence = written.ok_or_else(being_changed)?;
             if is_change {
                 let message = model::changed_notification(&interview);
-                let url = format!("/interviews/{}", interview.id);
-                store::insert_notification(&mut *tx, interview.candidate_id, &message, &url, now).await?;
+                notification::tell(&mut tx, interview.candidate_id, interview.id, &message, now).await?;
             }
             let about = (interview.id, interview.ical_sequence);
             let users = [interview.candidate_id, self.recruiter_id];
@@ -249,10 +249,10 @@ impl Changing<'_> {
         let old_event = self.before.google_event_id.as_deref();
         if is_meet(&self.before, &self.after) {
             return Ok(match self.put_event(old_event).await? {
-                calendar::Changed::Kept { ical_uid, organizer } => {
+                calendar::Put::Kept { ical_uid, organizer } => {
                     Placed { interview, ical_uid, organizer, is_made: false }
                 }
-                calendar::Changed::Made(created) => {
+                calendar::Put::Made(created) => {
                     interview.meeting_link = created.meeting_link;
                     interview.google_event_id = Some(created.event_id);
                     Placed { interview, ical_uid: created.ical_uid, organizer: created.organizer, is_made: true }
@@ -270,7 +270,7 @@ impl Changing<'_> {
         Ok(Placed { interview, ical_uid: None, organizer: None, is_made: false })
     }
 
-    async fn put_event(&self, old_event: Option<&str>) -> Result<calendar::Changed, Failure> {
+    async fn put_event(&self, old_event: Option<&str>) -> Result<calendar::Put, Failure> {
         let (ctx, after) = (self.ctx, &self.after);
         let new_event = random_uuid().simple().to_string();
         let (zone, window) = (after.zone(), after.window(&ctx.settings));
@@ -333,10 +333,8 @@ pub async fn align_events(ctx: &Context) -> anyhow::Result<()> {
 async fn align(ctx: &Context, claim: &Claim) -> Result<()> {
     let interview = store::by_id(&ctx.db, claim.interview_id).await?;
     let has_event = |interview: &Interview| interview.cancelled_at.is_none() && interview.google_event_id.is_some();
-    let Some((interview, recruiter_id)) = interview
-        .filter(has_event)
-        .and_then(|interview| Some((interview.recruiter_id?, interview)))
-        .map(|(id, i)| (i, id))
+    let Some((recruiter_id, interview)) =
+        interview.filter(has_event).and_then(|interview| Some((interview.recruiter_id?, interview)))
     else {
         claim.finish(&mut *ctx.db.acquire().await?, ctx.clock.now()).await?;
         return Ok(());
@@ -381,8 +379,7 @@ pub async fn cancel(ctx: Context, user: CurrentUser, id: i64, reason: Option<Str
         return Ok(cancelled(id, "Interview was already cancelled."));
     };
     let message = model::cancelled_notification(&interview);
-    let url = format!("/interviews/{id}");
-    store::insert_notification(&mut *tx, interview.candidate_id, &message, &url, now).await?;
+    notification::tell(&mut tx, interview.candidate_id, id, &message, now).await?;
     let (about, users) = ((id, row.ical_sequence), [interview.candidate_id, user.id]);
     let mails = emails::queue(&mut tx, &ctx, Kind::Cancelled, about, &users).await?;
     let discarded = match &row.google_event_id {

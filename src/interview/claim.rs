@@ -9,15 +9,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
-use crate::clock::random_uuid;
+use crate::{
+    calendar::{LATEST_CALL, REQUEST_LIFETIME as LIFETIME},
+    clock::random_uuid,
+};
 
-/// After this long a change counts as dead and can no longer commit.
-const LIFETIME: TimeDelta = TimeDelta::seconds(45);
-
-/// After this long Google has dealt with every call that it will ever deal with.
-const LATEST_CALL: TimeDelta = TimeDelta::minutes(5);
-
-/// How long an event that differs from its interview is tried to be aligned.
+/// So long after an interview's end its event is still aligned.
 const ALIGN_FOR: TimeDelta = TimeDelta::days(7);
 
 /// One holder's right to change one interview.
@@ -118,7 +115,7 @@ impl Claim {
     }
 
     /// Ends the claim before anything was done. What was in doubt before remains so.
-    pub async fn give_back(&self, db: &mut PgConnection, now: DateTime<Utc>) -> sqlx::Result<()> {
+    pub async fn give_back(&self, db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::Result<()> {
         sqlx::query!(
             "WITH kept AS (UPDATE ivs_change SET holder = NULL, next_attempt_at = $3
                            WHERE interview_id = $1 AND holder = $2 AND in_doubt_until IS NOT NULL)
@@ -134,19 +131,19 @@ impl Claim {
 
     /// Ends the claim of a change that failed: its event is to be aligned, at once.
     pub async fn fail(&self, db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::Result<()> {
-        self.release(db, now + LATEST_CALL, now).await
+        self.release(db, now, now).await
     }
 
     /// Ends the claim of an alignment that failed: the next comes after 15 s, doubling to 5 min.
     pub async fn postpone(&self, db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::Result<()> {
         let wait = TimeDelta::seconds(15 << (self.attempts - 1).clamp(0, 5)).min(TimeDelta::minutes(5));
-        self.release(db, now + LATEST_CALL, now + wait).await
+        self.release(db, now, now + wait).await
     }
 
     async fn release(
         &self,
         db: impl PgExecutor<'_>,
-        in_doubt_until: DateTime<Utc>,
+        now: DateTime<Utc>,
         next_attempt_at: DateTime<Utc>,
     ) -> sqlx::Result<()> {
         sqlx::query!(
@@ -154,7 +151,7 @@ impl Claim {
              WHERE interview_id = $1 AND holder = $2",
             self.interview_id,
             self.holder,
-            in_doubt_until,
+            now + LATEST_CALL,
             next_attempt_at
         )
         .execute(db)

@@ -8,12 +8,13 @@
 
 use std::cmp::Ordering;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
+use sqlx::{PgConnection, PgExecutor};
 
 use super::{
     claim, emails,
     model::{stored_span, stored_zone},
-    store::{self, Instants},
+    reminder::{DAY_BEFORE, HOUR_BEFORE},
 };
 use crate::{context::Context, mail::Kind, zone};
 
@@ -35,7 +36,7 @@ pub async fn fill_instants(ctx: &Context, reach: Reach) -> anyhow::Result<()> {
         Reach::All => zone::FIRST,
     };
     loop {
-        let rows = store::instants_to_check(&ctx.db, after, CHUNK, past).await?;
+        let rows = instants_to_check(&ctx.db, after, CHUNK, past).await?;
         let (Some(last), full) = (rows.last().map(|row| row.id), rows.len() as i64 == CHUNK) else { break };
         let mut wrong = Vec::new();
         for row in rows {
@@ -47,7 +48,7 @@ pub async fn fill_instants(ctx: &Context, reach: Reach) -> anyhow::Result<()> {
             }
         }
         if !wrong.is_empty() {
-            store::write_instants(&ctx.db, &wrong, now).await?;
+            write_instants(&ctx.db, &wrong, now).await?;
         }
         if !full {
             break;
@@ -65,9 +66,12 @@ fn corrected(ctx: &Context, row: &Instants) -> Option<Instants> {
     let version = row.starts_at_tzdb.as_deref();
     let zone = stored_zone(row.date, row.time, &row.timezone, row.starts_at, version);
     let (start, end) = stored_span(&zone, row.date, row.time, row.duration_minutes, &ctx.settings);
-    let rules = version.filter(|_| zone.is_observed()).unwrap_or(zone::tzdb_version());
-    let right =
-        Instants { starts_at: Some(start), ends_at: Some(end), starts_at_tzdb: Some(rules.to_owned()), ..row.clone() };
+    let right = Instants {
+        starts_at: Some(start),
+        ends_at: Some(end),
+        starts_at_tzdb: Some(zone.rules(version).to_owned()),
+        ..row.clone()
+    };
     let is_right = row.starts_at == right.starts_at && row.ends_at == right.ends_at;
     let is_of_older_rules = version.is_none_or(|version| zone::compare_versions(version, zone::tzdb_version()).is_lt());
     (!is_right || is_of_older_rules).then_some(right)
@@ -90,7 +94,7 @@ async fn move_by_rules(ctx: &Context, row: &Instants, right: &Instants) -> anyho
     let mut tx = ctx.db.begin().await?;
     // Before the interview, since changes lock the two in this order.
     claim::request_alignment(&mut *tx, row.id, now).await?;
-    let Some(moved) = store::move_by_rules(&mut tx, row, right, now).await? else { return Ok(()) };
+    let Some(moved) = write_move(&mut tx, row, right, now).await? else { return Ok(()) };
     let users: Vec<i64> = std::iter::once(moved.candidate_id).chain(moved.recruiter_id).collect();
     emails::queue(&mut tx, ctx, Kind::Updated, (row.id, moved.ical_sequence), &users).await?;
     tx.commit().await?;
@@ -104,4 +108,122 @@ async fn move_by_rules(ctx: &Context, row: &Instants, right: &Instants) -> anyho
         "new time rules moved an interview"
     );
     Ok(())
+}
+
+/// A row whose cached instants may be wrong.
+#[derive(Clone)]
+struct Instants {
+    id: i64,
+    date: NaiveDate,
+    time: NaiveTime,
+    timezone: String,
+    duration_minutes: Option<i32>,
+    starts_at: Option<DateTime<Utc>>,
+    ends_at: Option<DateTime<Utc>>,
+    starts_at_tzdb: Option<String>,
+    is_cancelled: bool,
+}
+
+/// The next rows, by id, whose instants are missing, or that are not long past, by date or by instant.
+async fn instants_to_check(
+    db: impl PgExecutor<'_>,
+    after: i64,
+    limit: i64,
+    past: DateTime<Utc>,
+) -> sqlx::Result<Vec<Instants>> {
+    sqlx::query_as!(
+        Instants,
+        r#"SELECT id, date, time, timezone, duration_minutes, starts_at, ends_at, starts_at_tzdb,
+                  cancelled_at IS NOT NULL AS "is_cancelled!"
+           FROM company_interview
+           WHERE id IN (
+               (SELECT id FROM company_interview WHERE starts_at IS NULL AND id > $1 ORDER BY id LIMIT $2)
+               UNION (SELECT id FROM company_interview WHERE starts_at >= $3 AND id > $1 ORDER BY id LIMIT $2)
+               UNION (SELECT id FROM company_interview WHERE date >= $4 AND id > $1 ORDER BY id LIMIT $2))
+           ORDER BY id LIMIT $2"#,
+        after,
+        limit,
+        past,
+        past.date_naive()
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Writes the instants of rows that still say what they were computed from. A row that somebody else has moved is to be
+/// reminded of again.
+async fn write_instants(db: impl PgExecutor<'_>, rows: &[Instants], now: DateTime<Utc>) -> sqlx::Result<()> {
+    let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    let dates: Vec<NaiveDate> = rows.iter().map(|row| row.date).collect();
+    let times: Vec<NaiveTime> = rows.iter().map(|row| row.time).collect();
+    let zones: Vec<String> = rows.iter().map(|row| row.timezone.clone()).collect();
+    let durations: Vec<Option<i32>> = rows.iter().map(|row| row.duration_minutes).collect();
+    let starts: Vec<Option<DateTime<Utc>>> = rows.iter().map(|row| row.starts_at).collect();
+    let ends: Vec<Option<DateTime<Utc>>> = rows.iter().map(|row| row.ends_at).collect();
+    let rules: Vec<Option<String>> = rows.iter().map(|row| row.starts_at_tzdb.clone()).collect();
+    sqlx::query!(
+        "UPDATE company_interview i
+         SET starts_at = new.starts_at, ends_at = new.ends_at, starts_at_tzdb = new.rules, updated_at = $9,
+             reminder_24h_sent = CASE WHEN i.starts_at <> new.starts_at THEN new.starts_at <= $10
+                                      ELSE reminder_24h_sent END,
+             reminder_1h_sent = CASE WHEN i.starts_at <> new.starts_at THEN new.starts_at <= $11
+                                     ELSE reminder_1h_sent END
+         FROM unnest($1::bigint[], $2::date[], $3::time[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::text[],
+                     $8::int[]) AS new (id, date, time, timezone, starts_at, ends_at, rules, duration_minutes),
+              -- In order, and without waiting: another instance may be at the same work.
+              (SELECT id FROM company_interview WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED) AS free
+         WHERE i.id = new.id AND i.id = free.id AND i.date = new.date AND i.time = new.time AND i.timezone = new.timezone
+           AND i.duration_minutes IS NOT DISTINCT FROM new.duration_minutes",
+        &ids,
+        &dates,
+        &times,
+        &zones,
+        &starts as &[Option<DateTime<Utc>>],
+        &ends as &[Option<DateTime<Utc>>],
+        &rules as &[Option<String>],
+        &durations as &[Option<i32>],
+        now,
+        now + DAY_BEFORE,
+        now + HOUR_BEFORE
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// An interview that new time rules have moved.
+struct MovedByRules {
+    ical_sequence: i32,
+    candidate_id: i64,
+    recruiter_id: Option<i64>,
+}
+
+/// Writes the instants that new rules give a row and raises its SEQUENCE; `None` when the row is not as it was read.
+async fn write_move(
+    db: &mut PgConnection,
+    old: &Instants,
+    new: &Instants,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<MovedByRules>> {
+    sqlx::query_as!(
+        MovedByRules,
+        "UPDATE company_interview
+         SET starts_at = $6::timestamptz, ends_at = $7, starts_at_tzdb = $8, ical_sequence = ical_sequence + 1, updated_at = $9,
+             reminder_24h_sent = $6::timestamptz <= $10, reminder_1h_sent = $6::timestamptz <= $11
+         WHERE id = $1 AND starts_at_tzdb = $2 AND date = $3 AND time = $4 AND timezone = $5 AND cancelled_at IS NULL
+         RETURNING ical_sequence, candidate_id, recruiter_id",
+        old.id,
+        old.starts_at_tzdb,
+        old.date,
+        old.time,
+        old.timezone,
+        new.starts_at,
+        new.ends_at,
+        zone::tzdb_version(),
+        now,
+        now + DAY_BEFORE,
+        now + HOUR_BEFORE
+    )
+    .fetch_optional(db)
+    .await
 }

@@ -330,6 +330,7 @@ async fn change(
 ) -> Result<Json<Changed>> {
     let interview = recruited(&ctx, id, &user, "You are not authorized to change this interview").await?;
     let change = Change::parse(&body.object().await?)?;
+    // A 400 comes before the 409s.
     change.applied_to(&interview, &ctx.settings)?;
     // It runs to its end even when the client goes away.
     let changing = ctx.tasks.spawn(change::change(ctx.clone(), user, interview.id, change).in_current_span());
@@ -496,7 +497,7 @@ pub async fn by_mailed_link(ctx: &Context, id: i64, token: &TokenHash) -> sqlx::
     store::by_portal_token(&mut *ctx.db.acquire().await?, id, token, now, &ctx.settings).await
 }
 
-/// Removes idempotency keys and link tokens that have had their time.
+/// Removes idempotency keys, link tokens and wishes for alignment that have had their time.
 pub async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
     claim::remove_expired(&ctx.db, ctx.clock.now()).await?;
     Ok(store::remove_expired(&ctx.db, ctx.clock.now(), &ctx.settings).await?)

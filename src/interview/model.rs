@@ -53,9 +53,7 @@ impl InterviewType {
             Self::Custom => "custom",
         }
     }
-}
 
-impl InterviewType {
     /// For people.
     pub fn label(self) -> &'static str {
         match self {
@@ -136,7 +134,7 @@ impl Given {
 
 impl<'de> Deserialize<'de> for Given {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Where the field is missing this is asked too, with what gives no value; null is one.
+        // serde calls this for a missing field too, with a deserializer that fails: `None`. Null is a value.
         Ok(Given(Value::deserialize(deserializer).ok()))
     }
 }
@@ -256,7 +254,7 @@ pub struct Request {
 }
 
 const NOTE_LIMIT: usize = 5000;
-const NAME_LIMIT: usize = 255;
+const TEXT_LIMIT: usize = 255;
 const REASON_LIMIT: usize = 1000;
 
 impl Request {
@@ -423,7 +421,7 @@ fn id(value: Option<&Value>) -> Option<i64> {
 
 fn job_title(value: Option<&Value>) -> Option<String> {
     let title = value?.as_str()?.trim();
-    (1..=NAME_LIMIT).contains(&title.chars().count()).then(|| title.to_owned())
+    (1..=TEXT_LIMIT).contains(&title.chars().count()).then(|| title.to_owned())
 }
 
 fn date(value: Option<&Value>) -> Result<NaiveDate> {
@@ -476,7 +474,7 @@ fn duration_minutes(value: Option<&Value>) -> Result<i32> {
 fn location(value: Option<&Value>) -> Result<Option<String>> {
     match value {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) if text.trim().chars().count() <= NAME_LIMIT => {
+        Some(Value::String(text)) if text.trim().chars().count() <= TEXT_LIMIT => {
             Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
         }
         Some(_) => Err(Error::bad_request("Invalid location.")),

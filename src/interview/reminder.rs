@@ -6,9 +6,10 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
+use sqlx::PgConnection;
 
-use super::store::{self, Upcoming};
+use super::model;
 use crate::{
     context::Context,
     mail::{self, Kind, NewMail},
@@ -27,7 +28,7 @@ pub async fn remind(ctx: &Context) -> anyhow::Result<()> {
     loop {
         let now = ctx.clock.now();
         let mut tx = ctx.db.begin().await?;
-        let mut due = store::due_for_reminders(&mut tx, now, after, BATCH).await?;
+        let mut due = due_for_reminders(&mut tx, now, after, BATCH).await?;
         let Some(last) = due.last() else { return Ok(()) };
         after = (last.starts_at, last.id);
         // Instants are a cache: a row that Django has just moved waits until its instants are right again.
@@ -35,7 +36,7 @@ pub async fn remind(ctx: &Context) -> anyhow::Result<()> {
         if due.is_empty() {
             continue;
         }
-        store::set_reminded(&mut tx, &due, now).await?;
+        set_reminded(&mut tx, &due, now).await?;
         let mails: Vec<NewMail> = due.iter().filter(|row| is_wanted(row, now)).flat_map(mails).collect();
         if ctx.smtp.is_some() && !mails.is_empty() {
             mail::enqueue(&mut tx, now, &mails, Duration::ZERO).await?;
@@ -64,4 +65,69 @@ fn mails(row: &Upcoming) -> impl Iterator<Item = NewMail> {
         sequence: row.ical_sequence,
         starts_at: Some(row.starts_at),
     })
+}
+
+/// An interview that begins soon.
+struct Upcoming {
+    id: i64,
+    date: NaiveDate,
+    time: NaiveTime,
+    timezone: String,
+    starts_at: DateTime<Utc>,
+    starts_at_tzdb: Option<String>,
+    ical_sequence: i32,
+    candidate_id: i64,
+    recruiter_id: Option<i64>,
+    created_at: DateTime<Utc>,
+}
+
+impl Upcoming {
+    /// Whether its cached start is right.
+    fn is_placed(&self) -> bool {
+        let version = self.starts_at_tzdb.as_deref();
+        let zone = model::stored_zone(self.date, self.time, &self.timezone, Some(self.starts_at), version);
+        zone.stored_instant(self.date, self.time) == self.starts_at
+    }
+}
+
+/// Locks the next interviews that have a reminder due by their cached start; those that somebody else has locked are his.
+async fn due_for_reminders(
+    tx: &mut PgConnection,
+    now: DateTime<Utc>,
+    (after_start, after_id): (DateTime<Utc>, i64),
+    limit: i64,
+) -> sqlx::Result<Vec<Upcoming>> {
+    sqlx::query_as!(
+        Upcoming,
+        r#"SELECT id, date, time, timezone, starts_at AS "starts_at!", starts_at_tzdb,
+                  ical_sequence, candidate_id, recruiter_id, created_at
+           FROM company_interview
+           WHERE cancelled_at IS NULL AND starts_at > $1 AND (starts_at, id) > ($5, $6)
+             AND ((NOT reminder_1h_sent AND starts_at <= $2) OR (NOT reminder_24h_sent AND starts_at <= $3))
+           ORDER BY starts_at, id LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED"#,
+        now,
+        now + HOUR_BEFORE,
+        now + DAY_BEFORE,
+        limit,
+        after_start,
+        after_id
+    )
+    .fetch_all(tx)
+    .await
+}
+
+/// Flags what the rows have been reminded of: of the day, and within the hour of the hour too.
+async fn set_reminded(tx: &mut PgConnection, rows: &[Upcoming], now: DateTime<Utc>) -> sqlx::Result<()> {
+    let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    sqlx::query!(
+        "UPDATE company_interview
+         SET reminder_24h_sent = true, reminder_1h_sent = reminder_1h_sent OR starts_at <= $2, updated_at = $3
+         WHERE id = ANY($1)",
+        &ids,
+        now + HOUR_BEFORE,
+        now
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }

@@ -1,7 +1,5 @@
 //! The SQL of interviews.
 
-use std::collections::HashMap;
-
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 use serde::Deserialize;
 use sqlx::{PgConnection, PgExecutor, types::Json};
@@ -221,7 +219,7 @@ pub async fn lock(db: impl PgExecutor<'_>, id: i64) -> sqlx::Result<bool> {
     Ok(found.is_some())
 }
 
-/// Lets a person into a locked interview, unless he is there already.
+/// Lets a person into a locked interview, unless he is there already, and notes which recruiters have met the candidate.
 pub async fn open_presence(
     db: impl PgExecutor<'_>,
     interview_id: i64,
@@ -240,7 +238,8 @@ pub async fn open_presence(
          opened AS (
              INSERT INTO ivs_presence (interview_id, user_id, user_role, joined_at, met)
              SELECT $1, $2, $3, $4,
-                    EXISTS (SELECT FROM ivs_presence WHERE interview_id = $1 AND user_role = 'candidate')
+                    $3 = 'recruiter'
+                        AND EXISTS (SELECT FROM ivs_presence WHERE interview_id = $1 AND user_role = 'candidate')
              ON CONFLICT (interview_id, user_id) WHERE left_at IS NULL DO NOTHING
              RETURNING id)
          UPDATE company_interview
@@ -467,7 +466,6 @@ pub async fn update(
 ) -> sqlx::Result<Option<i32>> {
     let window = after.window(settings);
     let moved = window.start != before.window(settings).start;
-    let newer_rules = after.starts_at_tzdb.as_deref().filter(|_| after.zone().is_observed());
     sqlx::query_scalar!(
         "UPDATE company_interview
          SET date = $2, time = $3, timezone = $4, interview_type = $5, note = $6, duration_minutes = $7, location = $8,
@@ -493,7 +491,7 @@ pub async fn update(
         after.google_event_id,
         window.start,
         window.end,
-        newer_rules.unwrap_or(zone::tzdb_version()),
+        after.zone().rules(after.starts_at_tzdb.as_deref()),
         ical_uid.unwrap_or_else(|| icalendar::own_uid(after.id)),
         organizer,
         now,
@@ -578,26 +576,6 @@ fn room_id() -> String {
     room
 }
 
-pub async fn insert_notification(
-    db: impl PgExecutor<'_>,
-    user_id: i64,
-    message: &str,
-    action_url: &str,
-    now: DateTime<Utc>,
-) -> sqlx::Result<()> {
-    sqlx::query!(
-        r#"INSERT INTO notifications_notification (user_id, notification_type, message, action_url, "timestamp", is_read)
-           VALUES ($1, 'interview_scheduled', $2, $3, $4, false)"#,
-        user_id,
-        message,
-        action_url,
-        now
-    )
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
 /// Who of the two has another uncancelled interview that overlaps [start, end).
 #[derive(Default)]
 pub struct Busy {
@@ -648,127 +626,6 @@ pub async fn busy(
         }
     }
     Ok(busy)
-}
-
-/// What a recruiter's interviews of one day come to. Cancelled ones count in `total` and `cancelled` alone.
-pub struct Day {
-    pub date: NaiveDate,
-    pub total: i64,
-    pub cancelled: i64,
-    pub completed: i64,
-    pub upcoming: i64,
-    pub google_meet: i64,
-    pub phone: i64,
-    pub in_person: i64,
-    /// The door has closed, and neither was seen where both can be.
-    pub deserted: i64,
-    /// How many meetings began and ended, and how long they were together.
-    pub ended: i64,
-    pub seconds: f64,
-    /// How many meetings began, and how late they were together; one that began early was not late.
-    pub started: i64,
-    pub seconds_late: f64,
-}
-
-/// The days from `from` to `to`, both included, on which a recruiter has interviews.
-///
-/// One pass over the recruiter's part of `ivs_interview_recruiter_days`, which has every column that is read here, in
-/// the order of the days.
-pub async fn days(
-    db: &mut PgConnection,
-    recruiter_id: i64,
-    (from, to): (NaiveDate, NaiveDate),
-    unplaced: &Unplaced,
-    now: DateTime<Utc>,
-    settings: &Settings,
-) -> sqlx::Result<Vec<Day>> {
-    sqlx::query_as!(
-        Day,
-        r#"
-        SELECT date, count(*) AS "total!", count(*) FILTER (WHERE is_cancelled) AS "cancelled!",
-               count(*) FILTER (WHERE is_completed) AS "completed!", count(*) FILTER (WHERE is_upcoming) AS "upcoming!",
-               count(*) FILTER (WHERE NOT is_cancelled AND interview_type = 'google_meet') AS "google_meet!",
-               count(*) FILTER (WHERE NOT is_cancelled AND interview_type = 'phone') AS "phone!",
-               count(*) FILTER (WHERE NOT is_cancelled AND interview_type = 'in_person') AS "in_person!",
-               count(*) FILTER (WHERE is_deserted) AS "deserted!",
-               count(*) FILTER (WHERE has_begun AND ended_at IS NOT NULL) AS "ended!",
-               COALESCE(date_part('epoch', sum(ended_at - begun_at) FILTER (WHERE NOT is_cancelled)), 0) AS "seconds!",
-               count(*) FILTER (WHERE has_begun) AS "started!",
-               COALESCE(date_part('epoch', sum(begun_at - starts_at) FILTER (WHERE has_begun AND begun_at > starts_at)), 0)
-                   AS "seconds_late!"
-        FROM (SELECT i.date, i.interview_type, i.cancelled_at IS NOT NULL AS is_cancelled,
-                     i.cancelled_at IS NULL AND (i.meeting_ended_at IS NOT NULL
-                         OR i.meeting_started_at IS NOT NULL AND at.ends_at <= $4) AS is_completed,
-                     i.cancelled_at IS NULL AND at.starts_at > $4 AS is_upcoming,
-                     i.cancelled_at IS NULL AND i.interview_type NOT IN ('phone', 'in_person') AND at.ends_at < $5
-                         AND i.portal_join_count = 0 AS is_deserted,
-                     i.cancelled_at IS NULL AND i.meeting_started_at IS NOT NULL AS has_begun,
-                     i.meeting_started_at AS begun_at, i.meeting_ended_at AS ended_at, at.starts_at
-              FROM company_interview i
-              CROSS JOIN LATERAL (
-                  SELECT COALESCE(i.starts_at, ($6::jsonb -> i.id::text ->> 0)::timestamptz) AS starts_at,
-                         COALESCE(i.ends_at, ($6::jsonb -> i.id::text ->> 1)::timestamptz) AS ends_at
-              ) at
-              WHERE i.recruiter_id = $1 AND i.date BETWEEN $2 AND $3
-                AND (i.cancelled_at IS NOT NULL OR at.starts_at IS NOT NULL AND at.ends_at IS NOT NULL)
-              ) AS interview
-        GROUP BY date
-        "#,
-        recruiter_id,
-        from,
-        to,
-        now,
-        now - settings.join_closes_after_end,
-        Json(unplaced) as _
-    )
-    .fetch_all(db)
-    .await
-}
-
-/// How many of these interviews' recruiters waited in vain: the door has closed, and of the two only he was seen.
-pub async fn waited_in_vain(
-    db: &mut PgConnection,
-    recruiter_id: i64,
-    (from, to): (NaiveDate, NaiveDate),
-    unplaced: &Unplaced,
-    now: DateTime<Utc>,
-    settings: &Settings,
-) -> sqlx::Result<i64> {
-    sqlx::query_scalar!(
-        r#"SELECT count(DISTINCT i.id) AS "count!"
-           FROM ivs_presence p
-           -- OFFSET 0: one by one, for they are few.
-           CROSS JOIN LATERAL (SELECT * FROM company_interview WHERE id = p.interview_id OFFSET 0) i
-           WHERE p.user_id = $1 AND p.user_role = 'recruiter' AND NOT p.met AND i.recruiter_id = p.user_id
-             AND i.date BETWEEN $2 AND $3
-             AND i.cancelled_at IS NULL AND i.interview_type NOT IN ('phone', 'in_person')
-             AND COALESCE(i.ends_at, ($5::jsonb -> i.id::text ->> 1)::timestamptz) < $4"#,
-        recruiter_id,
-        from,
-        to,
-        now - settings.join_closes_after_end,
-        Json(unplaced) as _
-    )
-    .fetch_one(db)
-    .await
-}
-
-/// Start and end of interviews that lack one of them, by id: those that Django inserted a moment ago.
-pub type Unplaced = HashMap<i64, (DateTime<Utc>, DateTime<Utc>)>;
-
-pub async fn unplaced(db: impl PgExecutor<'_>, recruiter_id: i64, settings: &Settings) -> sqlx::Result<Unplaced> {
-    let rows = sqlx::query!(
-        "SELECT id, date, time, timezone, duration_minutes FROM company_interview
-         WHERE recruiter_id = $1 AND cancelled_at IS NULL AND (starts_at IS NULL OR ends_at IS NULL)",
-        recruiter_id
-    )
-    .fetch_all(db)
-    .await?;
-    let spans = rows.into_iter().map(|row| {
-        let zone = Zone::stored(&row.timezone);
-        (row.id, model::stored_span(&zone, row.date, row.time, row.duration_minutes, settings))
-    });
-    Ok(spans.collect())
 }
 
 /// A request that has not ended after this long can no longer commit, and its key is free again.
@@ -858,189 +715,6 @@ pub async fn free_key(db: impl PgExecutor<'_>, user_id: i64, intent_id: Uuid) ->
     sqlx::query!("DELETE FROM ivs_idempotency_key WHERE user_id = $1 AND intent_id = $2", user_id, intent_id)
         .execute(db)
         .await?;
-    Ok(())
-}
-
-/// A row whose cached instants may be wrong.
-#[derive(Clone)]
-pub struct Instants {
-    pub id: i64,
-    pub date: NaiveDate,
-    pub time: NaiveTime,
-    pub timezone: String,
-    pub duration_minutes: Option<i32>,
-    pub starts_at: Option<DateTime<Utc>>,
-    pub ends_at: Option<DateTime<Utc>>,
-    pub starts_at_tzdb: Option<String>,
-    pub is_cancelled: bool,
-}
-
-/// The next rows, by id, whose instants are missing, or that are not long past, by date or by instant.
-pub async fn instants_to_check(
-    db: impl PgExecutor<'_>,
-    after: i64,
-    limit: i64,
-    past: DateTime<Utc>,
-) -> sqlx::Result<Vec<Instants>> {
-    sqlx::query_as!(
-        Instants,
-        r#"SELECT id, date, time, timezone, duration_minutes, starts_at, ends_at, starts_at_tzdb,
-                  cancelled_at IS NOT NULL AS "is_cancelled!"
-           FROM company_interview
-           WHERE id IN (
-               (SELECT id FROM company_interview WHERE starts_at IS NULL AND id > $1 ORDER BY id LIMIT $2)
-               UNION (SELECT id FROM company_interview WHERE starts_at >= $3 AND id > $1 ORDER BY id LIMIT $2)
-               UNION (SELECT id FROM company_interview WHERE date >= $4 AND id > $1 ORDER BY id LIMIT $2))
-           ORDER BY id LIMIT $2"#,
-        after,
-        limit,
-        past,
-        past.date_naive()
-    )
-    .fetch_all(db)
-    .await
-}
-
-/// Writes the instants of rows that still say what they were computed from. A row that somebody else has moved is to be
-/// reminded of again.
-pub async fn write_instants(db: impl PgExecutor<'_>, rows: &[Instants], now: DateTime<Utc>) -> sqlx::Result<()> {
-    let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
-    let dates: Vec<NaiveDate> = rows.iter().map(|row| row.date).collect();
-    let times: Vec<NaiveTime> = rows.iter().map(|row| row.time).collect();
-    let zones: Vec<String> = rows.iter().map(|row| row.timezone.clone()).collect();
-    let durations: Vec<Option<i32>> = rows.iter().map(|row| row.duration_minutes).collect();
-    let starts: Vec<Option<DateTime<Utc>>> = rows.iter().map(|row| row.starts_at).collect();
-    let ends: Vec<Option<DateTime<Utc>>> = rows.iter().map(|row| row.ends_at).collect();
-    let rules: Vec<Option<String>> = rows.iter().map(|row| row.starts_at_tzdb.clone()).collect();
-    sqlx::query!(
-        "UPDATE company_interview i
-         SET starts_at = new.starts_at, ends_at = new.ends_at, starts_at_tzdb = new.rules, updated_at = $9,
-             reminder_24h_sent = CASE WHEN i.starts_at <> new.starts_at THEN new.starts_at <= $10
-                                      ELSE reminder_24h_sent END,
-             reminder_1h_sent = CASE WHEN i.starts_at <> new.starts_at THEN new.starts_at <= $11
-                                     ELSE reminder_1h_sent END
-         FROM unnest($1::bigint[], $2::date[], $3::time[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::text[],
-                     $8::int[]) AS new (id, date, time, timezone, starts_at, ends_at, rules, duration_minutes),
-              -- In order, and without waiting: another instance may be at the same work.
-              (SELECT id FROM company_interview WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED) AS free
-         WHERE i.id = new.id AND i.id = free.id AND i.date = new.date AND i.time = new.time AND i.timezone = new.timezone
-           AND i.duration_minutes IS NOT DISTINCT FROM new.duration_minutes",
-        &ids,
-        &dates,
-        &times,
-        &zones,
-        &starts as &[Option<DateTime<Utc>>],
-        &ends as &[Option<DateTime<Utc>>],
-        &rules as &[Option<String>],
-        &durations as &[Option<i32>],
-        now,
-        now + reminder::DAY_BEFORE,
-        now + reminder::HOUR_BEFORE
-    )
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// An interview that new time rules have moved.
-pub struct MovedByRules {
-    pub ical_sequence: i32,
-    pub candidate_id: i64,
-    pub recruiter_id: Option<i64>,
-}
-
-/// Writes the instants that new rules give a row and raises its SEQUENCE; `None` when the row is not as it was read.
-pub async fn move_by_rules(
-    db: &mut PgConnection,
-    old: &Instants,
-    new: &Instants,
-    now: DateTime<Utc>,
-) -> sqlx::Result<Option<MovedByRules>> {
-    sqlx::query_as!(
-        MovedByRules,
-        "UPDATE company_interview
-         SET starts_at = $6::timestamptz, ends_at = $7, starts_at_tzdb = $8, ical_sequence = ical_sequence + 1, updated_at = $9,
-             reminder_24h_sent = $6::timestamptz <= $10, reminder_1h_sent = $6::timestamptz <= $11
-         WHERE id = $1 AND starts_at_tzdb = $2 AND date = $3 AND time = $4 AND timezone = $5 AND cancelled_at IS NULL
-         RETURNING ical_sequence, candidate_id, recruiter_id",
-        old.id,
-        old.starts_at_tzdb,
-        old.date,
-        old.time,
-        old.timezone,
-        new.starts_at,
-        new.ends_at,
-        zone::tzdb_version(),
-        now,
-        now + reminder::DAY_BEFORE,
-        now + reminder::HOUR_BEFORE
-    )
-    .fetch_optional(db)
-    .await
-}
-
-/// An interview that begins soon.
-pub struct Upcoming {
-    pub id: i64,
-    pub date: NaiveDate,
-    pub time: NaiveTime,
-    pub timezone: String,
-    pub starts_at: DateTime<Utc>,
-    pub starts_at_tzdb: Option<String>,
-    pub ical_sequence: i32,
-    pub candidate_id: i64,
-    pub recruiter_id: Option<i64>,
-    pub created_at: DateTime<Utc>,
-}
-
-impl Upcoming {
-    /// Whether its cached start is right.
-    pub fn is_placed(&self) -> bool {
-        let version = self.starts_at_tzdb.as_deref();
-        let zone = model::stored_zone(self.date, self.time, &self.timezone, Some(self.starts_at), version);
-        zone.stored_instant(self.date, self.time) == self.starts_at
-    }
-}
-
-/// Locks the next interviews that have a reminder due by their cached start; those that somebody else has locked are his.
-pub async fn due_for_reminders(
-    tx: &mut PgConnection,
-    now: DateTime<Utc>,
-    (after_start, after_id): (DateTime<Utc>, i64),
-    limit: i64,
-) -> sqlx::Result<Vec<Upcoming>> {
-    sqlx::query_as!(
-        Upcoming,
-        r#"SELECT id, date, time, timezone, starts_at AS "starts_at!", starts_at_tzdb,
-                  ical_sequence, candidate_id, recruiter_id, created_at
-           FROM company_interview
-           WHERE cancelled_at IS NULL AND starts_at > $1 AND (starts_at, id) > ($5, $6)
-             AND ((NOT reminder_1h_sent AND starts_at <= $2) OR (NOT reminder_24h_sent AND starts_at <= $3))
-           ORDER BY starts_at, id LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED"#,
-        now,
-        now + reminder::HOUR_BEFORE,
-        now + reminder::DAY_BEFORE,
-        limit,
-        after_start,
-        after_id
-    )
-    .fetch_all(tx)
-    .await
-}
-
-/// Flags what the rows have been reminded of: of the day, and within the hour of the hour too.
-pub async fn set_reminded(tx: &mut PgConnection, rows: &[Upcoming], now: DateTime<Utc>) -> sqlx::Result<()> {
-    let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
-    sqlx::query!(
-        "UPDATE company_interview
-         SET reminder_24h_sent = true, reminder_1h_sent = reminder_1h_sent OR starts_at <= $2, updated_at = $3
-         WHERE id = ANY($1)",
-        &ids,
-        now + reminder::HOUR_BEFORE,
-        now
-    )
-    .execute(tx)
-    .await?;
     Ok(())
 }
 

@@ -278,13 +278,19 @@ async fn types_are_counted_and_by_phone_or_in_person_nobody_is_seen_to_stay_away
 async fn who_has_joined_through_the_portal_was_seen() {
     let app = without_interviews().await;
     app.set_now("2026-11-20T11:50:00Z");
-    let mut interviews = [0; 4];
+    let mut interviews = [0; 5];
     for id in &mut interviews {
         *id = add(&app, "2026-11-20", json!({})).await;
     }
-    let [nobody, candidate, recruiter, both] = interviews;
-    assert!(nobody > 0);
-    for (user, id) in [(CARL, candidate), (RITA, recruiter), (RITA, both), (CARL, both)] {
+    let [_nobody, candidate, recruiter, both, both_otherwise] = interviews;
+    for (user, id) in [
+        (CARL, candidate),
+        (RITA, recruiter),
+        (RITA, both),
+        (CARL, both),
+        (CARL, both_otherwise),
+        (RITA, both_otherwise),
+    ] {
         for verb in ["joined", "left", "joined"] {
             let answer = app.user(user).post(&format!("/api/interviews/{id}/{verb}/"), json!({})).await;
             assert_eq!(answer.status, 200, "{answer:?}");
@@ -293,7 +299,7 @@ async fn who_has_joined_through_the_portal_was_seen() {
     assert_eq!(pick(&numbers(&app, "").await, "no_shows no_shows_confirmed"), [0, 0]);
     app.set_now("2026-11-20T14:00:01Z");
     let keys = "total_interviews completed_interviews no_shows no_shows_confirmed";
-    assert_eq!(pick(&numbers(&app, "").await, keys), [4, 3, 2, 1]);
+    assert_eq!(pick(&numbers(&app, "").await, keys), [5, 4, 2, 1]);
 }
 
 #[tokio::test]

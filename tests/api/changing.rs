@@ -147,12 +147,13 @@ async fn example_35_one_change_at_a_time() {
     let app = TestApp::start().await;
     let rita = app.connected(RITA).await;
     let id = rita.meet().await;
-    app.fault(Call::Patch, 1, FaultKind::Delay { millis: 700 });
+    app.fault(Call::Patch, 1, FaultKind::Hold);
     let second = async {
         until(|| app.google.requests().iter().any(|call| call.call == Call::Patch).then_some(())).await;
         let refused = json!({"error": "This interview is being changed. Please try again."});
         rita.change(id, json!({"time": "15:00"})).await.assert(409, refused.clone());
         rita.cancel(id).await.assert(409, refused);
+        app.google.let_go();
     };
     let (first, ()) = tokio::join!(rita.change(id, json!({"time": "16:00"})), second);
     assert_eq!(first.status, 200, "{first:?}");
@@ -456,11 +457,12 @@ async fn what_django_writes_meanwhile_is_not_overwritten() {
         let app = TestApp::start().await;
         let rita = app.connected(RITA).await;
         let id = rita.meet().await;
-        app.fault(Call::Patch, 1, FaultKind::Delay { millis: 500 });
+        app.fault(Call::Patch, 1, FaultKind::Hold);
         let django = async {
             until(|| app.google.requests().iter().any(|call| call.call == Call::Patch).then_some(())).await;
             let sql = format!("UPDATE company_interview SET {column} = '{value}' WHERE id = $1");
             sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).execute(app.db()).await.unwrap();
+            app.google.let_go();
         };
         let (answer, ()) = tokio::join!(rita.change(id, json!({"note": "new"})), django);
         answer.assert(409, json!({"error": "This interview is being changed. Please try again."}));
@@ -482,7 +484,7 @@ async fn nobody_waits_for_an_event_that_is_being_aligned() {
         let id = rita.meet().await;
         app.fault(Call::Patch, 1, FaultKind::status(400));
         assert_eq!(rita.change(id, json!({"time": "18:00"})).await.status, 502);
-        app.fault(Call::Patch, 1, FaultKind::Delay { millis: 1500 });
+        app.fault(Call::Patch, 1, FaultKind::Hold);
         let calls = app.google.requests().len();
         let person = async {
             until(|| (app.google.requests().len() > calls).then_some(())).await;
@@ -490,6 +492,7 @@ async fn nobody_waits_for_an_event_that_is_being_aligned() {
                 true => assert_eq!(rita.cancel(id).await.status, 200),
                 false => assert_eq!(rita.change(id, json!({"time": "18:00"})).await.status, 200),
             }
+            app.google.let_go();
         };
         let (aligned, ()) = tokio::join!(interviews::interview::align_events(&app.ctx), person);
         aligned.unwrap();

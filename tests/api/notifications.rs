@@ -84,7 +84,7 @@ async fn unknown_notifications_and_those_of_others_are_not_found() {
 }
 
 #[tokio::test]
-async fn the_list_is_read_from_an_index_in_its_order() {
+async fn there_is_an_index_in_the_order_of_the_list() {
     let app = TestApp::start().await;
     let mut tx = app.db().begin().await.unwrap();
     sqlx::raw_sql(

@@ -43,7 +43,11 @@ use axum::{
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
 
 use self::wire::{Incoming, Reply};
 use crate::clock::Clock;
@@ -200,6 +204,8 @@ pub enum FaultKind {
     Garbage,
     /// The call is done and answered this much later (real time), even when the client has gone away by then.
     Delay { millis: u64 },
+    /// The call is done and answered after [`Simulator::let_go`], even when the client has gone away by then.
+    Hold,
 }
 
 impl FaultKind {
@@ -258,7 +264,7 @@ impl Simulator {
         }
         let state = Memory { world: load(&options)?, ..Memory::default() };
         let url = format!("http://{}", listener.local_addr()?);
-        let shared = Arc::new(Shared { options, url, state: Mutex::new(state) });
+        let shared = Arc::new(Shared { options, url, state: Mutex::new(state), let_go: watch::Sender::new(()) });
         let router = router(shared.clone());
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(async move {
@@ -287,6 +293,11 @@ impl Simulator {
     /// Disturbs calls to come.
     pub fn order(&self, fault: Fault) {
         self.shared.lock().faults.push_back(fault);
+    }
+
+    /// Answers the calls that [`FaultKind::Hold`] keeps waiting.
+    pub fn let_go(&self) {
+        self.shared.let_go.send_replace(());
     }
 
     pub fn clear_faults(&self) {
@@ -360,6 +371,7 @@ struct Shared {
     options: Options,
     url: String,
     state: Mutex<Memory>,
+    let_go: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -413,6 +425,8 @@ async fn api(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, header
     };
     let query = oauth::pairs(uri.query().unwrap_or_default().as_bytes());
     let incoming = Incoming { call, path, query, headers, form, body };
+    // From before the call can be seen.
+    let mut let_go = shared.let_go.subscribe();
     let (number, fault) = shared.receive(&method, &incoming);
     match fault {
         None => shared.answer(&incoming, number).into_response(),
@@ -431,10 +445,13 @@ async fn api(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, header
             shared.note(number, 200);
             ([(header::CONTENT_TYPE, "application/json; charset=UTF-8")], "{\"kind\": \"calendar#ev").into_response()
         }
-        Some(FaultKind::Delay { millis }) => {
+        Some(kind @ (FaultKind::Delay { .. } | FaultKind::Hold)) => {
             // A task of its own: it goes on when the client goes away.
             let late = tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_millis(millis)).await;
+                match kind {
+                    FaultKind::Delay { millis } => tokio::time::sleep(Duration::from_millis(millis)).await,
+                    _ => _ = let_go.changed().await,
+                }
                 shared.answer(&incoming, number)
             });
             late.await.map_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response(), Reply::into_response)
