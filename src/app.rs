@@ -1,6 +1,6 @@
 //! The assembly: which routes there are, which jobs, what runs beside the requests, and how all of it stops.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use axum::{Router, http::Method, middleware};
@@ -90,7 +90,9 @@ pub fn router(ctx: Context) -> anyhow::Result<Router> {
         .into_iter()
         .fold(Routes::from_openapi(&document), |known, path| known.with(path, &[Method::GET]));
     let authenticate = middleware::from_fn_with_state(ctx.clone(), auth::authenticate);
-    Ok(layers::door(inside, known, &ctx, |router| router.layer(authenticate)))
+    let pages = ctx.clone();
+    let error_page = Arc::new(move |status| portal::error_page(&pages, status));
+    Ok(layers::door(inside, known, &ctx, error_page, |router| router.layer(authenticate)))
 }
 
 /// Runs one job of the queue.

@@ -15,9 +15,16 @@ use ipnet::{IpNet, Ipv4Net};
 use secrecy::SecretString;
 use url::Url;
 
-use crate::secret::Sealer;
+use crate::{colour::Colour, secret::Sealer};
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
+
+/// A picture for the pages.
+#[derive(Debug)]
+pub struct Logo {
+    pub media_type: &'static str,
+    pub bytes: Vec<u8>,
+}
 
 /// Everything the server can be told from outside.
 #[derive(Debug)]
@@ -51,6 +58,8 @@ pub struct Settings {
     pub email: Option<SmtpServer>,
     pub from_email: String,
     pub brand_name: String,
+    pub brand_accent: Colour,
+    pub brand_logo: Option<Logo>,
     /// `None`: signing in needs no reCAPTCHA.
     pub recaptcha_secret_key: Option<SecretString>,
     pub recaptcha_verify_uri: String,
@@ -252,6 +261,8 @@ impl Reader {
             email: self.email(),
             from_email: self.sender(),
             brand_name: self.required("BRAND_NAME"),
+            brand_accent: self.colour("BRAND_ACCENT"),
+            brand_logo: self.logo(),
             recaptcha_secret_key: Some(self.text("RECAPTCHA_SECRET_KEY")).filter(|key| !key.is_empty()).map(Into::into),
             recaptcha_verify_uri: self.uri("RECAPTCHA_VERIFY_URI"),
             access_token_lifetime: self.minutes("ACCESS_TOKEN_LIFETIME"),
@@ -301,6 +312,38 @@ impl Reader {
             self.fault("REQUEST_SECONDS", "is not at least GOOGLE_BUDGET_SECONDS + 15");
         }
         Duration::from_secs(seconds)
+    }
+
+    fn colour(&mut self, name: &str) -> Colour {
+        self.text(name).parse().unwrap_or_else(|()| {
+            self.fault(name, "is not a colour such as #2747c7");
+            Colour::BLACK
+        })
+    }
+
+    fn logo(&mut self) -> Option<Logo> {
+        const MOST: usize = 256 << 10;
+        let path = Some(self.text("BRAND_LOGO")).filter(|path| !path.is_empty())?;
+        let media_type = match path.rsplit_once('.').map(|(_, ending)| ending) {
+            Some("svg") => "image/svg+xml",
+            Some("png") => "image/png",
+            Some("webp") => "image/webp",
+            _ => {
+                self.fault("BRAND_LOGO", "does not end in .svg, .png or .webp");
+                return None;
+            }
+        };
+        match std::fs::read(path) {
+            Ok(bytes) if bytes.len() <= MOST => Some(Logo { media_type, bytes }),
+            Ok(_) => {
+                self.fault("BRAND_LOGO", "is larger than 256 KiB");
+                None
+            }
+            Err(error) => {
+                self.fault("BRAND_LOGO", format!("cannot be read: {error}"));
+                None
+            }
+        }
     }
 
     fn log_format(&mut self) -> LogFormat {

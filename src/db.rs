@@ -79,6 +79,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (8, "login throttle", include_str!("../migrations/0008_login_throttle.sql")),
     (9, "mail resent", include_str!("../migrations/0009_mail_resent.sql")),
     (10, "presence met", include_str!("../migrations/0010_presence_met.sql")),
+    (11, "portal session", include_str!("../migrations/0011_portal_session.sql")),
 ];
 
 /// Indexes that we no longer need.

@@ -15,6 +15,7 @@
 //! | `zone` | wall time and IANA zone → instant, by the tz database in the binary; gaps and overlaps |
 //! | `icalendar` | an invitation → RFC 5545 text, behind a sanitiser |
 //! | `secret` | sealed values, hashed tokens |
+//! | `colour` | an accent that stays readable |
 //! | `config` | the settings: `config/default.toml` < `CONFIG_FILE` < environment |
 //! | `telemetry` | the log, and what never gets into it |
 //! | `metrics` | what is counted, for Prometheus |
@@ -174,6 +175,7 @@ pub mod clock;
 pub mod zone;
 pub mod icalendar;
 pub mod secret;
+pub mod colour;
 pub mod config;
 pub mod telemetry;
 pub mod metrics;

@@ -90,6 +90,8 @@ pub fn document(annotated: &OpenApi) -> serde_json::Result<Value> {
     document["servers"] = json!([{"url": "/", "description": "The server that this document comes from"}]);
     document["components"]["securitySchemes"]["bearer"] = json!({"type": "http", "scheme": "bearer",
         "bearerFormat": "JWT", "description": "The `access_token` of a sign-in"});
+    document["components"]["securitySchemes"]["portal_session"] = json!({"type": "apiKey", "in": "cookie",
+        "name": "umemployed_portal", "description": "A browser that has signed in at `/login/`; navigations alone"});
     let (text, list) = (json!({"type": "string"}), json!({"type": "array", "items": {"type": "object"}}));
     let schemas = &mut document["components"]["schemas"];
     schemas["Refusal"] = json!({"type": "object", "required": ["error"], "properties": {"error": text, "detail": text},

@@ -7,16 +7,17 @@
 pub mod jwt;
 pub mod password;
 mod recaptcha;
+mod session;
 mod store;
 mod throttle;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use anyhow::{anyhow, bail, ensure};
 use axum::{
     Json,
     extract::{FromRequestParts, Request, State},
-    http::{StatusCode, request::Parts},
+    http::{StatusCode, Uri, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -30,14 +31,19 @@ use tracing::Instrument as _;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use self::throttle::remove_expired;
+pub use self::session::{Session, Visitor, forget_cookie};
 use self::{
     jwt::{Stranger, TokenType},
     throttle::Throttle,
 };
 use crate::{
     context::Context,
-    http::{Error, Result, extract::RequestBody, layers::Route, peer::Peer},
+    http::{
+        Error, Result,
+        extract::RequestBody,
+        layers::{self, Route},
+        peer::Peer,
+    },
     zone,
 };
 
@@ -92,13 +98,21 @@ impl<S: Send + Sync> FromRequestParts<S> for CurrentUser {
 /// Middleware that puts the [`CurrentUser`] into the request or answers 401.
 ///
 /// A bad Bearer header is refused on public API routes too. Outside `/api` and the routes that need credentials, the
-/// header is ignored. A request without a [`Route`] needs credentials.
+/// header is ignored. A request without a [`Route`] needs credentials. A browser that goes where its portal session
+/// counts needs no header, and is sent to sign in when it has neither.
 pub async fn authenticate(State(ctx): State<Context>, mut request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<Arc<Route>>();
-    let (required, api) = route.map_or((true, true), |route| (route.credentials, route.is_api()));
+    let route = request.extensions().get::<Arc<Route>>().cloned();
+    let (required, api) = route.as_ref().map_or((true, true), |route| (route.credentials, route.is_api()));
     if required || api {
+        let by_session = route.is_some_and(|route| route.session);
+        let is_browser = by_session && layers::is_navigation(request.method(), request.headers());
         let user = match jwt::bearer(request.headers()) {
             Ok(Some(token)) => bearer_of(&ctx, &token).await,
+            Ok(None) if is_browser => match Session::of(&ctx, request.headers()).await {
+                Ok(Some(session)) => Ok(session.user),
+                Ok(None) => return to_sign_in(request.uri()),
+                Err(fault) => Err(fault),
+            },
             Ok(None) if !required => return next.run(request).await,
             Ok(None) => Err(Stranger::NoCredentials.refusal()),
             Err(stranger) => Err(stranger.refusal()),
@@ -109,6 +123,15 @@ pub async fn authenticate(State(ctx): State<Context>, mut request: Request, next
         }
     }
     next.run(request).await
+}
+
+/// Sends a browser to the sign-in page, and from there back to where it wanted to go.
+pub fn to_sign_in(wanted: &Uri) -> Response {
+    let wanted = wanted.path_and_query().map_or("/", |wanted| wanted.as_str());
+    let query: String = form_urlencoded::Serializer::new(String::new()).append_pair("next", wanted).finish();
+    // As people write it: a slash is allowed in a query.
+    let location = format!("/login/?{}", query.replace("%2F", "/"));
+    (StatusCode::FOUND, [(header::LOCATION, location)]).into_response()
 }
 
 async fn bearer_of(ctx: &Context, token: &[u8]) -> Result<CurrentUser> {
@@ -272,20 +295,30 @@ struct FieldErrors {
         headers(("Retry-After" = Option<u64>, description = "Seconds; not with reCAPTCHA"))),
 ))]
 async fn login(State(ctx): State<Context>, Peer(peer): Peer, body: RequestBody) -> Result<Json<SignedIn>> {
-    let Credentials { email, password, recaptcha_token } = Credentials::parse(&body.value().await?)?;
-    let throttle = Throttle::of(&ctx, peer, &email);
+    let credentials = Credentials::parse(&body.value().await?)?;
+    let user = sign_in(&ctx, peer, credentials).await?;
+    Ok(Json(SignedIn::new(&ctx, user)))
+}
+
+/// Whom these credentials let in.
+///
+/// # Errors
+/// Every row of contract §4.1's table from the throttle on.
+pub async fn sign_in(ctx: &Context, peer: IpAddr, credentials: Credentials) -> Result<CurrentUser> {
+    let Credentials { email, password, recaptcha_token } = credentials;
+    let throttle = Throttle::of(ctx, peer, &email);
     if let Some(secret) = &ctx.settings.recaptcha_secret_key {
         throttle.check().await?;
-        recaptcha::verify(&ctx, secret, recaptcha_token).await?;
+        recaptcha::verify(ctx, secret, recaptcha_token).await?;
     }
     let attempt = throttle.attempt().await?;
     // It runs to its end even when the client goes away: what is no failure must not stay counted as one.
-    let tasks = ctx.tasks.clone();
+    let (ctx, tasks) = (ctx.clone(), ctx.tasks.clone());
     let entering = async move {
         match enter(&ctx, &email, password).await {
             Ok(Some(user)) => {
                 throttle.reset().await?;
-                Ok(Json(SignedIn::new(&ctx, user)))
+                Ok(user)
             }
             Ok(None) => Err(not_signed_in("Invalid email or password.")),
             Err(error) => {
@@ -339,6 +372,13 @@ async fn profile(user: CurrentUser) -> Json<CurrentUser> {
 async fn google_auth(body: RequestBody) -> Result<()> {
     body.value().await?;
     Err(Error::bad_request("Token and email are required."))
+}
+
+/// Removes failed sign-ins that count no longer, and sessions that have ended.
+pub async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
+    let (db, now) = (&mut *ctx.db.acquire().await?, ctx.clock.now());
+    store::remove_old_attempts(db, now - throttle::WINDOW).await?;
+    Ok(store::remove_old_sessions(db, now).await?)
 }
 
 /// An account to be made by [`create_user`].

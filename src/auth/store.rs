@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Result};
 
 use super::{CurrentUser, NewUser, Role};
+use crate::secret::TokenHash;
 
 /// A user with what decides whether it may come in.
 pub struct Account {
@@ -14,17 +15,17 @@ pub struct Account {
     pub is_deleted: bool,
 }
 
-/// Selects [`Account`]s: the condition, then its argument.
+/// Selects [`Account`]s: the condition, then its arguments.
 macro_rules! accounts {
-    ($condition:literal, $argument:expr) => {
+    ($condition:literal $(, $argument:expr)+) => {
         sqlx::query!(
             "SELECT u.id, u.email, u.username, u.first_name, u.last_name, u.is_recruiter, u.is_applicant, u.has_resume,
                     u.has_company, c.id::bigint AS company_id, u.created_at, u.updated_at, u.password, u.is_active,
                     u.is_deleted
              FROM users_user u LEFT JOIN company_company c ON c.user_id = u.id
              WHERE "
-                + $condition,
-            $argument
+                + $condition
+            $(, $argument)+
         )
         .map(|row| Account {
             user: CurrentUser {
@@ -55,6 +56,47 @@ pub async fn account_by_id(db: &mut PgConnection, id: i64) -> Result<Option<Acco
 /// Compared to the letter, as Django does.
 pub async fn account_by_email(db: &mut PgConnection, email: &str) -> Result<Option<Account>> {
     accounts!("u.email = $1", email).fetch_optional(db).await
+}
+
+pub async fn insert_session(
+    db: &mut PgConnection,
+    token: &TokenHash,
+    user_id: i64,
+    expires_at: DateTime<Utc>,
+) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO ivs_portal_session (token_hash, user_id, password_digest, expires_at)
+         SELECT $1, id, sha256(convert_to(password, 'UTF8')), $3 FROM users_user WHERE id = $2",
+        token.as_bytes(),
+        user_id,
+        expires_at
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Whose session it is, if that has not ended.
+pub async fn session_user(db: &mut PgConnection, token: &TokenHash, now: DateTime<Utc>) -> Result<Option<CurrentUser>> {
+    let account = accounts!(
+        "u.id = (SELECT user_id FROM ivs_portal_session WHERE token_hash = $1 AND expires_at > $2)
+         AND EXISTS (SELECT FROM ivs_portal_session
+                     WHERE token_hash = $1 AND password_digest = sha256(convert_to(u.password, 'UTF8')))",
+        token.as_bytes(),
+        now
+    );
+    let account = account.fetch_optional(db).await?;
+    Ok(account.filter(|account| account.is_active && !account.is_deleted).map(|account| account.user))
+}
+
+pub async fn remove_session(db: &mut PgConnection, token: &TokenHash) -> Result<()> {
+    sqlx::query!("DELETE FROM ivs_portal_session WHERE token_hash = $1", token.as_bytes()).execute(db).await?;
+    Ok(())
+}
+
+pub async fn remove_old_sessions(db: &mut PgConnection, now: DateTime<Utc>) -> Result<()> {
+    sqlx::query!("DELETE FROM ivs_portal_session WHERE expires_at <= $1", now).execute(db).await?;
+    Ok(())
 }
 
 /// Stores a stronger hash of the same password, unless the password has been changed meanwhile. Like Django's own

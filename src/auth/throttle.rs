@@ -21,7 +21,7 @@ use crate::{
 /// So many failures that still count, and no further attempt is let in.
 const FAILURES: i64 = 20;
 /// How long a failure counts.
-const WINDOW: TimeDelta = TimeDelta::minutes(15);
+pub const WINDOW: TimeDelta = TimeDelta::minutes(15);
 
 /// The count of one e-mail, whatever its case, from one peer.
 pub struct Throttle {
@@ -76,11 +76,6 @@ impl Throttle {
     pub async fn reset(&self) -> Result<()> {
         Ok(store::forget_attempts(&mut *self.ctx.db.acquire().await?, &self.subject).await?)
     }
-}
-
-/// Removes what counts no longer.
-pub async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
-    Ok(store::remove_old_attempts(&mut *ctx.db.acquire().await?, ctx.clock.now() - WINDOW).await?)
 }
 
 /// Says nothing about peer and e-mail to whoever reads the database without the key.

@@ -24,7 +24,7 @@ use anyhow::{Context as _, anyhow};
 use axum::{
     Json,
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
@@ -37,7 +37,7 @@ use uuid::Uuid;
 use crate::{
     auth::CurrentUser,
     context::Context,
-    http::{self, Error, extract::QueryParams},
+    http::{self, Error, extract::QueryParams, layers},
     mail::{self, NewMail},
     secret::{PlainToken, Sealer},
 };
@@ -102,15 +102,15 @@ async fn auth_url(State(ctx): State<Context>, user: CurrentUser) -> http::Result
 
 /// Sends a browser to Google; tells other clients where to go.
 #[utoipa::path(get, path = "/api/company/google/connect/", tag = "google",
-    responses(
+    security(("bearer" = []), ("portal_session" = [])), responses(
         (status = 200, description = "Where to ask for consent", body = Authorization),
-        (status = 302, description = "A navigation: to Google",
+        (status = 302, description = "A navigation: to Google, or to the sign-in page",
             headers(("Location" = String, description = "A fresh authorization URL"))),
         (status = 503, description = "Google is not configured"),
     ))]
 async fn connect(ctx: State<Context>, user: CurrentUser, headers: HeaderMap) -> http::Result<Response> {
     let fresh = auth_url(ctx, user).await?;
-    Ok(match is_navigation(&headers) {
+    Ok(match layers::is_navigation(&Method::GET, &headers) {
         true => found(fresh.0.authorization_url),
         false => fresh.into_response(),
     })
@@ -124,12 +124,6 @@ async fn connect(ctx: State<Context>, user: CurrentUser, headers: HeaderMap) -> 
     ))]
 async fn connect_by_post(ctx: State<Context>, user: CurrentUser) -> http::Result<Json<Authorization>> {
     auth_url(ctx, user).await
-}
-
-fn is_navigation(headers: &HeaderMap) -> bool {
-    let says =
-        |name, text| headers.get_all(name).iter().any(|value| value.to_str().is_ok_and(|value| value.contains(text)));
-    headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate") || says(header::ACCEPT, "text/html")
 }
 
 fn found(location: String) -> Response {
@@ -458,14 +452,5 @@ mod tests {
         let smtp = settings.email.as_ref().map(|server| Smtp::new(server).expect("no TLS to set up"));
         let metrics = crate::metrics::Metrics::new().expect("counters");
         Context::new(Parts { settings, clock, db, http: Default::default(), smtp, metrics, tasks: Default::default() })
-    }
-
-    #[test]
-    fn a_navigation_is_known_by_its_mode_or_by_wanting_html() {
-        let of = |name: &'static str, value: &str| {
-            is_navigation(&HeaderMap::from_iter([(name.parse().expect("a name"), value.parse().expect("a value"))]))
-        };
-        assert!(of("sec-fetch-mode", "navigate") && of("accept", "text/html,application/xhtml+xml;q=0.9"));
-        assert!(!of("sec-fetch-mode", "cors") && !of("accept", "*/*") && !of("accept", "application/json"));
     }
 }

@@ -42,6 +42,8 @@ pub struct Route {
     pub methods: Vec<Method>,
     /// Whether the path is for signed-in callers alone, whatever the method.
     pub credentials: bool,
+    /// Whether a browser may come by its portal session too (the security scheme `portal_session`).
+    pub session: bool,
     name: String,
     description: String,
     /// Media types of the answers, without parameters.
@@ -67,6 +69,7 @@ impl Route {
             template: template.to_owned(),
             methods: allowed,
             credentials: false,
+            session: false,
             name: template.to_owned(),
             description: String::new(),
             renders: vec![JSON.to_owned()],
@@ -114,6 +117,7 @@ impl Routes {
                 let security = operation.security.as_ref().or(document.security.as_ref());
                 route.credentials |=
                     security.is_some_and(|any| !any.is_empty() && !any.contains(&SecurityRequirement::default()));
+                route.session |= security.is_some_and(|any| any.contains(&portal_session()));
                 route.name = operation.operation_id.clone().unwrap_or(route.name);
                 route.description = operation.summary.clone().unwrap_or(route.description);
                 route.renders.extend(media_types(operation));
@@ -167,6 +171,22 @@ enum Slash {
     Missing,
 }
 
+fn is_json(response: &Response) -> bool {
+    response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == JSON)
+}
+
+fn portal_session() -> SecurityRequirement {
+    SecurityRequirement::new::<_, [&str; 0], &str>("portal_session", [])
+}
+
+/// Whether a browser goes somewhere with this request, and shows what comes back.
+pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
+    let says =
+        |name, text| headers.get_all(name).iter().any(|value| value.to_str().is_ok_and(|value| value.contains(text)));
+    let is_mode = headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate");
+    method.is_safe() && (is_mode || says(header::ACCEPT, HTML))
+}
+
 /// The media types an operation's answers are documented with.
 fn media_types(operation: &Operation) -> impl Iterator<Item = String> {
     operation
@@ -192,18 +212,30 @@ struct Door {
     /// How long a handler may take.
     patience: Duration,
     metrics: Metrics,
+    /// An error as a page.
+    error_page: ErrorPage,
 }
+
+/// Makes the page of an error that a browser meets outside `/api`.
+pub type ErrorPage = Arc<dyn Fn(StatusCode) -> Response + Send + Sync>;
 
 /// Wraps `inner`, which has the templates of `routes`, into everything of contract §3.
 ///
-/// `authenticate` adds what stands between the look-up of the URL and of the method: it finds an `Arc<Route>` among the
+/// `error_page` is what people see of an error; clients get JSON. `authenticate` adds what stands between the look-up of the URL and of the method: it finds an `Arc<Route>` among the
 /// request's extensions, refuses with [`Error::Unauthenticated`], or leaves the caller among the extensions.
-pub fn door(inner: Router, routes: Routes, ctx: &Context, authenticate: impl FnOnce(Router) -> Router) -> Router {
+pub fn door(
+    inner: Router,
+    routes: Routes,
+    ctx: &Context,
+    error_page: ErrorPage,
+    authenticate: impl FnOnce(Router) -> Router,
+) -> Router {
     let door = Door {
         routes,
         allowed_origins: ctx.settings.allowed_origins.clone(),
         patience: ctx.settings.request_patience,
         metrics: ctx.metrics.clone(),
+        error_page,
     };
     assemble(inner, door, authenticate)
 }
@@ -229,10 +261,15 @@ async fn enter(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
         let origin = door.allowed_origin(request.headers());
         let preflight = is_preflight(&request);
         let under_api = is_api(request.uri().path());
+        let shows_pages = !under_api && is_navigation(request.method(), request.headers());
         let mut response = match preflight {
             true => StatusCode::OK.into_response(),
             false => door.admit(request, found, next).await.into_response(),
         };
+        let status = response.status();
+        if shows_pages && (status.is_client_error() || status.is_server_error()) && is_json(&response) {
+            response = (door.error_page)(status);
+        }
         let headers = response.headers_mut();
         put_cors(headers, origin, preflight);
         put_common(headers, &id, under_api);

@@ -462,11 +462,7 @@ async fn recruited(ctx: &Context, id: Option<i64>, user: &CurrentUser, refusal: 
 }
 
 async fn found(ctx: &Context, id: Option<i64>) -> Result<Interview> {
-    let interview = match id {
-        Some(id) => store::by_id(&ctx.db, id).await?,
-        None => None,
-    };
-    interview.ok_or_else(not_found)
+    by_id(ctx, id).await?.ok_or_else(not_found)
 }
 
 #[derive(Serialize, ToSchema)]
@@ -489,6 +485,14 @@ async fn test_connection(_user: CurrentUser) -> Json<DeviceCheck> {
         network_quality: "good",
         recommendations: [],
     })
+}
+
+/// An interview, with who was there; whoever asks has to see to it that he may.
+pub async fn by_id(ctx: &Context, id: Option<i64>) -> sqlx::Result<Option<Interview>> {
+    match id {
+        Some(id) => store::by_id(&ctx.db, id).await,
+        None => Ok(None),
+    }
 }
 
 /// The interview that a mailed link opens, and whom the link was made for.

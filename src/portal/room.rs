@@ -1,19 +1,19 @@
-//! The page that a mailed link opens, and its two buttons (contract §5.19). A page is a struct beside its handler; GETs change nothing,
-//! because mail scanners open links too.
+//! An interview's room: the page that a mailed link opens, and its buttons (contract §5.19).
 
 use askama::Template;
 use axum::{
     extract::State,
-    http::{HeaderName, HeaderValue, StatusCode, header},
-    response::{Html, IntoResponse, Response},
+    http::{HeaderMap, StatusCode},
+    response::Response,
 };
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
+use serde_json::{Map, Value};
 use url::Url;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::{MessagePage, Shell, page, see_other};
 use crate::{
-    clock::random_bytes,
+    auth::Session,
     context::Context,
     http::{
         Error, Result,
@@ -38,9 +38,9 @@ pub fn routes() -> OpenApiRouter<Context> {
         (status = 401, description = "No token: a page that leads to the frontend"),
         (status = 403, description = "The token opens no interview"),
     ))]
-async fn room(State(ctx): State<Context>, PathId(id): PathId, query: QueryParams) -> Result<Response> {
-    match opened(&ctx, id, query.get("token")).await? {
-        Ok((interview, user_id)) => room_page(&ctx, StatusCode::OK, &interview, user_id, query.get("token")),
+async fn room(State(ctx): State<Context>, PathId(id): PathId, query: QueryParams, headers: HeaderMap) -> Result<Response> {
+    match Visit::of(&ctx, id, query.get("token"), &headers).await? {
+        Ok(visit) => visit.page(&ctx, StatusCode::OK),
         Err(refusal) => refusal.page(&ctx),
     }
 }
@@ -58,22 +58,23 @@ async fn enter(
     State(ctx): State<Context>,
     PathId(id): PathId,
     query: QueryParams,
+    headers: HeaderMap,
     body: RequestBody,
 ) -> Result<Response> {
     let form = body.object().await?;
-    let token = query.get("token").or(form.get("token").and_then(|token| token.as_str()));
-    let user_id = match opened(&ctx, id, token).await? {
-        Ok((_, user_id)) => user_id,
+    let token = query.get("token").or(form.get("token").and_then(Value::as_str));
+    let visit = match Visit::by_form(&ctx, id, token, &headers, &form).await? {
+        Ok(visit) => visit,
         Err(refusal) => return refusal.page(&ctx),
     };
-    match interview::enter(&ctx, id, user_id).await {
+    match interview::enter(&ctx, id, visit.user_id).await {
         Ok(interview) => {
-            let to = safe_link(&interview).map_or_else(|| page_address(&interview, token), |link| link.to_string());
+            let to = safe_link(&interview).map_or_else(|| visit.address("join"), |link| link.to_string());
             see_other(&to)
         }
         // The door is closed, or this has changed a moment ago: the page as it is now says so.
-        Err(Error::Refused { .. }) => match opened(&ctx, id, token).await? {
-            Ok((interview, user_id)) => room_page(&ctx, StatusCode::CONFLICT, &interview, user_id, token),
+        Err(Error::Refused { .. }) => match Visit::of(&ctx, id, token, &headers).await? {
+            Ok(visit) => visit.page(&ctx, StatusCode::CONFLICT),
             Err(refusal) => refusal.page(&ctx),
         },
         Err(fault) => Err(fault),
@@ -92,19 +93,29 @@ async fn leave(
     State(ctx): State<Context>,
     PathId(id): PathId,
     query: QueryParams,
+    headers: HeaderMap,
     body: RequestBody,
 ) -> Result<Response> {
     let form = body.object().await?;
-    let token = query.get("token").or(form.get("token").and_then(|token| token.as_str()));
-    let (interview, user_id) = match opened(&ctx, id, token).await? {
-        Ok(opened) => opened,
+    let token = query.get("token").or(form.get("token").and_then(Value::as_str));
+    let visit = match Visit::by_form(&ctx, id, token, &headers, &form).await? {
+        Ok(visit) => visit,
         Err(refusal) => return refusal.page(&ctx),
     };
-    match interview::leave(&ctx, id, user_id).await {
-        Ok(_) => see_other(&page_address(&interview, token)),
-        Err(Error::Refused { .. }) => Refusal::Forbidden.page(&ctx),
+    match interview::leave(&ctx, id, visit.user_id).await {
+        Ok(_) => see_other(&visit.address("join")),
+        Err(Error::Refused { .. }) => Refusal::Closed.page(&ctx),
         Err(fault) => Err(fault),
     }
+}
+
+/// Somebody at the door of his interview.
+struct Visit {
+    interview: Interview,
+    user_id: i64,
+    /// `None`: by session.
+    token: Option<String>,
+    session: Option<Session>,
 }
 
 /// Why somebody does not see the page.
@@ -112,56 +123,105 @@ enum Refusal {
     /// Neither a link's token nor a session.
     NotSignedIn { id: Option<i64> },
     /// One answer for all links that open nothing, so that none tells what exists.
-    Forbidden,
+    Closed,
+    /// Signed in, and no such interview.
+    Unknown(Session),
+    /// Signed in as somebody who does not take part.
+    NotYours(Session),
+    /// A form that does not come from a page of this session.
+    Foreign(Session),
 }
 
-async fn opened(ctx: &Context, id: Option<i64>, token: Option<&str>) -> Result<Result<(Interview, i64), Refusal>> {
-    let Some(token) = token.filter(|token| !token.is_empty()) else { return Ok(Err(Refusal::NotSignedIn { id })) };
-    let Some(id) = id else { return Ok(Err(Refusal::Forbidden)) };
-    let hash = PlainToken::from_outside(token).hash();
-    Ok(interview::by_mailed_link(ctx, id, &hash).await?.ok_or(Refusal::Forbidden))
+impl Visit {
+    /// By the token of a mailed link, which wins, or by the portal session.
+    async fn of(ctx: &Context, id: Option<i64>, token: Option<&str>, headers: &HeaderMap) -> Result<Result<Visit, Refusal>> {
+        if let Some(token) = token.filter(|token| !token.is_empty()) {
+            let Some(id) = id else { return Ok(Err(Refusal::Closed)) };
+            let found = interview::by_mailed_link(ctx, id, &PlainToken::from_outside(token).hash()).await?;
+            let visit = |(interview, user_id)| Visit { interview, user_id, token: Some(token.to_owned()), session: None };
+            return Ok(found.map(visit).ok_or(Refusal::Closed));
+        }
+        let Some(session) = Session::of(ctx, headers).await? else { return Ok(Err(Refusal::NotSignedIn { id })) };
+        let user_id = session.user.id;
+        Ok(match interview::by_id(ctx, id).await? {
+            None => Err(Refusal::Unknown(session)),
+            Some(interview) if interview.side_of(user_id).is_none() => Err(Refusal::NotYours(session)),
+            Some(interview) => Ok(Visit { interview, user_id, token: None, session: Some(session) }),
+        })
+    }
+
+    /// The same of somebody who sends a form.
+    async fn by_form(
+        ctx: &Context,
+        id: Option<i64>,
+        token: Option<&str>,
+        headers: &HeaderMap,
+        form: &Map<String, Value>,
+    ) -> Result<Result<Visit, Refusal>> {
+        let sent = form.get("form_token").and_then(Value::as_str).unwrap_or_default();
+        Ok(match Visit::of(ctx, id, token, headers).await? {
+            Ok(Visit { session: Some(session), .. }) if !session.has_sent(sent) => Err(Refusal::Foreign(session)),
+            visit => visit,
+        })
+    }
+
+    /// A page of this interview, as this visitor reaches it.
+    fn address(&self, what: &str) -> String {
+        let mut address = format!("/interviews/{}/{what}/", self.interview.id);
+        if let Some(token) = &self.token {
+            let query = form_urlencoded::Serializer::new(String::new()).append_pair("token", token).finish();
+            address.push('?');
+            address.push_str(&query);
+        }
+        address
+    }
 }
 
 impl Refusal {
     fn page(self, ctx: &Context) -> Result<Response> {
-        let nonce = nonce();
-        let (status, heading, text, link) = match self {
+        let frontend = |id: Option<i64>| match id {
+            Some(id) => format!("{}/interviews/{id}/join", ctx.settings.frontend_url),
+            None => ctx.settings.frontend_url.clone(),
+        };
+        let home = || Some(("To the start page", "/".to_owned()));
+        let (status, heading, text, link) = match &self {
             Refusal::NotSignedIn { id } => (
                 StatusCode::UNAUTHORIZED,
                 "Please sign in",
                 "Open the link in your invitation mail, or sign in to see this interview.",
-                Some(match id {
-                    Some(id) => format!("{}/interviews/{id}/join", ctx.settings.frontend_url),
-                    None => ctx.settings.frontend_url.clone(),
-                }),
+                Some(("Sign in", frontend(*id))),
             ),
-            Refusal::Forbidden => (
+            Refusal::Closed => (
                 StatusCode::FORBIDDEN,
                 "This link does not open an interview",
                 "It may have expired, or a part of it is missing. Please use the link in your latest invitation mail.",
                 None,
             ),
+            Refusal::Unknown(_) => {
+                (StatusCode::NOT_FOUND, "This interview does not exist", "It may have been removed.", home())
+            }
+            Refusal::NotYours(_) => (
+                StatusCode::FORBIDDEN,
+                "This interview is not yours",
+                "You are signed in as somebody who does not take part in it.",
+                home(),
+            ),
+            Refusal::Foreign(session) => return super::signing_in::not_sent_from_here(ctx, session),
         };
-        let message = MessagePage { brand: &ctx.settings.brand_name, nonce: &nonce, heading, text, link };
-        page(status, message.render()?, None, &nonce, None)
+        let session = match &self {
+            Refusal::Unknown(session) | Refusal::NotYours(session) => Some(session),
+            _ => None,
+        };
+        let message = MessagePage { shell: Shell::new(ctx, session), heading, text, link };
+        page(status, message.render()?, &[])
     }
-}
-
-#[derive(Template)]
-#[template(path = "portal/message.html")]
-struct MessagePage<'a> {
-    brand: &'a str,
-    nonce: &'a str,
-    heading: &'a str,
-    text: &'a str,
-    link: Option<String>,
 }
 
 #[derive(Template)]
 #[template(path = "portal/interview.html")]
 struct RoomPage<'a> {
-    brand: &'a str,
-    nonce: &'a str,
+    shell: Shell,
+    form_token: Option<String>,
     job_title: &'a str,
     company_name: &'a str,
     other: String,
@@ -185,13 +245,9 @@ struct RoomPage<'a> {
     online: bool,
 }
 
-fn room_page(
-    ctx: &Context,
-    status: StatusCode,
-    interview: &Interview,
-    user_id: i64,
-    token: Option<&str>,
-) -> Result<Response> {
+impl Visit {
+    fn page(&self, ctx: &Context, status: StatusCode) -> Result<Response> {
+    let (interview, user_id) = (&self.interview, self.user_id);
     let (window, zone, now) = (interview.window(&ctx.settings), interview.zone(), ctx.clock.now());
     let local = |instant: DateTime<Utc>| zone.local(instant);
     let other = match interview.side_of(user_id) {
@@ -201,10 +257,9 @@ fn room_page(
     let can_join = window.can_join(now);
     let link = safe_link(interview);
     let start = local(window.start);
-    let nonce = nonce();
     let html = RoomPage {
-        brand: &ctx.settings.brand_name,
-        nonce: &nonce,
+        shell: Shell::new(ctx, self.session.as_ref()),
+        form_token: self.session.as_ref().map(Session::form_token),
         job_title: &interview.job_title,
         company_name: &interview.company_name,
         other,
@@ -223,8 +278,8 @@ fn room_page(
         },
         location: interview.location.as_deref(),
         link: link.as_ref().filter(|_| can_join).map(Url::to_string),
-        join_action: page_address(interview, token),
-        leave_action: interview.is_present(user_id).then(|| address(interview, "left", token)),
+        join_action: self.address("join"),
+        leave_action: interview.is_present(user_id).then(|| self.address("left")),
         cancelled: window.cancelled,
         can_join,
         over: now > window.closes,
@@ -232,52 +287,12 @@ fn room_page(
         online: link.is_some(),
     }
     .render()?;
-    page(status, html, link.as_ref(), &nonce, None)
+    let origin: Vec<String> = link.iter().map(|url| url.origin().ascii_serialization()).collect();
+    page(status, html, &origin)
+    }
 }
 
 /// The meeting link, when it is one that a browser may follow: never `javascript:` and the like.
 fn safe_link(interview: &Interview) -> Option<Url> {
     Url::parse(interview.link()?).ok().filter(|url| matches!(url.scheme(), "https" | "http"))
-}
-
-fn page_address(interview: &Interview, token: Option<&str>) -> String {
-    address(interview, "join", token)
-}
-
-fn address(interview: &Interview, what: &str, token: Option<&str>) -> String {
-    let query =
-        form_urlencoded::Serializer::new(String::new()).extend_pairs(token.map(|token| ("token", token))).finish();
-    format!("/interviews/{}/{what}/?{query}", interview.id)
-}
-
-fn see_other(to: &str) -> Result<Response> {
-    page(StatusCode::SEE_OTHER, String::new(), None, &nonce(), Some(to))
-}
-
-fn nonce() -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(random_bytes::<16>())
-}
-
-/// A page with the headers that keep its link secret and its content its own.
-fn page(
-    status: StatusCode,
-    html: String,
-    meeting: Option<&Url>,
-    nonce: &str,
-    location: Option<&str>,
-) -> Result<Response> {
-    let meeting = meeting.map(|url| format!(" {}", url.origin().ascii_serialization())).unwrap_or_default();
-    let policy = format!(
-        "default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self'{meeting}; base-uri 'none'; frame-ancestors 'none'"
-    );
-    let mut response = (status, Html(html)).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::try_from(policy)?);
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(HeaderName::from_static("x-robots-tag"), HeaderValue::from_static("noindex"));
-    if let Some(location) = location {
-        headers.insert(header::LOCATION, HeaderValue::try_from(location)?);
-    }
-    Ok(response)
 }

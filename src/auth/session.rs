@@ -1,0 +1,118 @@
+//! Portal sessions (contract §4.1): who has signed in on the portal's own page, and the cookie that says so.
+//!
+//! Promises: the cookie's secret is kept only as a hash; a session ends after 14 days, when its user is deactivated or
+//! deleted, when the stored password changes, and when it is ended. It opens pages and the way to Google, never the JSON
+//! API.
+
+use aws_lc_rs::{constant_time, hmac};
+use axum::http::{HeaderMap, HeaderValue, header};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use chrono::TimeDelta;
+
+use super::{CurrentUser, store};
+use crate::{config::Settings, context::Context, http::Result, secret::PlainToken};
+
+const COOKIE: &str = "umemployed_portal";
+/// How long a session lasts.
+const LIFETIME: TimeDelta = TimeDelta::days(14);
+
+/// A signed-in browser.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub user: CurrentUser,
+    token: PlainToken,
+}
+
+impl Session {
+    /// Starts a session of somebody who has just shown who he is.
+    pub async fn begin(ctx: &Context, user: CurrentUser) -> Result<Session> {
+        let token = PlainToken::generate();
+        let expires_at = ctx.clock.now() + LIFETIME;
+        store::insert_session(&mut *ctx.db.acquire().await?, &token.hash(), user.id, expires_at).await?;
+        Ok(Session { user, token })
+    }
+
+    /// The session that a browser's cookie stands for.
+    pub async fn of(ctx: &Context, headers: &HeaderMap) -> Result<Option<Session>> {
+        let Some(token) = cookie(headers, COOKIE).map(PlainToken::from_outside) else { return Ok(None) };
+        let now = ctx.clock.now();
+        let user = store::session_user(&mut *ctx.db.acquire().await?, &token.hash(), now).await?;
+        Ok(user.map(|user| Session { user, token }))
+    }
+
+    pub async fn end(&self, ctx: &Context) -> Result<()> {
+        Ok(store::remove_session(&mut *ctx.db.acquire().await?, &self.token.hash()).await?)
+    }
+
+    /// `Set-Cookie`, for the whole session.
+    pub fn set_cookie(&self, settings: &Settings) -> Result<HeaderValue> {
+        let more = format!("/; HttpOnly; SameSite=Lax; Max-Age={}", LIFETIME.num_seconds());
+        set_cookie(COOKIE, self.token.expose(), &more, settings)
+    }
+
+    /// What a form of this session's pages carries, so that no other site can send it: derived from the cookie's secret,
+    /// which other sites cannot read.
+    pub fn form_token(&self) -> String {
+        form_token(&self.token)
+    }
+
+    /// Whether a form came from a page of this session.
+    pub fn has_sent(&self, form_token: &str) -> bool {
+        is_form_token(&self.token, form_token)
+    }
+}
+
+/// `Set-Cookie` that makes a browser forget its session.
+pub fn forget_cookie(settings: &Settings) -> Result<HeaderValue> {
+    set_cookie(COOKIE, "", "/; HttpOnly; SameSite=Lax; Max-Age=0", settings)
+}
+
+/// A browser that has not signed in: what keeps other sites from signing it in.
+pub struct Visitor(PlainToken);
+
+impl Visitor {
+    const COOKIE: &str = "umemployed_visitor";
+
+    /// The one that a browser's cookie stands for, or a new one.
+    pub fn of(headers: &HeaderMap) -> Visitor {
+        Visitor(cookie(headers, Self::COOKIE).map_or_else(PlainToken::generate, PlainToken::from_outside))
+    }
+
+    /// `Set-Cookie`, until the browser is closed; only for the sign-in page.
+    pub fn set_cookie(&self, settings: &Settings) -> Result<HeaderValue> {
+        set_cookie(Self::COOKIE, self.0.expose(), "/login/; HttpOnly; SameSite=Strict", settings)
+    }
+
+    /// As [`Session::form_token`].
+    pub fn form_token(&self) -> String {
+        form_token(&self.0)
+    }
+
+    /// As [`Session::has_sent`].
+    pub fn has_sent(&self, form_token: &str) -> bool {
+        is_form_token(&self.0, form_token)
+    }
+}
+
+fn set_cookie(name: &str, value: &str, path_and_more: &str, settings: &Settings) -> Result<HeaderValue> {
+    let secure = if settings.public_url.starts_with("https:") { "; Secure" } else { "" };
+    let mut header = HeaderValue::try_from(format!("{name}={value}; Path={path_and_more}{secure}"))?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+fn form_token(secret: &PlainToken) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes());
+    BASE64_URL_SAFE_NO_PAD.encode(hmac::sign(&key, b"form").as_ref())
+}
+
+fn is_form_token(secret: &PlainToken, shown: &str) -> bool {
+    constant_time::verify_slices_are_equal(form_token(secret).as_bytes(), shown.as_bytes()).is_ok()
+}
+
+/// The value of a cookie; the first of several.
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+    let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.filter(|(found, value)| *found == name && !value.is_empty()).map(|(_, value)| value).next()
+}

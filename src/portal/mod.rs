@@ -1,0 +1,164 @@
+//! The portal: pages on which a recruiter schedules and a candidate joins, without the web application (contract §4.1,
+//! §5.19).
+//!
+//! Here is what all pages share: the shell around them, the headers that keep them to themselves, the files they load
+//! (from this server alone), errors as pages. A page is a struct beside its handler. GETs change nothing, because mail
+//! scanners open links too; a form is taken only from a page of the same session.
+
+mod room;
+mod signing_in;
+
+use std::sync::LazyLock;
+
+use askama::Template;
+use axum::{
+    extract::{Path, State},
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{Html, IntoResponse, Response},
+};
+use sha2::{Digest, Sha256};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    auth::{CurrentUser, Session},
+    colour::Colour,
+    config::Settings,
+    context::Context,
+    http::{Error, Result},
+};
+
+pub fn routes() -> OpenApiRouter<Context> {
+    OpenApiRouter::new().routes(routes!(file)).merge(signing_in::routes()).merge(room::routes())
+}
+
+/// What stands around every page.
+struct Shell {
+    brand: String,
+    style: String,
+    logo: Option<&'static str>,
+    /// Who is signed in: the name to show, and what this person's forms carry.
+    who: Option<Who>,
+}
+
+struct Who {
+    name: String,
+    is_recruiter: bool,
+    form_token: String,
+}
+
+impl Shell {
+    fn new(ctx: &Context, session: Option<&Session>) -> Shell {
+        let settings = &ctx.settings;
+        Shell {
+            brand: settings.brand_name.clone(),
+            style: format!("/static/style.css?v={}", version(&stylesheet(settings))),
+            logo: settings.brand_logo.as_ref().map(|_| "/static/logo"),
+            who: session.map(|session| Who {
+                name: display_name(&session.user),
+                is_recruiter: session.user.is_recruiter,
+                form_token: session.form_token(),
+            }),
+        }
+    }
+}
+
+fn display_name(user: &CurrentUser) -> String {
+    let name = format!("{} {}", user.first_name, user.last_name);
+    Some(name.trim()).filter(|name| !name.is_empty()).map_or_else(|| user.email.clone(), str::to_owned)
+}
+
+/// Where a page may lead forms to, besides this server: origins.
+type FormTargets<'a> = &'a [String];
+
+/// A page with the headers that keep its address secret and its content its own.
+fn page(status: StatusCode, html: String, form_targets: FormTargets<'_>) -> Result<Response> {
+    let targets: String = form_targets.iter().map(|origin| format!(" {origin}")).collect();
+    let policy = format!(
+        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; \
+         form-action 'self'{targets}; base-uri 'none'; frame-ancestors 'none'"
+    );
+    let mut response = (status, Html(html)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::try_from(policy)?);
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(HeaderName::from_static("x-robots-tag"), HeaderValue::from_static("noindex"));
+    Ok(response)
+}
+
+/// Leads on after a form.
+fn see_other(to: &str) -> Result<Response> {
+    let mut response = page(StatusCode::SEE_OTHER, String::new(), &[])?;
+    response.headers_mut().insert(header::LOCATION, HeaderValue::try_from(to)?);
+    Ok(response)
+}
+
+/// A page that says one thing, and what to do.
+#[derive(Template)]
+#[template(path = "portal/message.html")]
+struct MessagePage<'a> {
+    shell: Shell,
+    heading: &'a str,
+    text: &'a str,
+    /// Where to go from here: the words and the address.
+    link: Option<(&'a str, String)>,
+}
+
+/// An error as a page: what happened and what to do, nothing of the inside.
+pub fn error_page(ctx: &Context, status: StatusCode) -> Response {
+    let (heading, text) = match status {
+        StatusCode::NOT_FOUND => ("This page does not exist", "The address may be incomplete, or the page is gone."),
+        StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_ACCEPTABLE => {
+            ("This does not work this way", "Please go back and try again with the buttons of the page.")
+        }
+        status if status.is_server_error() => {
+            ("Something went wrong", "It is not your fault, and nothing was lost. Please try again in a moment.")
+        }
+        _ => ("This did not work", "Please go back, check what you entered, and try again."),
+    };
+    let link = Some(("To the start page", "/".to_owned()));
+    let message = MessagePage { shell: Shell::new(ctx, None), heading, text, link };
+    let shown = message.render().map_err(Error::from).and_then(|html| page(status, html, &[]));
+    shown.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// The stylesheet with the brand's colours.
+fn stylesheet(settings: &Settings) -> String {
+    const STYLE: &str = include_str!("../../assets/style.css");
+    let accent = settings.brand_accent;
+    // The cards' grounds in `style.css`; `--quiet-ground` is nearer to the ink than they are.
+    let scheme = |ground: &str| {
+        let ground = ground.parse().unwrap_or(Colour::WHITE);
+        let text = accent.readable_on(ground);
+        format!(":root{{--accent:{text};--on-accent:{};--accent-text:{text}}}", text.text_on())
+    };
+    format!("{}@media(prefers-color-scheme:dark){{{}}}\n{STYLE}", scheme("#eef1f7"), scheme("#222938"))
+}
+
+/// A few characters that are others for other content.
+fn version(content: &str) -> String {
+    hex::encode(&Sha256::digest(content)[..6])
+}
+
+/// A file that pages load. Its address has its version, so browsers keep it.
+#[utoipa::path(get, path = "/static/{file}", tag = "pages", security(()), params(("file" = String, Path)), responses(
+    (status = 200, description = "The file", content_type = "text/css"),
+    (status = 404, description = "There is none"),
+))]
+async fn file(State(ctx): State<Context>, Path(name): Path<String>) -> Result<Response> {
+    const SCRIPT: &str = "text/javascript; charset=utf-8";
+    static APP: LazyLock<&str> = LazyLock::new(|| include_str!("../../assets/app.js"));
+    let (media_type, content) = match (name.as_str(), &ctx.settings.brand_logo) {
+        ("style.css", _) => ("text/css; charset=utf-8", stylesheet(&ctx.settings).into_bytes()),
+        ("app.js", _) => (SCRIPT, APP.as_bytes().to_vec()),
+        ("logo", Some(logo)) => (logo.media_type, logo.bytes.clone()),
+        _ => return Err(Error::NotFound),
+    };
+    let headers = [
+        (header::CONTENT_TYPE, media_type),
+        (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
+        // A picture that somebody opens alone runs nothing.
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; sandbox"),
+    ];
+    Ok((headers, content).into_response())
+}

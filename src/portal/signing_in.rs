@@ -1,0 +1,186 @@
+//! Signing in and out on the portal's own pages, and the way from `/` to where somebody belongs.
+
+use askama::Template;
+use axum::{
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Map, Value};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{MessagePage, Shell, page, see_other};
+use crate::{
+    auth::{self, Credentials, CurrentUser, Session, Visitor},
+    context::Context,
+    http::{
+        Error, Result,
+        extract::{QueryParams, RequestBody},
+        peer::Peer,
+    },
+};
+
+pub fn routes() -> OpenApiRouter<Context> {
+    OpenApiRouter::new().routes(routes!(start)).routes(routes!(login_page, login)).routes(routes!(logout))
+}
+
+/// Leads to the dashboard of whoever is signed in, or to the sign-in page.
+#[utoipa::path(get, path = "/", tag = "pages", security(()), responses((status = 302, description = "Where to go")))]
+async fn start(State(ctx): State<Context>, headers: HeaderMap) -> Result<Response> {
+    let to = Session::of(&ctx, &headers).await?.map_or("/login/", |session| home(&session.user));
+    Ok((StatusCode::FOUND, [(header::LOCATION, to)]).into_response())
+}
+
+/// Where somebody belongs.
+fn home(user: &CurrentUser) -> &'static str {
+    if user.is_recruiter { "/dashboard/" } else { "/dashboard/jobseeker/" }
+}
+
+#[derive(Template)]
+#[template(path = "portal/login.html")]
+struct LoginPage {
+    shell: Shell,
+    form_token: String,
+    next: String,
+    email: String,
+    error: Option<String>,
+}
+
+/// The sign-in page.
+#[utoipa::path(get, path = "/login/", tag = "pages", security(()),
+    params(("next" = Option<String>, Query, description = "A path of this server: where to go then")),
+    responses((status = 200, description = "The page", content_type = "text/html"),
+        (status = 303, description = "Signed in already")))]
+async fn login_page(State(ctx): State<Context>, headers: HeaderMap, query: QueryParams) -> Result<Response> {
+    let next = query.get("next").filter(|next| is_own_path(next)).unwrap_or_default();
+    match Session::of(&ctx, &headers).await? {
+        Some(session) => see_other(if next.is_empty() { home(&session.user) } else { next }),
+        None => show_login(&ctx, StatusCode::OK, &Visitor::of(&headers), next, "", None),
+    }
+}
+
+/// Signs in with e-mail and password, by the rules and the throttle of the API.
+#[utoipa::path(post, path = "/login/", tag = "pages", security(()), responses(
+    (status = 303, description = "Signed in: on to `next`, or to the dashboard"),
+    (status = 400, description = "The page, with what was wrong"),
+))]
+async fn login(
+    State(ctx): State<Context>,
+    Peer(peer): Peer,
+    headers: HeaderMap,
+    body: RequestBody,
+) -> Result<Response> {
+    let form = body.object().await?;
+    let visitor = Visitor::of(&headers);
+    let next = Some(field(&form, "next")).filter(|next| is_own_path(next)).unwrap_or_default();
+    let again = |status, error: String| show_login(&ctx, status, &visitor, next, field(&form, "email"), Some(error));
+    if !visitor.has_sent(field(&form, "form_token")) {
+        return again(StatusCode::FORBIDDEN, "This page was open for too long. Please sign in again.".to_owned());
+    }
+    let signed_in = match Credentials::parse(&Value::Object(form.clone())) {
+        Ok(credentials) => auth::sign_in(&ctx, peer, credentials).await,
+        Err(malformed) => Err(malformed),
+    };
+    let user = match signed_in {
+        Ok(user) => user,
+        Err(Error::Internal(fault)) => return Err(Error::Internal(fault)),
+        Err(refusal) => return again(refusal.status(), sentence(&refusal)),
+    };
+    let to = if next.is_empty() { home(&user) } else { next };
+    let mut response = see_other(to)?;
+    let session = Session::begin(&ctx, user).await?;
+    response.headers_mut().append(header::SET_COOKIE, session.set_cookie(&ctx.settings)?);
+    Ok(response)
+}
+
+/// Signs out.
+#[utoipa::path(post, path = "/logout/", tag = "pages", security(()),
+    responses((status = 303, description = "Signed out"), (status = 403, description = "Not from a page of this session")))]
+async fn logout(State(ctx): State<Context>, headers: HeaderMap, body: RequestBody) -> Result<Response> {
+    let form = body.object().await?;
+    if let Some(session) = Session::of(&ctx, &headers).await? {
+        if !session.has_sent(field(&form, "form_token")) {
+            return not_sent_from_here(&ctx, &session);
+        }
+        session.end(&ctx).await?;
+    }
+    let mut response = see_other("/login/")?;
+    response.headers_mut().append(header::SET_COOKIE, auth::forget_cookie(&ctx.settings)?);
+    Ok(response)
+}
+
+/// The answer to a form that does not come from a page of this session.
+pub(super) fn not_sent_from_here(ctx: &Context, session: &Session) -> Result<Response> {
+    let message = MessagePage {
+        shell: Shell::new(ctx, Some(session)),
+        heading: "This page was out of date",
+        text: "Nothing was changed. Please open the page anew and try again.",
+        link: Some(("To the start page", "/".to_owned())),
+    };
+    page(StatusCode::FORBIDDEN, message.render()?, &[])
+}
+
+fn show_login(
+    ctx: &Context,
+    status: StatusCode,
+    visitor: &Visitor,
+    next: &str,
+    email: &str,
+    error: Option<String>,
+) -> Result<Response> {
+    let login = LoginPage {
+        shell: Shell::new(ctx, None),
+        form_token: visitor.form_token(),
+        next: next.to_owned(),
+        email: email.to_owned(),
+        error,
+    };
+    let mut response = page(status, login.render()?, &[])?;
+    let cookie: HeaderValue = visitor.set_cookie(&ctx.settings)?;
+    response.headers_mut().append(header::SET_COOKIE, cookie);
+    Ok(response)
+}
+
+/// What a person can do about a refused sign-in.
+fn sentence(refusal: &Error) -> String {
+    match refusal {
+        Error::Throttled { retry_after } => {
+            let minutes = retry_after.div_ceil(60);
+            format!("Too many failed attempts. Please try again in {minutes} minutes.")
+        }
+        Error::Busy { .. } => "Too many people are signing in at this moment. Please try again.".to_owned(),
+        Error::Refused { error, .. } => error.to_string(),
+        Error::Body(_, body) => match body["non_field_errors"][0].as_str() {
+            Some(said) => said.to_owned(),
+            None => "Please enter your e-mail address and your password.".to_owned(),
+        },
+        _ => "Signing in did not work. Please try again.".to_owned(),
+    }
+}
+
+fn field<'a>(form: &'a Map<String, Value>, name: &str) -> &'a str {
+    form.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Whether a browser that follows this stays on this server: never `//host`, `/\host` or another scheme.
+fn is_own_path(path: &str) -> bool {
+    let mut characters = path.chars();
+    characters.next() == Some('/')
+        && !matches!(characters.next(), Some('/' | '\\'))
+        && path.chars().all(|c| c.is_ascii_graphic() && c != '\\')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_paths_of_this_server_are_own() {
+        for own in ["/", "/dashboard/", "/interviews/1/join/?a=b#c", "/api/company/google/connect/"] {
+            assert!(is_own_path(own), "{own}");
+        }
+        for other in ["", "dashboard/", "//evil.test/", "/\\evil.test", "https://evil.test/", "/a\nb", "/ä", "/a b", "javascript:1"] {
+            assert!(!is_own_path(other), "{other}");
+        }
+    }
+}
