@@ -10,7 +10,8 @@ use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 use chrono::{DateTime, Utc};
 use graphile_worker::{
-    IntoTaskHandlerResult, LocalQueueConfig, TaskHandler, WorkerContext, WorkerOptions, WorkerRecoveryConfig,
+    IntoTaskHandlerResult, LocalQueueConfig, RefetchDelayConfig, TaskHandler, WorkerContext, WorkerOptions,
+    WorkerRecoveryConfig,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -67,15 +68,39 @@ pub async fn enqueue(db: &mut PgConnection, jobs: &[Job], run_at: DateTime<Utc>)
 
 /// Runs due jobs until `stop` is cancelled, then finishes or gives back those that run.
 ///
-/// The worker ends on a database fault; it is started again until told to stop.
+/// The worker is ended while the database does not answer, since it would ask for jobs without a pause, and is started
+/// again until told to stop.
 pub async fn work(ctx: Context, run: Run, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        if let Err(fault) = work_once(&ctx, run, &stop).await {
+        let until = stop.child_token();
+        let (worked, ()) = tokio::join!(
+            async {
+                let worked = work_once(&ctx, run, &until).await;
+                until.cancel();
+                worked
+            },
+            until_database_is_away(&ctx, &until),
+        );
+        if let Err(fault) = worked {
             tracing::error!(error = format!("{fault:#}"), "the job worker ended; starting it again");
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(Duration::from_secs(2)) => {}
-            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(Duration::from_secs(2)) => {}
+        }
+    }
+}
+
+/// Cancels `until` when the database does not answer; returns when it is cancelled.
+async fn until_database_is_away(ctx: &Context, until: &CancellationToken) {
+    loop {
+        tokio::select! {
+            () = until.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+        if let Err(fault) = sqlx::query("SELECT 1").execute(&ctx.db).await {
+            tracing::warn!(error = %fault, "no jobs are run while the database does not answer");
+            until.cancel();
         }
     }
 }
@@ -86,12 +111,14 @@ async fn work_once(ctx: &Context, run: Run, stop: &CancellationToken) -> anyhow:
         .sweep_interval(Duration::from_secs(10))
         .sweep_threshold(Duration::from_secs(20))
         .recovery_delay(Duration::ZERO);
+    // Without this it asks for jobs again and again as fast as it can; a new job ends the pause.
+    let pause = RefetchDelayConfig::default().with_duration(Duration::from_secs(1)).with_max_abort_threshold(1);
     WorkerOptions::default()
         .pg_pool(ctx.db.clone())
         .schema(JOBS_SCHEMA)
         .concurrency(ctx.settings.job_workers)
         .poll_interval(Duration::from_secs(1))
-        .local_queue(LocalQueueConfig::default())
+        .local_queue(LocalQueueConfig::default().with_refetch_delay(pause))
         .worker_recovery(recovery)
         .listen_os_shutdown_signals(false)
         .shutdown_signal(stop.clone().cancelled_owned())

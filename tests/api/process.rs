@@ -3,9 +3,9 @@
 use std::{
     fs,
     io::Write as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use interviews::{
@@ -13,6 +13,7 @@ use interviews::{
     dev::{
         google::{Call, Fault, FaultKind},
         mailbox::{self, Step},
+        postgres::{Cluster, Durability},
     },
     mail::{self, Kind, NewMail},
 };
@@ -20,6 +21,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
+    database::PROGRAM,
     process::{Server, World, call, free_ports, is_free, program, run},
     *,
 };
@@ -256,6 +258,54 @@ fn preview_mail_writes_every_sample_as_text_html_and_invitation() {
             assert!(read("ics").starts_with("BEGIN:VCALENDAR\r\n"));
         }
     }
+}
+
+#[tokio::test]
+async fn an_idle_server_leaves_the_database_alone_and_takes_a_new_job_soon() {
+    let world = World::new().await;
+    let _server = world.serve().await;
+    let transactions = async || -> i64 {
+        // A server's counts are in the statistics once it has been idle for a second.
+        sqlx::query_scalar("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
+            .fetch_one(&world.database.pool)
+            .await
+            .unwrap()
+    };
+    // That nothing happens takes time to see. First what happens at the start.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let before = transactions().await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let done = transactions().await - before;
+    assert!(done < 150, "{done} transactions in three seconds");
+    queue_mails(&world, 1).await;
+    let queued = Instant::now();
+    until(|| (world.mailbox.mails().len() == 1).then_some(())).await;
+    assert!(queued.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn a_server_whose_database_is_gone_says_so_now_and_then_and_comes_back() {
+    let folder = Folder::new("gone");
+    let cluster = Cluster::start(&folder.0, Durability::Fast, Path::new(PROGRAM), |_| ()).await.unwrap();
+    cluster.create_database("gone").await.unwrap();
+    let port = free_ports(1);
+    let mut command = program(&["serve"]);
+    let (url, port_text) = (cluster.url("gone"), port.to_string());
+    command.envs([("DATABASE_URL", url.as_str()), ("SECRET_KEY", SECRET_KEY), ("PORT", port_text.as_str())]);
+    let server = Server::start(command);
+    server.until_ready(port).await;
+    cluster.stop().await.unwrap();
+    until_async(async || call(port, Method::GET, "/readyz", None, None).await.unwrap().0 == 503).await;
+    let lines = async |seconds| {
+        let before = server.said().lines().count();
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        server.said().lines().count() - before
+    };
+    assert!(lines(4).await < 200);
+    let cluster = Cluster::start(&folder.0, Durability::Fast, Path::new(PROGRAM), |_| ()).await.unwrap();
+    server.until_ready(port).await;
+    drop(server);
+    cluster.stop().await.unwrap();
 }
 
 #[tokio::test]
