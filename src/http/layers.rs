@@ -571,7 +571,13 @@ mod tests {
             .layer(middleware::map_response_with_state((), matched));
         let routes = Routes::from_openapi(&document).with("/interviews/{id}/join/", &[Method::GET, Method::POST]);
         let metrics = Metrics::new().unwrap();
-        let door = Door { routes, allowed_origins: vec![SPA.into(), "https://app.test".into()], patience, metrics };
+        let door = Door {
+            routes,
+            allowed_origins: vec![SPA.into(), "https://app.test".into()],
+            patience,
+            metrics,
+            error_page: Arc::new(|status| (status, Html("<p>")).into_response()),
+        };
         (assemble(router, door, |router| router.layer(middleware::from_fn(authenticate))), document)
     }
 

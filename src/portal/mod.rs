@@ -42,7 +42,6 @@ struct Shell {
 
 struct Who {
     name: String,
-    is_recruiter: bool,
     form_token: String,
 }
 
@@ -53,11 +52,7 @@ impl Shell {
             brand: settings.brand_name.clone(),
             style: format!("/static/style.css?v={}", version(&stylesheet(settings))),
             logo: settings.brand_logo.as_ref().map(|_| "/static/logo"),
-            who: session.map(|session| Who {
-                name: display_name(&session.user),
-                is_recruiter: session.user.is_recruiter,
-                form_token: session.form_token(),
-            }),
+            who: session.map(|session| Who { name: display_name(&session.user), form_token: session.form_token() }),
         }
     }
 }

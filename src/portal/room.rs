@@ -38,7 +38,12 @@ pub fn routes() -> OpenApiRouter<Context> {
         (status = 401, description = "No token: a page that leads to the frontend"),
         (status = 403, description = "The token opens no interview"),
     ))]
-async fn room(State(ctx): State<Context>, PathId(id): PathId, query: QueryParams, headers: HeaderMap) -> Result<Response> {
+async fn room(
+    State(ctx): State<Context>,
+    PathId(id): PathId,
+    query: QueryParams,
+    headers: HeaderMap,
+) -> Result<Response> {
     match Visit::of(&ctx, id, query.get("token"), &headers).await? {
         Ok(visit) => visit.page(&ctx, StatusCode::OK),
         Err(refusal) => refusal.page(&ctx),
@@ -134,11 +139,17 @@ enum Refusal {
 
 impl Visit {
     /// By the token of a mailed link, which wins, or by the portal session.
-    async fn of(ctx: &Context, id: Option<i64>, token: Option<&str>, headers: &HeaderMap) -> Result<Result<Visit, Refusal>> {
+    async fn of(
+        ctx: &Context,
+        id: Option<i64>,
+        token: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<Result<Visit, Refusal>> {
         if let Some(token) = token.filter(|token| !token.is_empty()) {
             let Some(id) = id else { return Ok(Err(Refusal::Closed)) };
             let found = interview::by_mailed_link(ctx, id, &PlainToken::from_outside(token).hash()).await?;
-            let visit = |(interview, user_id)| Visit { interview, user_id, token: Some(token.to_owned()), session: None };
+            let visit =
+                |(interview, user_id)| Visit { interview, user_id, token: Some(token.to_owned()), session: None };
             return Ok(found.map(visit).ok_or(Refusal::Closed));
         }
         let Some(session) = Session::of(ctx, headers).await? else { return Ok(Err(Refusal::NotSignedIn { id })) };
@@ -247,48 +258,48 @@ struct RoomPage<'a> {
 
 impl Visit {
     fn page(&self, ctx: &Context, status: StatusCode) -> Result<Response> {
-    let (interview, user_id) = (&self.interview, self.user_id);
-    let (window, zone, now) = (interview.window(&ctx.settings), interview.zone(), ctx.clock.now());
-    let local = |instant: DateTime<Utc>| zone.local(instant);
-    let other = match interview.side_of(user_id) {
-        Some(Side::Recruiter) => interview.candidate().name(),
-        _ => interview.recruiter_name(),
-    };
-    let can_join = window.can_join(now);
-    let link = safe_link(interview);
-    let start = local(window.start);
-    let html = RoomPage {
-        shell: Shell::new(ctx, self.session.as_ref()),
-        form_token: self.session.as_ref().map(Session::form_token),
-        job_title: &interview.job_title,
-        company_name: &interview.company_name,
-        other,
-        date: start.format("%A, %B %d, %Y").to_string(),
-        time: start.format("%-I:%M %p").to_string(),
-        timezone: zone.name(),
-        offset: format!("UTC{}", start.format("%:z")),
-        opens: local(window.opens).format("%-I:%M %p on %B %-d").to_string(),
-        duration: duration_words(interview.minutes(&ctx.settings)),
-        type_name: interview.kind().label(),
-        status: match window.status(now) {
-            Status::Upcoming => "Upcoming",
-            Status::InProgress => "In progress",
-            Status::Completed => "Over",
-            Status::Cancelled => "Cancelled",
-        },
-        location: interview.location.as_deref(),
-        link: link.as_ref().filter(|_| can_join).map(Url::to_string),
-        join_action: self.address("join"),
-        leave_action: interview.is_present(user_id).then(|| self.address("left")),
-        cancelled: window.cancelled,
-        can_join,
-        over: now > window.closes,
-        phone: interview.kind() == InterviewType::Phone,
-        online: link.is_some(),
-    }
-    .render()?;
-    let origin: Vec<String> = link.iter().map(|url| url.origin().ascii_serialization()).collect();
-    page(status, html, &origin)
+        let (interview, user_id) = (&self.interview, self.user_id);
+        let (window, zone, now) = (interview.window(&ctx.settings), interview.zone(), ctx.clock.now());
+        let local = |instant: DateTime<Utc>| zone.local(instant);
+        let other = match interview.side_of(user_id) {
+            Some(Side::Recruiter) => interview.candidate().name(),
+            _ => interview.recruiter_name(),
+        };
+        let can_join = window.can_join(now);
+        let link = safe_link(interview);
+        let start = local(window.start);
+        let html = RoomPage {
+            shell: Shell::new(ctx, self.session.as_ref()),
+            form_token: self.session.as_ref().map(Session::form_token),
+            job_title: &interview.job_title,
+            company_name: &interview.company_name,
+            other,
+            date: start.format("%A, %B %d, %Y").to_string(),
+            time: start.format("%-I:%M %p").to_string(),
+            timezone: zone.name(),
+            offset: format!("UTC{}", start.format("%:z")),
+            opens: local(window.opens).format("%-I:%M %p on %B %-d").to_string(),
+            duration: duration_words(interview.minutes(&ctx.settings)),
+            type_name: interview.kind().label(),
+            status: match window.status(now) {
+                Status::Upcoming => "Upcoming",
+                Status::InProgress => "In progress",
+                Status::Completed => "Over",
+                Status::Cancelled => "Cancelled",
+            },
+            location: interview.location.as_deref(),
+            link: link.as_ref().filter(|_| can_join).map(Url::to_string),
+            join_action: self.address("join"),
+            leave_action: interview.is_present(user_id).then(|| self.address("left")),
+            cancelled: window.cancelled,
+            can_join,
+            over: now > window.closes,
+            phone: interview.kind() == InterviewType::Phone,
+            online: link.is_some(),
+        }
+        .render()?;
+        let origin: Vec<String> = link.iter().map(|url| url.origin().ascii_serialization()).collect();
+        page(status, html, &origin)
     }
 }
 

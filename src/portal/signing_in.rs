@@ -179,7 +179,17 @@ mod tests {
         for own in ["/", "/dashboard/", "/interviews/1/join/?a=b#c", "/api/company/google/connect/"] {
             assert!(is_own_path(own), "{own}");
         }
-        for other in ["", "dashboard/", "//evil.test/", "/\\evil.test", "https://evil.test/", "/a\nb", "/ä", "/a b", "javascript:1"] {
+        for other in [
+            "",
+            "dashboard/",
+            "//evil.test/",
+            "/\\evil.test",
+            "https://evil.test/",
+            "/a\nb",
+            "/ä",
+            "/a b",
+            "javascript:1",
+        ] {
             assert!(!is_own_path(other), "{other}");
         }
     }

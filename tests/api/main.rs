@@ -29,6 +29,7 @@ mod recaptcha;
 mod reminders;
 mod scheduling;
 mod secrecy;
+mod signing_in;
 mod support;
 mod throttle;
 mod time_rules;

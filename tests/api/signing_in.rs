@@ -1,0 +1,237 @@
+//! Signing in on the portal's own page: the session it makes, what that opens, and what it does not.
+
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder};
+use serde_json::json;
+
+use crate::support::*;
+
+/// A browser: it keeps cookies and sends the hidden fields of forms.
+pub struct Browser<'a> {
+    app: &'a TestApp,
+    cookies: Vec<(String, String)>,
+}
+
+impl<'a> Browser<'a> {
+    pub fn new(app: &'a TestApp) -> Self {
+        Browser { app, cookies: Vec::new() }
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let cookies: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let request = self.app.request(method, path).header("accept", "text/html,application/xhtml+xml");
+        if cookies.is_empty() { request } else { request.header("cookie", cookies.join("; ")) }
+    }
+
+    async fn send(&mut self, request: RequestBuilder) -> Answer {
+        let answer = send(request).await;
+        for cookie in answer.headers.get_all("set-cookie") {
+            let (name, value) = cookie.to_str().unwrap().split(';').next().unwrap().split_once('=').unwrap();
+            self.cookies.retain(|(known, _)| known != name);
+            if !value.is_empty() {
+                self.cookies.push((name.to_owned(), value.to_owned()));
+            }
+        }
+        answer
+    }
+
+    pub async fn get(&mut self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    /// Sends the page's one form of this action, with these fields filled in.
+    pub async fn submit(&mut self, page: &Answer, action: &str, fields: &[(&str, &str)]) -> Answer {
+        let form = page.text.split("<form ").find(|form| form.contains(&format!("action=\"{action}\""))).expect(action);
+        let form = form.split("</form>").next().unwrap();
+        let hidden = form.split("<input type=\"hidden\" ").skip(1).map(|input| {
+            let part =
+                |name: &str| input.split(&format!("{name}=\"")).nth(1).unwrap().split('"').next().unwrap().to_owned();
+            (part("name"), part("value"))
+        });
+        let mut form: Vec<(String, String)> = hidden.collect();
+        form.extend(fields.iter().map(|(name, value)| (name.to_string(), value.to_string())));
+        self.send(self.request(Method::POST, action).form(&form)).await
+    }
+
+    pub async fn sign_in(&mut self, email: &str) -> Answer {
+        let page = self.get("/login/").await;
+        self.submit(&page, "/login/", &[("email", email), ("password", PASSWORD)]).await
+    }
+}
+
+fn session_cookie(answer: &Answer) -> Option<&str> {
+    let mut cookies = answer.headers.get_all("set-cookie").iter().map(|cookie| cookie.to_str().unwrap());
+    cookies.find(|cookie| cookie.starts_with("umemployed_portal="))
+}
+
+#[tokio::test]
+async fn whoever_signs_in_gets_a_session_of_14_days_and_goes_where_he_belongs() {
+    let app = TestApp::start().await;
+    for (email, home) in [("rita@x.test", "/dashboard/"), ("carl@x.test", "/dashboard/jobseeker/")] {
+        let mut browser = Browser::new(&app);
+        assert_eq!(browser.get("/").await.header("location"), Some("/login/"));
+        let answer = browser.sign_in(email).await;
+        assert_eq!((answer.status.as_u16(), answer.header("location")), (303, Some(home)));
+        let cookie = session_cookie(&answer).unwrap();
+        let attributes = cookie.split_once(';').unwrap().1;
+        assert_eq!(attributes, " Path=/; HttpOnly; SameSite=Lax; Max-Age=1209600");
+        assert_eq!(browser.get("/").await.header("location"), Some(home));
+        assert_eq!(browser.get("/login/").await.header("location"), Some(home));
+        app.advance(Duration::from_secs(14 * 24 * 3600 - 1));
+        assert_eq!(browser.get("/").await.header("location"), Some(home));
+        app.advance(Duration::from_secs(1));
+        assert_eq!(browser.get("/").await.header("location"), Some("/login/"));
+    }
+    app.sweep().await;
+    assert_eq!(app.count("ivs_portal_session").await, 0);
+}
+
+#[tokio::test]
+async fn a_session_ends_when_its_user_is_deactivated_or_deleted_or_has_another_password_and_by_signing_out() {
+    let app = TestApp::start().await;
+    for change in ["is_active = false", "is_deleted = true", "password = '!'"] {
+        let mut browser = Browser::new(&app);
+        browser.sign_in("rita@x.test").await;
+        assert_eq!(browser.get("/").await.header("location"), Some("/dashboard/"));
+        let before: String =
+            sqlx::query_scalar("SELECT password FROM users_user WHERE id = 101").fetch_one(app.db()).await.unwrap();
+        let sql = format!("UPDATE users_user SET {change} WHERE id = 101");
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(app.db()).await.unwrap();
+        assert_eq!(browser.get("/").await.header("location"), Some("/login/"), "{change}");
+        sqlx::query("UPDATE users_user SET is_active = true, is_deleted = false, password = $1 WHERE id = 101")
+            .bind(before)
+            .execute(app.db())
+            .await
+            .unwrap();
+    }
+    let mut browser = Browser::new(&app);
+    browser.sign_in("carl@x.test").await;
+    let copy = browser.cookies.clone();
+    let page = browser.get("/interviews/502/join/").await;
+    assert_eq!(page.status, 200);
+    let answer = browser.submit(&page, "/logout/", &[]).await;
+    assert_eq!((answer.status.as_u16(), answer.header("location")), (303, Some("/login/")));
+    assert!(!browser.cookies.iter().any(|(name, _)| name == "umemployed_portal"));
+    browser.cookies = copy;
+    assert_eq!(browser.get("/").await.header("location"), Some("/login/"), "a copy of the cookie is worth nothing");
+}
+
+#[tokio::test]
+async fn signing_in_leads_on_to_own_paths_only() {
+    let app = TestApp::start().await;
+    for (next, leads) in [
+        ("/interviews/501/join/", "/interviews/501/join/"),
+        ("/api/company/google/connect/", "/api/company/google/connect/"),
+        ("//evil.test/", "/dashboard/"),
+        ("https://evil.test/", "/dashboard/"),
+        ("/\\evil.test", "/dashboard/"),
+    ] {
+        let mut browser = Browser::new(&app);
+        let query: String = form_urlencoded::Serializer::new(String::new()).append_pair("next", next).finish();
+        let page = browser.get(&format!("/login/?{query}")).await;
+        let fields = [("email", "rita@x.test"), ("password", PASSWORD)];
+        let answer = browser.submit(&page, "/login/", &fields).await;
+        assert_eq!(answer.header("location"), Some(leads), "{next}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_sign_in_says_why_keeps_the_address_and_makes_no_session() {
+    let app = TestApp::start().await;
+    let mut browser = Browser::new(&app);
+    for (email, password, status, said) in [
+        ("rita@x.test", "wrong", 400, "Invalid email or password."),
+        ("nobody@x.test", PASSWORD, 400, "Invalid email or password."),
+        ("ines@x.test", PASSWORD, 403, "Email not verified."),
+        ("", "", 400, "Please enter your e-mail address and your password."),
+    ] {
+        let page = browser.get("/login/").await;
+        let answer = browser.submit(&page, "/login/", &[("email", email), ("password", password)]).await;
+        assert_eq!(answer.status, status);
+        assert!(answer.text.contains(said) && answer.text.contains(&format!("value=\"{email}\"")), "{}", answer.text);
+        assert!(!answer.text.contains(PASSWORD) && session_cookie(&answer).is_none());
+    }
+    assert_eq!(app.count("ivs_portal_session").await, 0);
+}
+
+#[tokio::test]
+async fn forms_of_other_sites_are_refused() {
+    let app = TestApp::start().await;
+    let mut browser = Browser::new(&app);
+    let fields = [("email", "rita@x.test"), ("password", PASSWORD), ("form_token", "made-up")];
+    let foreign = send(browser.request(Method::POST, "/login/").form(&fields)).await;
+    assert_eq!((foreign.status.as_u16(), session_cookie(&foreign)), (403, None));
+    // Nor does the token of another browser help.
+    let other = Browser::new(&app).get("/login/").await;
+    browser.get("/login/").await;
+    let answer = browser.submit(&other, "/login/", &[("email", "rita@x.test"), ("password", PASSWORD)]).await;
+    assert_eq!((answer.status.as_u16(), session_cookie(&answer)), (403, None));
+    browser.sign_in("carl@x.test").await;
+    app.set_now("2030-01-16T00:30:00Z");
+    let mut browser = Browser::new(&app);
+    browser.sign_in("carl@x.test").await;
+    for path in ["/logout/", "/interviews/502/join/", "/interviews/502/left/"] {
+        let answer = send(browser.request(Method::POST, path).form(&[("form_token", "made-up")])).await;
+        assert_eq!(answer.status, 403, "{path}");
+    }
+    assert_eq!(browser.get("/").await.header("location"), Some("/dashboard/jobseeker/"));
+    assert_eq!(app.count("ivs_presence").await, 0);
+}
+
+#[tokio::test]
+async fn a_session_opens_the_rooms_of_its_user_and_of_nobody_else() {
+    let app = TestApp::start().await;
+    let mut carl = Browser::new(&app);
+    app.set_now("2030-01-16T00:30:00Z");
+    carl.sign_in("carl@x.test").await;
+    let page = carl.get("/interviews/502/join/").await;
+    assert!(page.status == 200 && page.text.contains("Otto Other"), "{page:?}");
+    let answer = carl.submit(&page, "/interviews/502/join/", &[]).await;
+    assert_eq!((answer.status.as_u16(), answer.header("location")), (303, Some("/interviews/502/join/")));
+    assert_eq!(app.count("ivs_presence").await, 1);
+    let mut rita = Browser::new(&app);
+    rita.sign_in("rita@x.test").await;
+    assert_eq!(rita.get("/interviews/502/join/").await.status, 403);
+    assert_eq!(rita.get("/interviews/999/join/").await.status, 404);
+    assert_eq!(Browser::new(&app).get("/interviews/502/join/").await.status, 401);
+}
+
+#[tokio::test]
+async fn a_session_leads_a_navigation_to_google_and_never_opens_the_json_api() {
+    const CONNECT: &str = "/api/company/google/connect/";
+    let app = TestApp::start().await;
+    let mut browser = Browser::new(&app);
+    let nobody = browser.get(CONNECT).await;
+    assert_eq!(
+        (nobody.status.as_u16(), nobody.header("location")),
+        (302, Some("/login/?next=/api/company/google/connect/"))
+    );
+    browser.sign_in("rita@x.test").await;
+    let answer = browser.get(CONNECT).await;
+    assert_eq!(answer.status, 302);
+    assert!(answer.header("location").unwrap().starts_with(&app.ctx.settings.google_auth_uri));
+    let call = browser.request(Method::GET, CONNECT).header("accept", "*/*");
+    let cookie = call.build().unwrap().headers()["cookie"].clone();
+    let call = app.request(Method::GET, CONNECT).header("accept", "*/*").header("cookie", &cookie);
+    assert_eq!(send(call).await.status, 401);
+    for path in ["/api/users/profile/", "/api/company/interviews/"] {
+        assert_eq!(browser.get(path).await.status, 401, "{path}");
+    }
+    let bad = browser.request(Method::GET, CONNECT).bearer_auth("undefined");
+    assert_eq!(send(bad).await.status, 401, "a bad header is worse than none");
+    let posted = browser.request(Method::POST, CONNECT);
+    assert_eq!(send(posted).await.status, 401);
+}
+
+#[tokio::test]
+async fn errors_are_pages_for_people_and_json_for_clients() {
+    let app = TestApp::start().await;
+    let mut browser = Browser::new(&app);
+    let page = browser.get("/nope/").await;
+    assert_eq!((page.status.as_u16(), page.header("content-type")), (404, Some("text/html; charset=utf-8")));
+    assert!(page.text.contains("<h1>This page does not exist</h1>"), "{}", page.text);
+    app.get("/nope/").await.assert(404, json!({"detail": "Not found."}));
+    let api = browser.get("/api/nope/").await;
+    assert_eq!(api.header("content-type"), Some("application/json"));
+}
