@@ -35,7 +35,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use crate::{
-    auth::CurrentUser,
+    auth::{CurrentUser, Session},
     context::Context,
     http::{self, Error, extract::QueryParams, layers},
     mail::{self, NewMail},
@@ -43,6 +43,7 @@ use crate::{
 };
 
 pub use self::{
+    oauth::begin_on_portal,
     store::{REQUEST_LIFETIME, discard_event, give_up, record_intent, take_intent},
     undo::{LATEST_CALL, remove_expired, undo_intents, undo_now},
 };
@@ -60,25 +61,30 @@ pub fn routes() -> OpenApiRouter<Context> {
 }
 
 #[derive(Serialize, ToSchema)]
-struct Connection {
-    connected: bool,
+pub struct Connection {
+    pub connected: bool,
     /// The connected Google account, null when unknown.
     #[schema(required)]
-    email: Option<String>,
+    pub email: Option<String>,
     /// True where Google has ended the connection, and its recruiter should connect again.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    needs_reconnect: bool,
+    pub needs_reconnect: bool,
 }
 
 /// Whether the caller's Google Calendar is connected, as far as is known without asking Google.
 #[utoipa::path(get, path = "/api/company/google/check-connection/", tag = "google",
     responses((status = 200, description = "Connected or not", body = Connection)))]
 async fn check_connection(State(ctx): State<Context>, user: CurrentUser) -> http::Result<Json<Connection>> {
-    let grant = store::grant(&ctx.db, user.id, sealer(&ctx)).await?.map(|stored| stored.grant);
+    Ok(Json(connection(&ctx, user.id).await?))
+}
+
+/// Whether a person's calendar is connected, as far as is known without asking Google.
+pub async fn connection(ctx: &Context, user_id: i64) -> sqlx::Result<Connection> {
+    let grant = store::grant(&ctx.db, user_id, sealer(ctx)).await?.map(|stored| stored.grant);
     let usable = grant.filter(|grant| grant.is_usable(ctx.clock.now()));
-    let needs_reconnect = usable.is_none() && store::has_dead_grant(&ctx.db, user.id).await?;
+    let needs_reconnect = usable.is_none() && store::has_dead_grant(&ctx.db, user_id).await?;
     let (connected, email) = (usable.is_some(), usable.and_then(|grant| grant.email));
-    Ok(Json(Connection { connected, email, needs_reconnect }))
+    Ok(Connection { connected, email, needs_reconnect })
 }
 
 #[derive(Serialize, ToSchema)]
@@ -138,17 +144,20 @@ fn found(location: String) -> Response {
         ("error" = Option<String>, Query, description = "Why Google gives no code"),
         ("scope" = Option<String>, Query, description = "What the user allows"),
     ),
-    responses((status = 302, description = "To the SPA",
+    responses((status = 302, description = "To the SPA, or to the portal's dashboard when it was begun there",
         headers(("Location" = String, description = "With the outcome in `google_oauth` and `message`")))))]
-async fn callback(State(ctx): State<Context>, query: QueryParams) -> Response {
+async fn callback(State(ctx): State<Context>, headers: HeaderMap, query: QueryParams) -> Response {
+    let state = query.get("state");
+    let finished = finish(&ctx, query.get("code"), state, &headers).await;
     let frontend = &ctx.settings.frontend_url;
-    found(match finish(&ctx, query.get("code"), query.get("state")).await {
-        Ok(Some(company_id)) => format!("{frontend}/companies/{company_id}/dashboard?google_oauth=success"),
-        Ok(None) => format!("{frontend}/dashboard/settings?google_oauth=success"),
-        Err(refusal) => {
-            let message = refusal.0.replace(' ', "%20");
-            format!("{frontend}/dashboard/settings?google_oauth=error&message={message}")
-        }
+    let page = match &finished {
+        _ if oauth::is_of_portal(state) => "/dashboard/".to_owned(),
+        Ok(Some(company_id)) => format!("{frontend}/companies/{company_id}/dashboard"),
+        _ => format!("{frontend}/dashboard/settings"),
+    };
+    found(match finished {
+        Ok(_) => format!("{page}?google_oauth=success"),
+        Err(refusal) => format!("{page}?google_oauth=error&message={}", refusal.0.replace(' ', "%20")),
     })
 }
 
@@ -163,7 +172,12 @@ impl<E: Into<anyhow::Error>> From<E> for NotFinished {
 }
 
 /// Uses up the state and stores the grant that the code stands for; gives the company that its user owns.
-async fn finish(ctx: &Context, code: Option<&str>, state: Option<&str>) -> Result<Option<i32>, NotFinished> {
+async fn finish(
+    ctx: &Context,
+    code: Option<&str>,
+    state: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<Option<i32>, NotFinished> {
     let sealer = sealer(ctx);
     // Before anything else: whatever comes of it, a state is used once.
     let begun = match state {
@@ -175,6 +189,9 @@ async fn finish(ctx: &Context, code: Option<&str>, state: Option<&str>) -> Resul
     let begun = begun
         .filter(|begun| ctx.clock.now() - begun.created_at <= store::STATE_LIFETIME)
         .ok_or(NotFinished("Invalid or expired OAuth state"))?;
+    // Somebody else's browser: who sent it here would get his calendar into its account.
+    let session = Session::of(ctx, headers).await.map_err(|_| anyhow!("the session could not be read"))?;
+    session.is_none_or(|session| session.user.id == begun.user_id).then_some(()).context("another user's session")?;
     let sealer = sealer.context("Google is not configured")?;
     let code_verifier = begun.code_verifier.context("the code verifier cannot be opened")?;
     begun.user_is_active.then_some(()).context(INACTIVE)?;
@@ -213,14 +230,20 @@ struct Disconnected {
 #[utoipa::path(method(post, delete), path = "/api/company/google/disconnect/", tag = "google",
     responses((status = 200, description = "Not connected any more", body = Disconnected)))]
 async fn disconnect(State(ctx): State<Context>, user: CurrentUser) -> http::Result<Json<Disconnected>> {
-    // It runs to its end even when the client goes away: nobody could revoke a removed grant later.
-    let task = ctx.tasks.clone().spawn(async move { forget_grant(&ctx, user.id).await });
-    // A panic's own text could quote anything.
-    let message = match task.await.map_err(|_| anyhow!("a disconnection panicked"))?? {
+    let message = match disconnect_user(&ctx, user.id).await? {
         true => "Google Calendar disconnected successfully.",
         false => "Google Calendar was not connected.",
     };
     Ok(Json(Disconnected { success: true, message }))
+}
+
+/// Forgets a person's grant, to the end even when nobody waits for it: nobody could revoke a removed grant later. Whether
+/// there was one.
+pub async fn disconnect_user(ctx: &Context, user_id: i64) -> http::Result<bool> {
+    let (tasks, ctx) = (ctx.tasks.clone(), ctx.clone());
+    let task = tasks.spawn(async move { forget_grant(&ctx, user_id).await });
+    // A panic's own text could quote anything.
+    Ok(task.await.map_err(|_| anyhow!("a disconnection panicked"))??)
 }
 
 /// Whether there was a grant.

@@ -48,10 +48,27 @@ const REFRESH_WITHIN: Duration = Duration::from_secs(12);
 
 const REVOKE_WITHIN: Duration = Duration::from_secs(5);
 
+/// At the end of a state that was begun on the portal, and ends there.
+const OF_PORTAL: &str = ".portal";
+
+/// Whether an authorization with this state was begun on the portal.
+pub fn is_of_portal(state: Option<&str>) -> bool {
+    state.is_some_and(|state| state.ends_with(OF_PORTAL))
+}
+
 /// Begins an authorization of `user_id`: the URL to send the browser to and the state in it, valid once within 10 minutes.
 pub async fn begin(ctx: &Context, user_id: i64) -> http::Result<(String, String)> {
+    begin_with(ctx, user_id, PlainToken::generate()).await
+}
+
+/// The same for the portal; the URL alone.
+pub async fn begin_on_portal(ctx: &Context, user_id: i64) -> http::Result<String> {
+    let state = PlainToken::from_outside(&format!("{}{OF_PORTAL}", PlainToken::generate().expose()));
+    Ok(begin_with(ctx, user_id, state).await?.0)
+}
+
+async fn begin_with(ctx: &Context, user_id: i64, state: PlainToken) -> http::Result<(String, String)> {
     let Some(client) = &ctx.settings.google else { return Err(super::not_configured()) };
-    let state = PlainToken::generate();
     let verifier = PkceCodeVerifier::new(URL_SAFE_NO_PAD.encode(random_bytes::<32>()));
     store::put_state(&ctx.db, user_id, &state, verifier.secret(), &client.sealer, ctx.clock.now()).await?;
     let challenge = PkceCodeChallenge::from_code_verifier_sha256(&verifier);

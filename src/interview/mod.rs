@@ -35,6 +35,7 @@ use serde_json::Value;
 use tracing::Instrument as _;
 use utoipa::{IntoResponses, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
 
 use self::{
     booking::{KeyUse, Scheduled},
@@ -485,6 +486,16 @@ async fn test_connection(_user: CurrentUser) -> Json<DeviceCheck> {
         network_quality: "good",
         recommendations: [],
     })
+}
+
+/// The latest interviews of somebody as one of the two, by date, with what became of their invitations.
+pub async fn of_user_with_mails(ctx: &Context, user_id: i64, side: Side, most: i64) -> sqlx::Result<Vec<Interview>> {
+    store::of_user_with_mails(&ctx.db, user_id, side, most).await
+}
+
+/// Whether a mail is about an interview of this recruiter.
+pub async fn is_mail_of_recruiter(ctx: &Context, mail: Uuid, recruiter_id: i64) -> sqlx::Result<bool> {
+    store::is_mail_of_recruiter(&ctx.db, mail, recruiter_id).await
 }
 
 /// An interview, with who was there; whoever asks has to see to it that he may.

@@ -59,6 +59,17 @@ pub struct Interview {
     pub company_name: String,
     /// Who was there, in the order of joining; only [`by_id`] reads it.
     pub attendance: Option<Json<Vec<Presence>>>,
+    /// What became of each person's latest invitation; only [`of_user_with_mails`] reads it.
+    pub invitations: Option<Json<Vec<InvitationMail>>>,
+}
+
+/// The mail that told a person of an interview as it is.
+#[derive(Clone, Debug, Deserialize)]
+pub struct InvitationMail {
+    pub id: Uuid,
+    pub user_id: i64,
+    /// As `ivs_mail` keeps it.
+    pub state: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -137,9 +148,9 @@ impl Interview {
     }
 }
 
-/// Selects [`Interview`]s: attendance (an SQL expression), then what follows the joins, then its arguments.
+/// Selects [`Interview`]s: attendance and invitations (SQL expressions), then what follows the joins, then its arguments.
 macro_rules! interviews {
-    ($attendance:literal, $rest:literal $(, $argument:expr)*) => {
+    ($attendance:literal, $invitations:literal, $rest:literal $(, $argument:expr)*) => {
         sqlx::query_as!(
             Interview,
             r#"
@@ -153,7 +164,8 @@ macro_rules! interviews {
                    r.email AS "recruiter_email?",
                    COALESCE(NULLIF(i.job_title, ''), j.title, 'Interview') AS "job_title!",
                    COALESCE(jc.name, rc.name, '') AS "company_name!",
-            "# + $attendance + r#" AS "attendance: Json<Vec<Presence>>"
+            "# + $attendance + r#" AS "attendance: Json<Vec<Presence>>",
+            "# + $invitations + r#" AS "invitations: Json<Vec<InvitationMail>>"
             FROM company_interview i
             JOIN users_user c ON c.id = i.candidate_id
             LEFT JOIN users_user r ON r.id = i.recruiter_id
@@ -177,6 +189,7 @@ pub async fn of_user(
 ) -> sqlx::Result<Vec<Interview>> {
     interviews!(
         "NULL::jsonb",
+        "NULL::jsonb",
         "WHERE i.id IN (
              (SELECT id FROM company_interview
               WHERE candidate_id = $1 AND $2 AND (date, time, id) < ($4, $5, $6)
@@ -198,12 +211,52 @@ pub async fn of_user(
     .await
 }
 
+/// The latest interviews of somebody as one of the two, by date, with what became of their invitations.
+pub async fn of_user_with_mails(
+    db: impl PgExecutor<'_>,
+    user_id: i64,
+    side: Side,
+    most: i64,
+) -> sqlx::Result<Vec<Interview>> {
+    interviews!(
+        "NULL::jsonb",
+        "(SELECT jsonb_agg(jsonb_build_object('id', m.id, 'user_id', m.user_id, 'state', m.state))
+          FROM (SELECT DISTINCT ON (user_id) id, user_id, state FROM ivs_mail
+                WHERE interview_id = i.id AND kind IN ('scheduled', 'updated', 'cancelled')
+                ORDER BY user_id, sequence DESC, created_at DESC) m)",
+        "WHERE i.id IN (
+             (SELECT id FROM company_interview WHERE candidate_id = $1 AND $2
+              ORDER BY date DESC, time DESC, id DESC LIMIT $3)
+             UNION ALL
+             (SELECT id FROM company_interview WHERE recruiter_id = $1 AND NOT $2
+              ORDER BY date DESC, time DESC, id DESC LIMIT $3))
+         ORDER BY i.date DESC, i.time DESC, i.id DESC",
+        user_id,
+        side == Side::Candidate,
+        most
+    )
+    .fetch_all(db)
+    .await
+}
+
+pub async fn is_mail_of_recruiter(db: impl PgExecutor<'_>, mail: Uuid, recruiter_id: i64) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM ivs_mail m JOIN company_interview i ON i.id = m.interview_id
+                          WHERE m.id = $1 AND i.recruiter_id = $2) AS "is!""#,
+        mail,
+        recruiter_id
+    )
+    .fetch_one(db)
+    .await
+}
+
 pub async fn by_id(db: impl PgExecutor<'_>, id: i64) -> sqlx::Result<Option<Interview>> {
     interviews!(
         "(SELECT jsonb_agg(jsonb_build_object('user_id', p.user_id, 'user_role', p.user_role,
                                              'joined_at', p.joined_at, 'left_at', p.left_at)
                            ORDER BY p.joined_at, p.id)
           FROM ivs_presence p WHERE p.interview_id = i.id)",
+        "NULL::jsonb",
         "WHERE i.id = $1",
         id
     )

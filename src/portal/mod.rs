@@ -5,10 +5,9 @@
 //! (from this server alone), errors as pages. A page is a struct beside its handler. GETs change nothing, because mail
 //! scanners open links too; a form is taken only from a page of the same session.
 
+mod dashboard;
 mod room;
 mod signing_in;
-
-use std::sync::LazyLock;
 
 use askama::Template;
 use axum::{
@@ -28,13 +27,18 @@ use crate::{
 };
 
 pub fn routes() -> OpenApiRouter<Context> {
-    OpenApiRouter::new().routes(routes!(file)).merge(signing_in::routes()).merge(room::routes())
+    OpenApiRouter::new()
+        .routes(routes!(file))
+        .merge(signing_in::routes())
+        .merge(dashboard::routes())
+        .merge(room::routes())
 }
 
 /// What stands around every page.
 struct Shell {
     brand: String,
     style: String,
+    script: String,
     logo: Option<&'static str>,
     /// Who is signed in: the name to show, and what this person's forms carry.
     who: Option<Who>,
@@ -51,6 +55,7 @@ impl Shell {
         Shell {
             brand: settings.brand_name.clone(),
             style: format!("/static/style.css?v={}", version(&stylesheet(settings))),
+            script: format!("/static/app.js?v={}", version(APP)),
             logo: settings.brand_logo.as_ref().map(|_| "/static/logo"),
             who: session.map(|session| Who { name: display_name(&session.user), form_token: session.form_token() }),
         }
@@ -117,6 +122,8 @@ pub fn error_page(ctx: &Context, status: StatusCode) -> Response {
     shown.unwrap_or_else(IntoResponse::into_response)
 }
 
+const APP: &str = include_str!("../../assets/app.js");
+
 /// The stylesheet with the brand's colours.
 fn stylesheet(settings: &Settings) -> String {
     const STYLE: &str = include_str!("../../assets/style.css");
@@ -142,7 +149,6 @@ fn version(content: &str) -> String {
 ))]
 async fn file(State(ctx): State<Context>, Path(name): Path<String>) -> Result<Response> {
     const SCRIPT: &str = "text/javascript; charset=utf-8";
-    static APP: LazyLock<&str> = LazyLock::new(|| include_str!("../../assets/app.js"));
     let (media_type, content) = match (name.as_str(), &ctx.settings.brand_logo) {
         ("style.css", _) => ("text/css; charset=utf-8", stylesheet(&ctx.settings).into_bytes()),
         ("app.js", _) => (SCRIPT, APP.as_bytes().to_vec()),

@@ -32,7 +32,7 @@ async fn start(State(ctx): State<Context>, headers: HeaderMap) -> Result<Respons
 }
 
 /// Where somebody belongs.
-fn home(user: &CurrentUser) -> &'static str {
+pub(super) fn home(user: &CurrentUser) -> &'static str {
     if user.is_recruiter { "/dashboard/" } else { "/dashboard/jobseeker/" }
 }
 
