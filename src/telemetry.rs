@@ -85,10 +85,17 @@ pub(crate) mod tests {
     use super::*;
 
     /// What a subscriber has written.
-    #[derive(Clone, Default)]
+    #[derive(Clone)]
     pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
 
     impl Lines {
+        pub(crate) fn new() -> Lines {
+            // While a thread's subscriber is the only one, `tracing` takes a callsite that another thread meets first for
+            // one that nobody wants to hear.
+            _ = tracing_subscriber::registry().try_init();
+            Lines(Arc::default())
+        }
+
         pub(crate) fn text(&self) -> String {
             String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
         }
@@ -109,7 +116,7 @@ pub(crate) mod tests {
     }
 
     fn written_as(format: LogFormat, log_filter: &str, act: impl FnOnce()) -> String {
-        let lines = Lines::default();
+        let lines = Lines::new();
         let writer = lines.clone();
         let subscriber = subscriber(log_filter, format, move || writer.clone(), false).unwrap();
         tracing::subscriber::with_default(subscriber, act);

@@ -1076,7 +1076,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_is_one_line_with_its_template_and_without_anything_it_carried() {
-        let lines = Lines::default();
+        let lines = Lines::new();
         let writer = lines.clone();
         let subscriber = telemetry::subscriber("trace", LogFormat::Text, move || writer.clone(), false).unwrap();
         let guard = tracing::subscriber::set_default(subscriber);
