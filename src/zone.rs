@@ -166,6 +166,17 @@ impl Zone {
     }
 }
 
+/// The names of all zones that [`Zone::parse`] knows, sorted.
+pub fn names() -> &'static [String] {
+    static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let mut names: Vec<String> = DATABASE.available().map(|name| name.to_string()).collect();
+        names.retain(|name| Zone::parse(name).is_some());
+        names.sort();
+        names
+    });
+    &NAMES
+}
+
 impl fmt::Debug for Zone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Zone({})", self.name())

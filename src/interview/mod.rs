@@ -31,7 +31,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tracing::Instrument as _;
 use utoipa::{IntoResponses, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -144,9 +144,22 @@ async fn schedule(
     body: RequestBody,
 ) -> Result<Scheduled> {
     let body = body.object().await?;
-    let request = Request::parse(&body, endpoint, ctx.settings.interview_duration_minutes)?;
+    // What is wrong with the body is told before what is wrong with the key.
+    Request::parse(&body, endpoint, ctx.settings.interview_duration_minutes)?;
     let key = key.key()?;
-    let key = key.map(|key| KeyUse::new(&key, endpoint, &Value::Object(body)));
+    schedule_as_asked(&ctx, user, endpoint, key.as_deref(), body).await
+}
+
+/// Schedules an interview as a body of [`Endpoint`] asks for it, at most once with a key.
+pub async fn schedule_as_asked(
+    ctx: &Context,
+    user: CurrentUser,
+    endpoint: Endpoint,
+    key: Option<&str>,
+    body: Map<String, Value>,
+) -> Result<Scheduled> {
+    let request = Request::parse(&body, endpoint, ctx.settings.interview_duration_minutes)?;
+    let key = key.map(|key| KeyUse::new(key, endpoint, &Value::Object(body)));
     // A booking runs to its end even when the client goes away.
     let booking = ctx.tasks.spawn(booking::schedule(ctx.clone(), user, request, key).in_current_span());
     booking.await.map_err(|_| anyhow::anyhow!("a booking panicked"))?
@@ -330,12 +343,7 @@ async fn change(
     body: RequestBody,
 ) -> Result<Json<Changed>> {
     let interview = recruited(&ctx, id, &user, "You are not authorized to change this interview").await?;
-    let change = Change::parse(&body.object().await?)?;
-    // A 400 comes before the 409s.
-    change.applied_to(&interview, &ctx.settings)?;
-    // It runs to its end even when the client goes away.
-    let changing = ctx.tasks.spawn(change::change(ctx.clone(), user, interview.id, change).in_current_span());
-    Ok(Json(changing.await.map_err(|_| anyhow::anyhow!("a change panicked"))??))
+    Ok(Json(change_as_asked(&ctx, user, &interview, &body.object().await?).await?))
 }
 
 /// Cancels one of the caller's interviews.
@@ -370,10 +378,35 @@ async fn cancel(
 
 async fn cancelled(ctx: Context, user: CurrentUser, id: Option<i64>, body: RequestBody) -> Result<Json<Cancelled>> {
     let interview = recruited(&ctx, id, &user, "You are not authorized to cancel this interview").await?;
-    let reason = model::cancellation_reason(&body.object().await?)?;
+    Ok(Json(cancel_as_asked(&ctx, user, &interview, &body.object().await?).await?))
+}
+
+/// Changes an interview, whose recruiter `user` is, as a body of contract §5.14 asks for it.
+pub async fn change_as_asked(
+    ctx: &Context,
+    user: CurrentUser,
+    interview: &Interview,
+    body: &Map<String, Value>,
+) -> Result<Changed> {
+    let change = Change::parse(body)?;
+    // A 400 comes before the 409s.
+    change.applied_to(interview, &ctx.settings)?;
+    // It runs to its end even when the client goes away.
+    let changing = ctx.tasks.spawn(change::change(ctx.clone(), user, interview.id, change).in_current_span());
+    changing.await.map_err(|_| anyhow::anyhow!("a change panicked"))?
+}
+
+/// Cancels an interview, whose recruiter `user` is, with the reason in a body of contract §5.15.
+pub async fn cancel_as_asked(
+    ctx: &Context,
+    user: CurrentUser,
+    interview: &Interview,
+    body: &Map<String, Value>,
+) -> Result<Cancelled> {
+    let reason = model::cancellation_reason(body)?;
     // It runs to its end even when the client goes away.
     let cancelling = ctx.tasks.spawn(change::cancel(ctx.clone(), user, interview.id, reason).in_current_span());
-    Ok(Json(cancelling.await.map_err(|_| anyhow::anyhow!("a cancellation panicked"))??))
+    cancelling.await.map_err(|_| anyhow::anyhow!("a cancellation panicked"))?
 }
 
 /// One of the caller's interviews for a calendar; of a cancelled one, what takes it off again.

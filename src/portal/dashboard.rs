@@ -72,6 +72,8 @@ async fn recruiter(State(ctx): State<Context>, headers: HeaderMap, uri: Uri, que
         (Some("success"), _) => Some(("Google Calendar is connected.", true)),
         (Some(_), _) => Some(("Google Calendar could not be connected. Please try again.", false)),
         (_, Some("disconnected")) => Some(("Google Calendar is disconnected.", true)),
+        (_, Some("changed")) => Some(("The interview is changed, and both of you are told.", true)),
+        (_, Some("cancelled")) => Some(("The interview is cancelled, and both of you are told.", true)),
         (_, Some("resent")) => Some(("The mail is sent again.", true)),
         (_, Some("outdated")) => Some(("That mail is out of date: the interview has changed since.", false)),
         _ => None,

@@ -5,7 +5,9 @@
 //! (from this server alone), errors as pages. A page is a struct beside its handler. GETs change nothing, because mail
 //! scanners open links too; a form is taken only from a page of the same session.
 
+mod changing;
 mod dashboard;
+mod fields;
 mod room;
 mod signing_in;
 
@@ -31,6 +33,7 @@ pub fn routes() -> OpenApiRouter<Context> {
         .routes(routes!(file))
         .merge(signing_in::routes())
         .merge(dashboard::routes())
+        .merge(changing::routes())
         .merge(room::routes())
 }
 
