@@ -33,4 +33,49 @@
     place.textContent = `${new Intl.DateTimeFormat(undefined, style).format(instant)} your time`;
     place.hidden = false;
   }
+  // <form data-schedule>: says what the time means while it is typed; the zone is the browser's unless it was chosen.
+  for (const form of document.querySelectorAll("[data-schedule]")) {
+    const preview = form.querySelector("[data-preview]");
+    const zone = form.elements.timezone;
+    if (!form.elements.date.value && zone.value === "UTC") {
+      zone.value = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
+    }
+    form.querySelector("[data-check]").hidden = true;
+    const line = (text, chip) => {
+      const paragraph = document.createElement("p");
+      if (chip) {
+        const mark = document.createElement("span");
+        mark.className = "chip warn";
+        mark.textContent = "Please note";
+        paragraph.append(mark, " ");
+      }
+      paragraph.append(text);
+      return paragraph;
+    };
+    let waiting;
+    let newest = 0;
+    const ask = async () => {
+      const asked = ++newest;
+      const query = new URLSearchParams();
+      for (const name of ["candidate_id", "date", "time", "timezone", "duration_minutes"]) query.set(name, form.elements[name].value);
+      if (!query.get("date") || !query.get("time")) return;
+      try {
+        const answer = await fetch(`/dashboard/schedule/preview/?${query}`, { headers: { Accept: "application/json" } });
+        const said = await answer.json();
+        if (asked !== newest) return;
+        if (said.error) {
+          preview.replaceChildren(line(said.error, true));
+        } else {
+          const own = new Intl.DateTimeFormat(undefined, { weekday: "short", hour: "numeric", minute: "2-digit" }).format(new Date(said.start));
+          preview.replaceChildren(line(`${said.line}, ${own} your time`), ...said.warnings.map((warning) => line(warning, true)));
+        }
+        preview.hidden = false;
+      } catch {
+        if (asked === newest) preview.hidden = true;
+      }
+    };
+    form.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(ask, 400); });
+    form.addEventListener("submit", () => { setTimeout(() => { for (const button of form.querySelectorAll("button")) button.disabled = true; }); });
+    ask();
+  }
 })();

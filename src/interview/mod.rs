@@ -6,6 +6,7 @@
 //! is there, `analytics` what they come to; `reminder` and `instants` are sweeps, `emails` has the words.
 
 mod analytics;
+pub mod applicants;
 mod booking;
 mod change;
 mod claim;
@@ -379,6 +380,38 @@ async fn cancel(
 async fn cancelled(ctx: Context, user: CurrentUser, id: Option<i64>, body: RequestBody) -> Result<Json<Cancelled>> {
     let interview = recruited(&ctx, id, &user, "You are not authorized to cancel this interview").await?;
     Ok(Json(cancel_as_asked(&ctx, user, &interview, &body.object().await?).await?))
+}
+
+/// What a time means before anything is scheduled at it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Preview {
+    /// Such as `Tue 1 Dec 2026, 09:00–10:00 in America/Vancouver (UTC-07:00)`.
+    pub line: String,
+    /// RFC 3339, for the reader's own clock.
+    pub start: String,
+    /// As scheduling would warn.
+    pub warnings: Vec<String>,
+}
+
+/// What `date`, `time`, `timezone` and `duration_minutes` of a body mean, and what speaks against them for `user` and,
+/// when he may be invited, the candidate.
+pub async fn preview(ctx: &Context, user: &CurrentUser, body: &Map<String, Value>) -> Result<Preview> {
+    let slot = model::Slot::parse(body, ctx.settings.interview_duration_minutes)?;
+    let (start, end) = (slot.zone.local(slot.start.at), slot.zone.local(slot.end));
+    let mut warnings = model::time_warnings(&slot.zone, slot.date, slot.time, &slot.start, ctx.clock.now());
+    let candidate = match (user.company_id, body.get("candidate_id").and_then(Value::as_str).map(str::parse)) {
+        (Some(company_id), Some(Ok(id))) => applicants::person(ctx, company_id, id).await?,
+        _ => None,
+    };
+    if let Some(candidate) = candidate {
+        warnings.extend(booking::overlaps(ctx, &candidate, user.id, (slot.start.at, slot.end), 0).await);
+    }
+    let (times, zone) = (format!("{}–{}", start.format("%a %-d %b %Y, %H:%M"), end.format("%H:%M")), slot.zone.name());
+    Ok(Preview {
+        line: format!("{times} in {zone} (UTC{})", start.format("%:z")),
+        start: slot.start.at.to_rfc3339(),
+        warnings,
+    })
 }
 
 /// Changes an interview, whose recruiter `user` is, as a body of contract §5.14 asks for it.

@@ -481,6 +481,25 @@ fn location(value: Option<&Value>) -> Result<Option<String>> {
     }
 }
 
+/// A time as somebody types it, with the formats of [`Request::parse`].
+pub struct Slot {
+    pub date: NaiveDate,
+    pub time: NaiveTime,
+    pub zone: Zone,
+    pub start: Resolved,
+    pub end: DateTime<Utc>,
+}
+
+impl Slot {
+    pub fn parse(body: &Map<String, Value>, default_duration: i32) -> Result<Slot> {
+        let (date, time) = (date(body.get("date"))?, time(body.get("time"))?);
+        let zone = zone(body.get("timezone"))?;
+        let minutes = body.get("duration_minutes").map(|minutes| duration_minutes(Some(minutes))).transpose()?;
+        let (start, end) = span(&zone, date, time, minutes.unwrap_or(default_duration))?;
+        Ok(Slot { date, time, zone, start, end })
+    }
+}
+
 /// Start and end, both within the years 1–9999 in UTC.
 fn span(zone: &Zone, date: NaiveDate, time: NaiveTime, minutes: i32) -> Result<(Resolved, DateTime<Utc>)> {
     let start = zone.instant(date, time).ok_or_else(invalid_date)?;

@@ -72,6 +72,7 @@ async fn recruiter(State(ctx): State<Context>, headers: HeaderMap, uri: Uri, que
         (Some("success"), _) => Some(("Google Calendar is connected.", true)),
         (Some(_), _) => Some(("Google Calendar could not be connected. Please try again.", false)),
         (_, Some("disconnected")) => Some(("Google Calendar is disconnected.", true)),
+        (_, Some("scheduled")) => Some(("The interview is scheduled, and both of you are invited.", true)),
         (_, Some("changed")) => Some(("The interview is changed, and both of you are told.", true)),
         (_, Some("cancelled")) => Some(("The interview is cancelled, and both of you are told.", true)),
         (_, Some("resent")) => Some(("The mail is sent again.", true)),

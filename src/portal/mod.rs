@@ -9,6 +9,7 @@ mod changing;
 mod dashboard;
 mod fields;
 mod room;
+mod schedule;
 mod signing_in;
 
 use askama::Template;
@@ -34,6 +35,7 @@ pub fn routes() -> OpenApiRouter<Context> {
         .merge(signing_in::routes())
         .merge(dashboard::routes())
         .merge(changing::routes())
+        .merge(schedule::routes())
         .merge(room::routes())
 }
 

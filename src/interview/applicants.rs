@@ -1,0 +1,92 @@
+//! Whom a recruiter may invite: a company's jobs, and the people who applied for one or are shortlisted for it.
+
+use super::model::Person;
+use crate::context::Context;
+
+/// A job with how many people there are for it.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub id: i64,
+    pub title: String,
+    pub people: i64,
+}
+
+/// Somebody who can be invited.
+#[derive(Clone, Debug)]
+pub struct Applicant {
+    pub id: i64,
+    pub first_name: String,
+    pub last_name: String,
+    pub email: String,
+    pub is_shortlisted: bool,
+}
+
+/// A company's jobs, the newest first.
+pub async fn jobs(ctx: &Context, company_id: i64) -> sqlx::Result<Vec<Job>> {
+    sqlx::query_as!(
+        Job,
+        r#"SELECT id, title,
+                  (SELECT count(*) FROM (SELECT user_id FROM job_application WHERE job_id = j.id
+                                         UNION SELECT candidate_id FROM job_shortlist WHERE job_id = j.id) p) AS "people!"
+           FROM job_job j WHERE company_id = $1::bigint ORDER BY id DESC LIMIT 200"#,
+        company_id
+    )
+    .fetch_all(&ctx.db)
+    .await
+}
+
+/// A job of a company and who can be invited for it, but for the recruiter himself; `None`: the company has no such job.
+pub async fn of_job(
+    ctx: &Context,
+    company_id: i64,
+    job_id: i64,
+    recruiter_id: i64,
+) -> sqlx::Result<Option<(Job, Vec<Applicant>)>> {
+    let rows = sqlx::query!(
+        r#"SELECT j.title, u.id AS "id?", u.first_name AS "first_name?", u.last_name AS "last_name?", u.email AS "email?",
+                  EXISTS (SELECT FROM job_shortlist s WHERE s.job_id = j.id AND s.candidate_id = u.id) AS "is_shortlisted!"
+           FROM job_job j
+           LEFT JOIN users_user u
+             ON u.id IN (SELECT user_id FROM job_application WHERE job_id = $2
+                         UNION SELECT candidate_id FROM job_shortlist WHERE job_id = $2)
+            AND u.is_active AND NOT u.is_deleted AND u.id <> $3
+           WHERE j.id = $2 AND j.company_id = $1::bigint
+           ORDER BY u.first_name, u.last_name, u.id LIMIT 500"#,
+        company_id,
+        job_id,
+        recruiter_id
+    )
+    .fetch_all(&ctx.db)
+    .await?;
+    let Some(title) = rows.first().map(|row| row.title.clone()) else { return Ok(None) };
+    let applicants: Vec<Applicant> = rows
+        .into_iter()
+        .filter_map(|row| {
+            Some(Applicant {
+                id: row.id?,
+                first_name: row.first_name?,
+                last_name: row.last_name?,
+                email: row.email?,
+                is_shortlisted: row.is_shortlisted,
+            })
+        })
+        .collect();
+    Ok(Some((Job { id: job_id, title, people: applicants.len() as i64 }, applicants)))
+}
+
+/// Somebody who applied for a job of a company, or is shortlisted for one.
+pub async fn person(ctx: &Context, company_id: i64, id: i64) -> sqlx::Result<Option<Person>> {
+    sqlx::query_as!(
+        Person,
+        "SELECT id, first_name, last_name, email FROM users_user u
+         WHERE id = $2 AND is_active AND NOT is_deleted
+           AND (EXISTS (SELECT FROM job_application a JOIN job_job j ON j.id = a.job_id
+                        WHERE a.user_id = u.id AND j.company_id = $1::bigint)
+                OR EXISTS (SELECT FROM job_shortlist s JOIN job_job j ON j.id = s.job_id
+                           WHERE s.candidate_id = u.id AND j.company_id = $1::bigint))",
+        company_id,
+        id
+    )
+    .fetch_optional(&ctx.db)
+    .await
+}
