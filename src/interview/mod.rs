@@ -330,10 +330,8 @@ async fn change(
 ) -> Result<Json<Changed>> {
     let interview = recruited(&ctx, id, &user, "You are not authorized to change this interview").await?;
     let change = Change::parse(&body.object().await?)?;
-    // A 400 comes before the 409s.
-    change.applied_to(&interview, &ctx.settings)?;
     // It runs to its end even when the client goes away.
-    let changing = ctx.tasks.spawn(change::change(ctx.clone(), user, interview.id, change).in_current_span());
+    let changing = ctx.tasks.spawn(change::change(ctx.clone(), user, interview, change).in_current_span());
     Ok(Json(changing.await.map_err(|_| anyhow::anyhow!("a change panicked"))??))
 }
 
@@ -344,12 +342,12 @@ async fn change(
         (status = 409, description = "The interview is being changed"),
     ))]
 async fn cancel_by_delete(
-    State(ctx): State<Context>,
+    ctx: State<Context>,
     user: CurrentUser,
-    PathId(id): PathId,
+    id: PathId,
     body: RequestBody,
 ) -> Result<Json<Cancelled>> {
-    cancelled(ctx, user, id, body).await
+    cancel(ctx, user, id, body).await
 }
 
 /// Cancels one of the caller's interviews.
@@ -364,14 +362,10 @@ async fn cancel(
     PathId(id): PathId,
     body: RequestBody,
 ) -> Result<Json<Cancelled>> {
-    cancelled(ctx, user, id, body).await
-}
-
-async fn cancelled(ctx: Context, user: CurrentUser, id: Option<i64>, body: RequestBody) -> Result<Json<Cancelled>> {
     let interview = recruited(&ctx, id, &user, "You are not authorized to cancel this interview").await?;
     let reason = model::cancellation_reason(&body.object().await?)?;
     // It runs to its end even when the client goes away.
-    let cancelling = ctx.tasks.spawn(change::cancel(ctx.clone(), user, interview.id, reason).in_current_span());
+    let cancelling = ctx.tasks.spawn(change::cancel(ctx.clone(), user, interview, reason).in_current_span());
     Ok(Json(cancelling.await.map_err(|_| anyhow::anyhow!("a cancellation panicked"))??))
 }
 
