@@ -98,9 +98,13 @@ async fn until_database_is_away(ctx: &Context, until: &CancellationToken) {
             () = until.cancelled() => return,
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
-        if let Err(fault) = sqlx::query("SELECT 1").execute(&ctx.db).await {
-            tracing::warn!(error = %fault, "no jobs are run while the database does not answer");
-            until.cancel();
+        match sqlx::query("SELECT 1").execute(&ctx.db).await {
+            // All connections are in use: then the worker waits for one too, and asks no faster than it gets it.
+            Ok(_) | Err(sqlx::Error::PoolTimedOut) => {}
+            Err(fault) => {
+                tracing::warn!(error = %fault, "no jobs are run while the database does not answer");
+                until.cancel();
+            }
         }
     }
 }

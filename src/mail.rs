@@ -108,6 +108,13 @@ pub struct NewMail {
     pub starts_at: Option<DateTime<Utc>>,
 }
 
+impl NewMail {
+    /// To a user's own address, about his account.
+    pub fn new(kind: Kind, user_id: i64) -> NewMail {
+        NewMail { kind, interview_id: None, user_id, recipient: None, sequence: 0, starts_at: None }
+    }
+}
+
 /// A mail that is to be rendered.
 #[derive(Clone, Debug)]
 pub struct Queued {

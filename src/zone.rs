@@ -24,7 +24,7 @@ pub fn tzdb_version() -> &'static str {
 }
 
 /// Orders two releases of the tz database: `2025b` < `2026a` < `2026z` < `2026za`. Anything else is older than those.
-pub fn compare_versions(one: &str, other: &str) -> Ordering {
+fn compare_versions(one: &str, other: &str) -> Ordering {
     let key = |version: &str| {
         let (year, letters) = version.split_at_checked(4)?;
         Some((year.parse::<u16>().ok()?, letters.len(), letters.to_owned()))
@@ -34,7 +34,12 @@ pub fn compare_versions(one: &str, other: &str) -> Ordering {
 
 /// Whether a release of the tz database is newer than the compiled-in one.
 pub fn is_newer(version: &str) -> bool {
-    compare_versions(version, tzdb_version()) == Ordering::Greater
+    compare_versions(version, tzdb_version()).is_gt()
+}
+
+/// Whether a release of the tz database is older than the compiled-in one.
+pub fn is_older(version: &str) -> bool {
+    compare_versions(version, tzdb_version()).is_lt()
 }
 
 /// A zone of the bundled database, or what is known of one that it is too old for.

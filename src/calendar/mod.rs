@@ -205,14 +205,7 @@ async fn finish(
     store::forget_dead_grant(&mut *tx, begun.user_id).await?;
     store::hasten_intents_of(&mut *tx, begun.user_id).await?;
     if ctx.smtp.is_some() && recipient.is_some() {
-        let mail = NewMail {
-            kind: mail::Kind::GoogleConnected,
-            interview_id: None,
-            user_id: begun.user_id,
-            recipient,
-            sequence: 0,
-            starts_at: None,
-        };
+        let mail = NewMail { recipient, ..NewMail::new(mail::Kind::GoogleConnected, begun.user_id) };
         mail::enqueue(&mut tx, now, &[mail], Duration::ZERO).await?;
     }
     let company_id = store::company_of(&mut *tx, begun.user_id).await?;

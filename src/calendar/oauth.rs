@@ -156,14 +156,7 @@ pub async fn bury(ctx: &Context, user_id: i64, row: &str, why: &str) -> sqlx::Re
         return Ok(false);
     }
     if ctx.smtp.is_some() {
-        let mail = NewMail {
-            kind: mail::Kind::GoogleDisconnected,
-            interview_id: None,
-            user_id,
-            recipient: None,
-            sequence: 0,
-            starts_at: None,
-        };
+        let mail = NewMail::new(mail::Kind::GoogleDisconnected, user_id);
         mail::enqueue(&mut tx, now, &[mail], Duration::ZERO).await?;
     }
     tx.commit().await?;

@@ -59,10 +59,11 @@ pub struct Cancelled {
     warnings: Vec<String>,
 }
 
-/// Changes an interview of the recruiter `user` (contract §5.14, from the third rule on). It must run to its end even
-/// when nobody waits for it: spawn it.
-pub async fn change(ctx: Context, user: CurrentUser, id: i64, change: Change) -> Result<Changed> {
-    let planned = plan(&ctx, id, &change).await?;
+/// Changes an interview, as it was a moment ago, of the recruiter `user` (contract §5.14, from the formats on). It must
+/// run to its end even when nobody waits for it: spawn it.
+pub async fn change(ctx: Context, user: CurrentUser, interview: Interview, change: Change) -> Result<Changed> {
+    let id = interview.id;
+    let planned = plan(&ctx, interview, &change)?;
     if planned.is_nothing() {
         return match Claim::is_held(&ctx.db, id, ctx.clock.now()).await? {
             true => Err(being_changed()),
@@ -110,23 +111,23 @@ impl Planned {
     }
 }
 
-/// [`plan`] of a change that can be carried out as far as is known without asking Google.
+/// [`plan`] for the interview as it is now, if it can be carried out as far as is known without asking Google.
 async fn plan_with_grant(ctx: &Context, user: &CurrentUser, id: i64, change: &Change) -> Result<Planned> {
-    let planned = plan(ctx, id, change).await?;
+    let interview = store::by_id(&ctx.db, id).await?.ok_or_else(super::not_found)?;
+    let planned = plan(ctx, interview, change)?;
     if !planned.is_nothing() && needs_google(&planned.before, &planned.after) {
         calendar::require_grant(ctx, user.id).await?;
     }
     Ok(planned)
 }
 
-/// What the change would do to the interview as it is now, if it has not been cancelled.
-async fn plan(ctx: &Context, id: i64, change: &Change) -> Result<Planned> {
-    let before = store::by_id(&ctx.db, id).await?.ok_or_else(super::not_found)?;
-    if before.cancelled_at.is_some() {
-        return Err(Error::refused(StatusCode::CONFLICT, "This interview has been cancelled."));
-    }
+/// What the change would do to the interview, unless that is impossible or the interview is cancelled.
+fn plan(ctx: &Context, before: Interview, change: &Change) -> Result<Planned> {
     let after = change.applied_to(&before, &ctx.settings)?;
-    Ok(Planned { before, after })
+    match before.cancelled_at {
+        None => Ok(Planned { before, after }),
+        Some(_) => Err(Error::refused(StatusCode::CONFLICT, "This interview has been cancelled.")),
+    }
 }
 
 fn being_changed() -> Error {
@@ -153,8 +154,8 @@ async fn changed(ctx: &Context, user: &CurrentUser, interview: Interview, emails
     }
 }
 
-/// Whether the interview, changed so, is or becomes one with an event. A row with an event counts as Google Meet as long as its type
-/// is left alone: Django stores `custom` for those.
+/// Whether the interview, changed so, is or becomes one with an event. A row with an event counts as Google Meet as long
+/// as its type is left alone: Django stores `custom` for those.
 fn is_meet(before: &Interview, after: &Interview) -> bool {
     match after.interview_type == before.interview_type {
         true => before.kind() == InterviewType::GoogleMeet || before.google_event_id.is_some(),
@@ -364,10 +365,15 @@ async fn align(ctx: &Context, claim: &Claim) -> Result<()> {
     Ok(())
 }
 
-/// Cancels an interview of the recruiter `user` (contract §5.15). Never waits long for Google, whatever it says. It must
-/// run to its end even when nobody waits for it: spawn it.
-pub async fn cancel(ctx: Context, user: CurrentUser, id: i64, reason: Option<String>) -> Result<Cancelled> {
-    let interview = store::by_id(&ctx.db, id).await?.ok_or_else(super::not_found)?;
+/// Cancels an interview, as it was a moment ago, of the recruiter `user` (contract §5.15). Never waits long for Google,
+/// whatever it says. It must run to its end even when nobody waits for it: spawn it.
+pub async fn cancel(
+    ctx: Context,
+    user: CurrentUser,
+    interview: Interview,
+    reason: Option<String>,
+) -> Result<Cancelled> {
+    let id = interview.id;
     if interview.cancelled_at.is_some() {
         return Ok(cancelled(id, "Interview was already cancelled."));
     }

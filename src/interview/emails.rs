@@ -57,14 +57,7 @@ pub async fn queue(
     if ctx.smtp.is_none() {
         return Ok(Vec::new());
     }
-    let mail = |user_id: &i64| NewMail {
-        kind,
-        interview_id: Some(interview_id),
-        user_id: *user_id,
-        recipient: None,
-        sequence,
-        starts_at: None,
-    };
+    let mail = |user_id: &i64| NewMail { interview_id: Some(interview_id), sequence, ..NewMail::new(kind, *user_id) };
     let mails: Vec<NewMail> = users.iter().map(mail).collect();
     mail::enqueue(tx, ctx.clock.now(), &mails, FALLBACK).await
 }

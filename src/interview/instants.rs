@@ -6,8 +6,6 @@
 //! event and reminders move, and both get a mail. An instance with older rules takes what newer ones have written for
 //! right ([`stored_zone`]), so that two versions side by side agree.
 
-use std::cmp::Ordering;
-
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 use sqlx::{PgConnection, PgExecutor};
 
@@ -73,17 +71,13 @@ fn corrected(ctx: &Context, row: &Instants) -> Option<Instants> {
         ..row.clone()
     };
     let is_right = row.starts_at == right.starts_at && row.ends_at == right.ends_at;
-    let is_of_older_rules = version.is_none_or(|version| zone::compare_versions(version, zone::tzdb_version()).is_lt());
-    (!is_right || is_of_older_rules).then_some(right)
+    (!is_right || version.is_none_or(zone::is_older)).then_some(right)
 }
 
 /// Whether newer rules have moved a coming interview. A row that Django moved in the moments before counts too: then
 /// the mail is true as well.
 fn is_news(row: &Instants, right: &Instants, now: DateTime<Utc>) -> bool {
-    let has_older_rules = row
-        .starts_at_tzdb
-        .as_deref()
-        .is_some_and(|version| zone::compare_versions(version, zone::tzdb_version()) == Ordering::Less);
+    let has_older_rules = row.starts_at_tzdb.as_deref().is_some_and(zone::is_older);
     let is_ahead = right.starts_at > Some(now) || row.starts_at > Some(now);
     has_older_rules && row.starts_at.is_some() && row.starts_at != right.starts_at && is_ahead && !row.is_cancelled
 }
@@ -208,7 +202,8 @@ async fn write_move(
     sqlx::query_as!(
         MovedByRules,
         "UPDATE company_interview
-         SET starts_at = $6::timestamptz, ends_at = $7, starts_at_tzdb = $8, ical_sequence = ical_sequence + 1, updated_at = $9,
+         SET starts_at = $6::timestamptz, ends_at = $7, starts_at_tzdb = $8, updated_at = $9,
+             ical_sequence = ical_sequence + 1,
              reminder_24h_sent = $6::timestamptz <= $10, reminder_1h_sent = $6::timestamptz <= $11
          WHERE id = $1 AND starts_at_tzdb = $2 AND date = $3 AND time = $4 AND timezone = $5 AND cancelled_at IS NULL
          RETURNING ical_sequence, candidate_id, recruiter_id",

@@ -344,7 +344,7 @@ async fn change(
     body: RequestBody,
 ) -> Result<Json<Changed>> {
     let interview = recruited(&ctx, id, &user, "You are not authorized to change this interview").await?;
-    Ok(Json(change_as_asked(&ctx, user, &interview, &body.object().await?).await?))
+    Ok(Json(change_as_asked(&ctx, user, interview, &body.object().await?).await?))
 }
 
 /// Cancels one of the caller's interviews.
@@ -354,12 +354,12 @@ async fn change(
         (status = 409, description = "The interview is being changed"),
     ))]
 async fn cancel_by_delete(
-    State(ctx): State<Context>,
+    ctx: State<Context>,
     user: CurrentUser,
-    PathId(id): PathId,
+    id: PathId,
     body: RequestBody,
 ) -> Result<Json<Cancelled>> {
-    cancelled(ctx, user, id, body).await
+    cancel(ctx, user, id, body).await
 }
 
 /// Cancels one of the caller's interviews.
@@ -374,12 +374,8 @@ async fn cancel(
     PathId(id): PathId,
     body: RequestBody,
 ) -> Result<Json<Cancelled>> {
-    cancelled(ctx, user, id, body).await
-}
-
-async fn cancelled(ctx: Context, user: CurrentUser, id: Option<i64>, body: RequestBody) -> Result<Json<Cancelled>> {
     let interview = recruited(&ctx, id, &user, "You are not authorized to cancel this interview").await?;
-    Ok(Json(cancel_as_asked(&ctx, user, &interview, &body.object().await?).await?))
+    Ok(Json(cancel_as_asked(&ctx, user, interview, &body.object().await?).await?))
 }
 
 /// What a time means before anything is scheduled at it.
@@ -418,14 +414,12 @@ pub async fn preview(ctx: &Context, user: &CurrentUser, body: &Map<String, Value
 pub async fn change_as_asked(
     ctx: &Context,
     user: CurrentUser,
-    interview: &Interview,
+    interview: Interview,
     body: &Map<String, Value>,
 ) -> Result<Changed> {
     let change = Change::parse(body)?;
-    // A 400 comes before the 409s.
-    change.applied_to(interview, &ctx.settings)?;
     // It runs to its end even when the client goes away.
-    let changing = ctx.tasks.spawn(change::change(ctx.clone(), user, interview.id, change).in_current_span());
+    let changing = ctx.tasks.spawn(change::change(ctx.clone(), user, interview, change).in_current_span());
     changing.await.map_err(|_| anyhow::anyhow!("a change panicked"))?
 }
 
@@ -433,12 +427,12 @@ pub async fn change_as_asked(
 pub async fn cancel_as_asked(
     ctx: &Context,
     user: CurrentUser,
-    interview: &Interview,
+    interview: Interview,
     body: &Map<String, Value>,
 ) -> Result<Cancelled> {
     let reason = model::cancellation_reason(body)?;
     // It runs to its end even when the client goes away.
-    let cancelling = ctx.tasks.spawn(change::cancel(ctx.clone(), user, interview.id, reason).in_current_span());
+    let cancelling = ctx.tasks.spawn(change::cancel(ctx.clone(), user, interview, reason).in_current_span());
     cancelling.await.map_err(|_| anyhow::anyhow!("a cancellation panicked"))?
 }
 

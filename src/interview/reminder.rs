@@ -58,12 +58,10 @@ fn is_wanted(row: &Upcoming, now: DateTime<Utc>) -> bool {
 fn mails(row: &Upcoming) -> impl Iterator<Item = NewMail> {
     let people = std::iter::once(row.candidate_id).chain(row.recruiter_id);
     people.map(|user_id| NewMail {
-        kind: Kind::Reminder,
         interview_id: Some(row.id),
-        user_id,
-        recipient: None,
         sequence: row.ical_sequence,
         starts_at: Some(row.starts_at),
+        ..NewMail::new(Kind::Reminder, user_id)
     })
 }
 

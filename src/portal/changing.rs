@@ -76,7 +76,7 @@ async fn change(
         Ok(found) => found,
         Err(answer) => return Ok(answer),
     };
-    match interview::change_as_asked(&ctx, session.user.clone(), &interview, &form).await {
+    match interview::change_as_asked(&ctx, session.user.clone(), interview.clone(), &form).await {
         Ok(_) => see_other("/dashboard/?done=changed"),
         Err(Error::Internal(fault)) => Err(Error::Internal(fault)),
         Err(refusal) => {
@@ -110,7 +110,7 @@ async fn cancel(
         Ok(found) => found,
         Err(answer) => return Ok(answer),
     };
-    match interview::cancel_as_asked(&ctx, session.user.clone(), &interview, &form).await {
+    match interview::cancel_as_asked(&ctx, session.user.clone(), interview.clone(), &form).await {
         Ok(_) => see_other("/dashboard/?done=cancelled"),
         Err(Error::Internal(fault)) => Err(Error::Internal(fault)),
         Err(refusal) => {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use interviews::{
+    dev::google::{Call, FaultKind},
     interview::{self, Reach},
     mail::{self, Kind, NewMail},
     zone,
@@ -47,7 +48,7 @@ async fn vancouver(app: &TestApp, rita: &User<'_>) -> i64 {
 }
 
 fn patches(app: &TestApp) -> Vec<Value> {
-    let calls = app.google.requests().into_iter().filter(|seen| seen.call == interviews::dev::google::Call::Patch);
+    let calls = app.google.requests().into_iter().filter(|seen| seen.call == Call::Patch);
     calls.map(|call| call.body).collect()
 }
 
@@ -158,14 +159,7 @@ async fn what_newer_rules_have_placed_is_told_and_shown_by_older_ones_as_it_is()
     .execute(app.db())
     .await
     .unwrap();
-    let updated = |user_id| NewMail {
-        kind: Kind::Updated,
-        interview_id: Some(id),
-        user_id,
-        recipient: None,
-        sequence: 1,
-        starts_at: None,
-    };
+    let updated = |user_id| NewMail { interview_id: Some(id), sequence: 1, ..NewMail::new(Kind::Updated, user_id) };
     let mut db = app.db().acquire().await.unwrap();
     mail::enqueue(&mut db, app.now(), &[updated(CARL), updated(RITA)], Duration::ZERO).await.unwrap();
     drop(db);
@@ -219,6 +213,27 @@ async fn a_change_of_nothing_does_not_keep_the_event_from_moving() {
     assert_eq!(rita.change(id, json!({"time": "09:00"})).await.status, 200);
     app.swept().await;
     assert_eq!(patches(&app).len(), 1);
+    app.assert_agree(id).await;
+}
+
+#[tokio::test]
+async fn an_event_that_is_being_aligned_while_its_interview_moves_is_aligned_again() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    let id = vancouver(&app, &rita).await;
+    interview::fill_instants(&app.ctx, Reach::Ahead).await.unwrap();
+    app.fault(Call::Patch, 1, FaultKind::Hold);
+    let meanwhile = async {
+        until(|| (patches(&app).len() == 1).then_some(())).await;
+        app.placed_by(id, "2025a", "2026-12-01T17:00:00Z").await;
+        interview::fill_instants(&app.ctx, Reach::Ahead).await.unwrap();
+        app.google.let_go();
+    };
+    let (aligned, ()) = tokio::join!(interview::align_events(&app.ctx), meanwhile);
+    aligned.unwrap();
+    app.advance(Duration::from_secs(45));
+    app.swept().await;
+    assert_eq!((patches(&app).len(), app.count("ivs_change").await), (2, 0));
     app.assert_agree(id).await;
 }
 
