@@ -5,9 +5,11 @@
 //! (from this server alone), errors as pages. A page is a struct beside its handler. GETs change nothing, because mail
 //! scanners open links too; a form is taken only from a page of the same session.
 
+mod candidate;
+mod cards;
 mod changing;
-mod dashboard;
 mod fields;
+mod recruiter;
 mod room;
 mod schedule;
 mod signing_in;
@@ -33,7 +35,8 @@ pub fn routes() -> OpenApiRouter<Context> {
     OpenApiRouter::new()
         .routes(routes!(file))
         .merge(signing_in::routes())
-        .merge(dashboard::routes())
+        .merge(recruiter::routes())
+        .merge(candidate::routes())
         .merge(changing::routes())
         .merge(schedule::routes())
         .merge(room::routes())

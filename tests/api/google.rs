@@ -118,8 +118,11 @@ async fn example_27_connecting_by_navigation_and_by_call() {
     assert_eq!(connect(Method::POST, "text/html").await.status, 200);
     let navigation = rita.request(Method::GET, "/api/company/google/connect/").header("sec-fetch-mode", "navigate");
     assert_eq!(send(navigation).await.status, 302);
-    let nobody = app.request(Method::GET, "/api/company/google/connect/").header("accept", "text/html");
-    send(nobody).await.assert(401, json!({"detail": "Authentication credentials were not provided."}));
+    let nobody = |accept| send(app.request(Method::GET, "/api/company/google/connect/").header("accept", accept));
+    nobody("*/*").await.assert(401, json!({"detail": "Authentication credentials were not provided."}));
+    let to_sign_in = nobody("text/html").await;
+    let location = to_sign_in.header("location");
+    assert_eq!((to_sign_in.status.as_u16(), location), (302, Some("/login/?next=/api/company/google/connect/")));
 }
 
 #[tokio::test]

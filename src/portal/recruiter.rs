@@ -1,4 +1,4 @@
-//! The dashboards: a recruiter's and a candidate's interviews, and what can be done with them.
+//! A recruiter's dashboard: the connection to Google, the interviews, and what can be done with them.
 
 use askama::Template;
 use axum::{
@@ -6,14 +6,14 @@ use axum::{
     http::{HeaderMap, StatusCode, Uri},
     response::Response,
 };
-use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 use url::Url;
 use utoipa_axum::{router::OpenApiRouter, routes};
-use uuid::Uuid;
 
 use super::{
-    Shell, page, see_other,
+    Shell,
+    cards::{MOST, Section, by_time},
+    page, see_other,
     signing_in::{home, not_sent_from_here},
 };
 use crate::{
@@ -24,20 +24,13 @@ use crate::{
         Error, Result,
         extract::{QueryParams, RequestBody},
     },
-    interview::{
-        self, Interview,
-        model::{Side, Status, duration_words},
-    },
+    interview::{self, model::Side},
     mail::{self, Resent},
 };
-
-/// The latest of somebody's interviews: so many are shown.
-const MOST: i64 = 250;
 
 pub fn routes() -> OpenApiRouter<Context> {
     OpenApiRouter::new()
         .routes(routes!(recruiter))
-        .routes(routes!(candidate))
         .routes(routes!(connect))
         .routes(routes!(disconnect))
         .routes(routes!(resend))
@@ -146,139 +139,4 @@ async fn resend(
         Resent::Outdated | Resent::Unknown => see_other("/dashboard/?done=outdated"),
         _ => see_other("/dashboard/?done=resent"),
     }
-}
-
-#[derive(Template)]
-#[template(path = "portal/candidate.html")]
-struct CandidatePage {
-    shell: Shell,
-    sections: Vec<Section>,
-}
-
-/// A candidate's interviews.
-#[utoipa::path(get, path = "/dashboard/jobseeker/", tag = "pages", security(()), responses(
-    (status = 200, description = "The page", content_type = "text/html"),
-    (status = 302, description = "To sign in"),
-))]
-async fn candidate(State(ctx): State<Context>, headers: HeaderMap, uri: Uri) -> Result<Response> {
-    let Some(session) = Session::of(&ctx, &headers).await? else { return Ok(auth::to_sign_in(&uri)) };
-    let interviews = interview::of_user_with_mails(&ctx, session.user.id, Side::Candidate, MOST).await?;
-    let sections = by_time(&ctx, interviews, Side::Candidate);
-    page(StatusCode::OK, CandidatePage { shell: Shell::new(&ctx, Some(&session)), sections }.render()?, &[])
-}
-
-/// Interviews of one part of time.
-struct Section {
-    title: &'static str,
-    cards: Vec<Card>,
-}
-
-/// An interview as the dashboards show it to one of the two.
-struct Card {
-    id: i64,
-    job_title: String,
-    company_name: String,
-    /// The other person.
-    other: String,
-    /// `Tue, 1 December 2026, 09:00–10:00`, by the interview's own clock.
-    when: String,
-    zone: String,
-    offset: String,
-    /// RFC 3339, for the reader's own clock.
-    start: String,
-    duration: String,
-    type_name: &'static str,
-    location: Option<String>,
-    status: &'static str,
-    /// The colour of the status.
-    tone: &'static str,
-    can_join: bool,
-    /// It can still be changed and cancelled.
-    is_ahead: bool,
-    /// The whole address of its room, without a token.
-    room: String,
-    invitations: Vec<Told>,
-}
-
-/// Whether a person knows of the interview.
-struct Told {
-    who: &'static str,
-    state: &'static str,
-    tone: &'static str,
-    /// It can be sent again.
-    mail: Option<Uuid>,
-}
-
-impl Card {
-    fn new(ctx: &Context, interview: Interview, side: Side, now: DateTime<Utc>) -> Card {
-        let (zone, window) = (interview.zone(), interview.window(&ctx.settings));
-        let (start, end) = (zone.local(window.start), zone.local(window.end));
-        let (status, tone) = match window.status(now) {
-            Status::Cancelled => ("Cancelled", "bad"),
-            Status::Completed => ("Over", ""),
-            Status::InProgress => ("In progress", "good"),
-            Status::Upcoming if window.can_join(now) => ("Open", "good"),
-            Status::Upcoming => ("Upcoming", ""),
-        };
-        let mails = interview.invitations.iter().flat_map(|mails| &mails.0);
-        let invitations = mails.map(|mail| {
-            let (state, tone) = match mail.state.as_str() {
-                "sent" => ("sent", "good"),
-                "queued" => ("waits to be sent", "warn"),
-                "refused" => ("refused by the mail server", "bad"),
-                "expired" => ("could not be sent", "bad"),
-                _ => ("out of date", ""),
-            };
-            Told {
-                who: if mail.user_id == interview.candidate_id { "candidate" } else { "you" },
-                state,
-                tone,
-                mail: matches!(mail.state.as_str(), "refused" | "expired").then_some(mail.id),
-            }
-        });
-        Card {
-            invitations: invitations.collect(),
-            other: match side {
-                Side::Recruiter => interview.candidate().name(),
-                Side::Candidate => interview.recruiter_name(),
-            },
-            when: format!("{}–{}", start.format("%a, %-d %B %Y, %H:%M"), end.format("%H:%M")),
-            zone: zone.name().to_owned(),
-            offset: format!("UTC{}", start.format("%:z")),
-            start: window.start.to_rfc3339(),
-            duration: duration_words(interview.minutes(&ctx.settings)),
-            type_name: interview.kind().label(),
-            status,
-            tone,
-            can_join: window.can_join(now),
-            is_ahead: !window.cancelled && now < window.end,
-            room: format!("{}/interviews/{}/join/", ctx.settings.portal_url, interview.id),
-            id: interview.id,
-            job_title: interview.job_title,
-            company_name: interview.company_name,
-            location: interview.location,
-        }
-    }
-}
-
-/// Today, the next days, later, past; empty ones are left out. What is ahead is shown soonest first.
-fn by_time(ctx: &Context, interviews: Vec<Interview>, side: Side) -> Vec<Section> {
-    let now = ctx.clock.now();
-    let titles = ["Today", "Next 7 days", "Later", "Past"];
-    let mut sections = titles.map(|title| Section { title, cards: Vec::new() });
-    for interview in interviews {
-        let (zone, window) = (interview.zone(), interview.window(&ctx.settings));
-        let part = match window {
-            _ if window.end <= now => 3,
-            _ if zone.local(window.start).date_naive() <= zone.local(now).date_naive() => 0,
-            _ if window.start < now + TimeDelta::days(7) => 1,
-            _ => 2,
-        };
-        sections[part].cards.push(Card::new(ctx, interview, side, now));
-    }
-    for section in &mut sections {
-        section.cards.sort_by(|one, other| one.start.cmp(&other.start));
-    }
-    sections[3].cards.reverse();
-    sections.into_iter().filter(|section| !section.cards.is_empty()).collect()
 }

@@ -1,0 +1,131 @@
+//! Interviews as the dashboards show them: a card each, by when they are.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use uuid::Uuid;
+
+use crate::{
+    context::Context,
+    interview::{
+        Interview,
+        model::{Side, Status, duration_words},
+    },
+};
+
+/// The latest of somebody's interviews: so many are shown.
+pub const MOST: i64 = 250;
+
+/// Interviews of one part of time.
+pub struct Section {
+    pub title: &'static str,
+    pub cards: Vec<Card>,
+}
+
+/// An interview as the dashboards show it to one of the two.
+pub struct Card {
+    pub id: i64,
+    pub job_title: String,
+    pub company_name: String,
+    /// The other person.
+    pub other: String,
+    /// `Tue, 1 December 2026, 09:00–10:00`, by the interview's own clock.
+    pub when: String,
+    pub zone: String,
+    pub offset: String,
+    /// RFC 3339, for the reader's own clock.
+    pub start: String,
+    pub duration: String,
+    pub type_name: &'static str,
+    pub location: Option<String>,
+    pub status: &'static str,
+    /// The colour of the status.
+    pub tone: &'static str,
+    pub can_join: bool,
+    /// It can still be changed and cancelled.
+    pub is_ahead: bool,
+    /// The whole address of its room, without a token.
+    pub room: String,
+    pub invitations: Vec<Told>,
+}
+
+/// Whether a person knows of the interview.
+pub struct Told {
+    pub who: &'static str,
+    pub state: &'static str,
+    pub tone: &'static str,
+    /// It can be sent again.
+    pub mail: Option<Uuid>,
+}
+
+impl Card {
+    fn new(ctx: &Context, interview: Interview, side: Side, now: DateTime<Utc>) -> Card {
+        let (zone, window) = (interview.zone(), interview.window(&ctx.settings));
+        let (start, end) = (zone.local(window.start), zone.local(window.end));
+        let (status, tone) = match window.status(now) {
+            Status::Cancelled => ("Cancelled", "bad"),
+            Status::Completed => ("Over", ""),
+            Status::InProgress => ("In progress", "good"),
+            Status::Upcoming if window.can_join(now) => ("Open", "good"),
+            Status::Upcoming => ("Upcoming", ""),
+        };
+        let mails = interview.invitations.iter().flat_map(|mails| &mails.0);
+        let invitations = mails.map(|mail| {
+            let (state, tone) = match mail.state.as_str() {
+                "sent" => ("sent", "good"),
+                "queued" => ("waits to be sent", "warn"),
+                "refused" => ("refused by the mail server", "bad"),
+                "expired" => ("could not be sent", "bad"),
+                _ => ("out of date", ""),
+            };
+            Told {
+                who: if mail.user_id == interview.candidate_id { "candidate" } else { "you" },
+                state,
+                tone,
+                mail: matches!(mail.state.as_str(), "refused" | "expired").then_some(mail.id),
+            }
+        });
+        Card {
+            invitations: invitations.collect(),
+            other: match side {
+                Side::Recruiter => interview.candidate().name(),
+                Side::Candidate => interview.recruiter_name(),
+            },
+            when: format!("{}–{}", start.format("%a, %-d %B %Y, %H:%M"), end.format("%H:%M")),
+            zone: zone.name().to_owned(),
+            offset: format!("UTC{}", start.format("%:z")),
+            start: window.start.to_rfc3339(),
+            duration: duration_words(interview.minutes(&ctx.settings)),
+            type_name: interview.kind().label(),
+            status,
+            tone,
+            can_join: window.can_join(now),
+            is_ahead: !window.cancelled && now < window.end,
+            room: format!("{}/interviews/{}/join/", ctx.settings.portal_url, interview.id),
+            id: interview.id,
+            job_title: interview.job_title,
+            company_name: interview.company_name,
+            location: interview.location,
+        }
+    }
+}
+
+/// Today, the next days, later, past; empty ones are left out. What is ahead is shown soonest first.
+pub fn by_time(ctx: &Context, interviews: Vec<Interview>, side: Side) -> Vec<Section> {
+    let now = ctx.clock.now();
+    let titles = ["Today", "Next 7 days", "Later", "Past"];
+    let mut sections = titles.map(|title| Section { title, cards: Vec::new() });
+    for interview in interviews {
+        let (zone, window) = (interview.zone(), interview.window(&ctx.settings));
+        let part = match window {
+            _ if window.end <= now => 3,
+            _ if zone.local(window.start).date_naive() <= zone.local(now).date_naive() => 0,
+            _ if window.start < now + TimeDelta::days(7) => 1,
+            _ => 2,
+        };
+        sections[part].cards.push(Card::new(ctx, interview, side, now));
+    }
+    for section in &mut sections {
+        section.cards.sort_by(|one, other| one.start.cmp(&other.start));
+    }
+    sections[3].cards.reverse();
+    sections.into_iter().filter(|section| !section.cards.is_empty()).collect()
+}
