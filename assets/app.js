@@ -1,31 +1,40 @@
 // What pages do beyond what works without a script: copying, local times. Each part looks for its own elements.
 "use strict";
 (() => {
+  // What needs a script is hidden where none runs.
+  document.documentElement.classList.add("js");
   // <button data-copy="text">: copies, and says so.
-  for (const button of document.querySelectorAll("[data-copy]")) {
-    button.hidden = false;
-    const words = button.textContent;
-    button.addEventListener("click", async () => {
-      const text = button.dataset.copy;
-      let copied = false;
-      try {
-        await navigator.clipboard.writeText(text);
-        copied = true;
-      } catch {
-        // Without a secure connection there is no clipboard: the old way.
-        const area = document.createElement("textarea");
-        area.value = text;
-        area.className = "sr-only";
-        document.body.append(area);
-        area.select();
-        try { copied = document.execCommand("copy"); } catch { copied = false; }
-        area.remove();
-        button.focus();
-      }
-      button.textContent = copied ? "Copied" : "Copying did not work";
-      setTimeout(() => { button.textContent = words; }, 2500);
-    });
-  }
+  const copied = async (text) => {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch {
+      // Without a secure connection there is no clipboard: the old way.
+      const area = document.createElement("textarea");
+      area.value = text;
+      area.className = "sr-only";
+      document.body.append(area);
+      area.select();
+      try { return document.execCommand("copy"); } catch { return false; } finally { area.remove(); }
+    }
+  };
+  const said = document.createElement("p");
+  said.className = "sr-only";
+  said.setAttribute("role", "status");
+  document.body.append(said);
+  document.addEventListener("click", async ({ target }) => {
+    const button = target.closest("[data-copy]");
+    if (!button || button.dataset.words) return;
+    const words = (await copied(button.dataset.copy)) ? "Copied" : "Copying did not work";
+    button.focus();
+    button.dataset.words = button.textContent;
+    said.textContent = button.textContent = words;
+    setTimeout(() => {
+      button.textContent = button.dataset.words;
+      delete button.dataset.words;
+      said.textContent = "";
+    }, 2500);
+  });
   // <span data-local="2030-01-15T19:00:00Z" hidden>: the time where the reader is.
   for (const place of document.querySelectorAll("[data-local]")) {
     const instant = new Date(place.dataset.local);
