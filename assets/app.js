@@ -37,6 +37,8 @@
   });
   // <span data-local="2030-01-15T19:00:00Z" hidden>: the time where the reader is.
   for (const place of document.querySelectorAll("[data-local]")) {
+    // The zone beside it says the same.
+    if (place.dataset.zone === Intl.DateTimeFormat().resolvedOptions().timeZone) continue;
     const instant = new Date(place.dataset.local);
     const style = { weekday: "short", day: "numeric", month: "short", hour: "numeric", minute: "2-digit" };
     place.textContent = `${new Intl.DateTimeFormat(undefined, style).format(instant)} your time`;

@@ -71,7 +71,7 @@ pub fn routes() -> OpenApiRouter<Context> {
         .routes(routes!(show, change, cancel_by_delete))
         .routes(routes!(cancel))
         .routes(routes!(join))
-        .routes(routes!(calendar_file))
+        .routes(routes!(calendar))
         .routes(routes!(presence::joined))
         .routes(routes!(presence::left))
 }
@@ -442,13 +442,18 @@ pub async fn cancel_as_asked(
         content_type = "text/calendar; charset=utf-8",
         headers(("Content-Disposition" = String, description = "`attachment; filename=\"interview.ics\"`"))),
 ))]
-async fn calendar_file(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId) -> Result<Response> {
+async fn calendar(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId) -> Result<Response> {
     let interview = participated(&ctx, id, &user, NOT_YOURS_TO_VIEW).await?;
+    Ok(calendar_file(&ctx, &interview))
+}
+
+/// An interview as a file that calendars take.
+pub fn calendar_file(ctx: &Context, interview: &Interview) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/calendar; charset=utf-8"),
         (header::CONTENT_DISPOSITION, "attachment; filename=\"interview.ics\""),
     ];
-    Ok((headers, emails::calendar_file(&interview, &ctx.settings, ctx.clock.now())).into_response())
+    (headers, emails::calendar_file(interview, &ctx.settings, ctx.clock.now())).into_response()
 }
 
 /// What somebody needs to join.

@@ -63,7 +63,7 @@ impl Shell {
         Shell {
             brand: settings.brand_name.clone(),
             style: format!("/static/style.css?v={}", version(&stylesheet(settings))),
-            script: format!("/static/app.js?v={}", version(APP)),
+            script: script_address("app.js", APP),
             logo: settings.brand_logo.as_ref().map(|_| "/static/logo"),
             who: session.map(|session| Who { name: display_name(&session.user), form_token: session.form_token() }),
         }
@@ -108,8 +108,8 @@ struct MessagePage<'a> {
     shell: Shell,
     heading: &'a str,
     text: &'a str,
-    /// Where to go from here: the words and the address.
-    link: Option<(&'a str, String)>,
+    /// Where to go from here, the best first: the words and the address.
+    links: Vec<(&'a str, String)>,
 }
 
 /// An error as a page: what happened and what to do, nothing of the inside.
@@ -124,13 +124,18 @@ pub fn error_page(ctx: &Context, status: StatusCode) -> Response {
         }
         _ => ("This did not work", "Please go back, check what you entered, and try again."),
     };
-    let link = Some(("To the start page", "/".to_owned()));
-    let message = MessagePage { shell: Shell::new(ctx, None), heading, text, link };
+    let links = vec![("To the start page", "/".to_owned())];
+    let message = MessagePage { shell: Shell::new(ctx, None), heading, text, links };
     let shown = message.render().map_err(Error::from).and_then(|html| page(status, html, &[]));
     shown.unwrap_or_else(IntoResponse::into_response)
 }
 
 const APP: &str = include_str!("../../assets/app.js");
+const ROOM: &str = include_str!("../../assets/room.js");
+
+fn script_address(name: &str, content: &str) -> String {
+    format!("/static/{name}?v={}", version(content))
+}
 
 /// The stylesheet with the brand's colours.
 fn stylesheet(settings: &Settings) -> String {
@@ -160,6 +165,7 @@ async fn file(State(ctx): State<Context>, Path(name): Path<String>) -> Result<Re
     let (media_type, content) = match (name.as_str(), &ctx.settings.brand_logo) {
         ("style.css", _) => ("text/css; charset=utf-8", stylesheet(&ctx.settings).into_bytes()),
         ("app.js", _) => (SCRIPT, APP.as_bytes().to_vec()),
+        ("room.js", _) => (SCRIPT, ROOM.as_bytes().to_vec()),
         ("logo", Some(logo)) => (logo.media_type, logo.bytes.clone()),
         _ => return Err(Error::NotFound),
     };

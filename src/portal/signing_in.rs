@@ -115,7 +115,7 @@ pub(super) fn not_sent_from_here(ctx: &Context, session: &Session) -> Result<Res
         shell: Shell::new(ctx, Some(session)),
         heading: "This page was out of date",
         text: "Nothing was changed. Please open the page anew and try again.",
-        link: Some(("To the start page", "/".to_owned())),
+        links: vec![("To the start page", "/".to_owned())],
     };
     page(StatusCode::FORBIDDEN, message.render()?, &[])
 }
