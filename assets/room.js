@@ -2,15 +2,15 @@
 "use strict";
 (() => {
   // --- The door ---
-  // The server alone decides what the door shows. The page says how long that stays true by the server's clock; then, when
-  // somebody comes back to this tab, and once a minute, the page is asked for again and its door put in the old one's place.
+  // The server alone decides what the page shows. It says how long that stays true by its own clock; then, when somebody
+  // comes back to this tab, and once a minute, the page is asked for again and put in the old one's place.
   const MINUTE = 60_000;
-  let door = document.getElementById("door");
-  const said = document.getElementById("door-said");
-  const lost = document.getElementById("door-lost");
-  // Without what counts down.
-  const content = (section) => section.innerHTML.replace(/<b data-countdown.*?<\/b>/, "");
-  let asServed = content(door);
+  let live = document.getElementById("live");
+  const said = document.getElementById("said");
+  const door = () => live.querySelector("#door");
+  // Without what changes by itself.
+  const content = (part) => part.innerHTML.replace(/<(b data-countdown|span data-local).*?<\/(b|span)>/g, "");
+  let asServed = content(live);
   let servedAt = performance.now();
   let asking = false;
   let waiting;
@@ -24,66 +24,65 @@
   };
   const announced = new Set();
   const tick = () => {
-    const place = door.querySelector("[data-countdown]");
+    const place = live.querySelector("[data-countdown]");
     if (!place) return;
     const left = Number(place.dataset.countdown) - (performance.now() - servedAt);
     const shown = words(left);
     if (place.textContent !== shown) place.textContent = shown;
     // Heard sparingly: five minutes before, one minute before.
     for (const minutes of [5, 1]) {
-      const key = `${door.dataset.state} ${minutes}`;
+      const key = `${door().dataset.state} ${minutes}`;
       if (left <= minutes * MINUTE && left > (minutes - 0.5) * MINUTE && !announced.has(key)) {
         announced.add(key);
         said.textContent = place.parentElement.textContent;
       }
     }
   };
-  const wait = (most) => {
-    clearTimeout(waiting);
-    const left = Number(door.dataset.changesIn ?? Infinity) - (performance.now() - servedAt);
-    waiting = setTimeout(refresh, Math.min(Math.max(left, 250), most));
+  const wait = () => {
+    const left = Number(door().dataset.changesIn ?? Infinity) - (performance.now() - servedAt);
+    waiting = setTimeout(refresh, Math.min(Math.max(left, 250), MINUTE));
   };
   const show = (fresh) => {
     servedAt = performance.now();
+    const [before, after] = [door(), fresh.querySelector("#door")];
     if (content(fresh) === asServed) {
-      Object.assign(door.dataset, fresh.dataset);
-      const [place, freshPlace] = [door, fresh].map((section) => section.querySelector("[data-countdown]"));
+      delete before.dataset.changesIn;
+      Object.assign(before.dataset, after.dataset);
+      const [place, freshPlace] = [before, after].map((section) => section.querySelector("[data-countdown]"));
       if (place) place.dataset.countdown = freshPlace.dataset.countdown;
       return;
     }
-    const isOtherState = fresh.dataset.state !== door.dataset.state;
     asServed = content(fresh);
-    const hadFocus = door.contains(document.activeElement);
-    door.replaceWith(fresh);
-    door = fresh;
-    if (isOtherState) said.textContent = door.querySelector("[data-say]")?.textContent ?? "";
-    if (hadFocus) (door.querySelector("button") ?? document.getElementById("main")).focus();
+    const hadFocus = live.contains(document.activeElement);
+    live.replaceWith(fresh);
+    live = fresh;
+    live.dispatchEvent(new Event("shown", { bubbles: true }));
+    if (before.dataset.state !== after.dataset.state) said.textContent = after.querySelector("[data-say]").textContent;
+    if (hadFocus) (after.querySelector("button") ?? document.getElementById("main")).focus();
   };
   async function refresh() {
     if (asking) return;
     asking = true;
-    let next = MINUTE;
+    clearTimeout(waiting);
     try {
-      const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store" });
-      const isRefused = answer.status < 500 && !answer.ok;
-      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("door");
-      // The link or the session has ended, or the interview is another's by now: the whole page says so.
-      if (isRefused && !fresh) return location.reload();
-      if (!fresh) throw new Error(`${answer.status}`);
+      const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store", signal: AbortSignal.timeout(15_000) });
+      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("live");
+      // The link or the session has ended: the whole page says so.
+      if (!fresh && answer.status < 500) return location.replace(location.href);
       show(document.importNode(fresh, true));
-      lost.hidden = true;
+      live.querySelector("#lost").hidden = true;
+      wait();
     } catch {
-      lost.hidden = false;
-      next = 5000;
+      live.querySelector("#lost").hidden = false;
+      waiting = setTimeout(refresh, 5000 + Math.random() * 5000);
     } finally {
       asking = false;
     }
     tick();
-    wait(next);
   }
   setInterval(tick, 500);
   tick();
-  wait(MINUTE);
+  wait();
   document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
   addEventListener("focus", refresh);
   addEventListener("pageshow", (event) => { if (event.persisted) refresh(); });
@@ -106,13 +105,12 @@
   const checks = document.getElementById("checks");
   if (!checks) return;
   const row = (name) => checks.querySelector(`[data-check="${name}"]`);
-  const aloud = document.getElementById("checks-said");
   const say = (name, result, text) => {
     const chip = row(name).querySelector("[data-result]");
     chip.textContent = result;
     chip.className = `chip ${{ works: "good", problem: "bad" }[result] ?? ""}`;
     row(name).querySelector("[data-words]").textContent = text;
-    if (result === "works" || result === "problem") aloud.textContent = `${row(name).querySelector("h3").textContent}: ${result}. ${text}`;
+    if (result === "works" || result === "problem") said.textContent = `${row(name).querySelector("h3").textContent}: ${result}. ${text}`;
   };
   const pause = (milliseconds) => new Promise((resume) => { setTimeout(resume, milliseconds); });
   const label = (stream) => stream.getTracks()[0].label;

@@ -558,6 +558,11 @@ pub async fn of_user_with_mails(ctx: &Context, user_id: i64, side: Side, most: i
     store::of_user_with_mails(&ctx.db, user_id, side, most).await
 }
 
+/// The latest interviews of a candidate, by date, with whether he applied for the job.
+pub async fn of_candidate(ctx: &Context, user_id: i64, most: i64) -> sqlx::Result<Vec<Interview>> {
+    store::of_candidate(&ctx.db, user_id, most).await
+}
+
 /// Whether a mail is about an interview of this recruiter.
 pub async fn is_mail_of_recruiter(ctx: &Context, mail: Uuid, recruiter_id: i64) -> sqlx::Result<bool> {
     store::is_mail_of_recruiter(&ctx.db, mail, recruiter_id).await

@@ -42,6 +42,8 @@ pub struct Card {
     pub can_join: bool,
     /// It can still be changed and cancelled.
     pub is_ahead: bool,
+    /// It is cancelled, or its door has closed.
+    pub is_over: bool,
     /// The whole address of its room, without a token.
     pub room: String,
     pub invitations: Vec<Told>,
@@ -57,7 +59,7 @@ pub struct Told {
 }
 
 impl Card {
-    fn new(ctx: &Context, interview: Interview, side: Side, now: DateTime<Utc>) -> Card {
+    pub fn new(ctx: &Context, interview: Interview, side: Side, now: DateTime<Utc>) -> Card {
         let (zone, window) = (interview.zone(), interview.window(&ctx.settings));
         let (start, end) = (zone.local(window.start), zone.local(window.end));
         let (status, tone) = match window.status(now) {
@@ -99,6 +101,7 @@ impl Card {
             tone,
             can_join: window.can_join(now),
             is_ahead: !window.cancelled && now < window.end,
+            is_over: window.cancelled || now > window.closes,
             room: format!("{}/interviews/{}/join/", ctx.settings.portal_url, interview.id),
             id: interview.id,
             job_title: interview.job_title,

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use url::Url;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{MessagePage, Shell, page, see_other};
+use super::{MessagePage, Shell, files, page, see_other};
 use crate::{
     auth::Session,
     context::Context,
@@ -315,7 +315,7 @@ impl Visit {
         let changes = [window.opens, window.start, window.end, window.closes + TimeDelta::milliseconds(1)];
         let html = RoomPage {
             shell: Shell::new(ctx, self.session.as_ref()),
-            room_script: super::script_address("room.js", super::ROOM),
+            room_script: files::address("room.js", &ctx.settings),
             form_token: self.session.as_ref().map(Session::form_token),
             id: interview.id,
             job_title: &interview.job_title,
