@@ -1,5 +1,6 @@
 //! The files that pages load: the stylesheet with the brand's colours, the scripts, the icon, the logo. Their addresses
-//! change with their content, so browsers keep them for good.
+//! change with their content, so browsers keep them for good. They lie below `/interviews/`, which a proxy sends here in
+//! any case; `/static/` is often Django's.
 
 use std::sync::LazyLock;
 
@@ -42,11 +43,11 @@ pub fn address(name: &str, settings: &Settings) -> String {
         ("style.css", _) => format!("{}{}", *VERSION, settings.brand_accent.to_string().trim_start_matches('#')),
         _ => VERSION.clone(),
     };
-    format!("/static/{name}?v={version}")
+    format!("/interviews/static/{name}?v={version}")
 }
 
 /// A file that pages load.
-#[utoipa::path(get, path = "/static/{file}", tag = "pages", security(()), params(("file" = String, Path)), responses(
+#[utoipa::path(get, path = "/interviews/static/{file}", tag = "pages", security(()), params(("file" = String, Path)), responses(
     (status = 200, description = "The file", content_type = "text/css"),
     (status = 404, description = "There is none"),
 ))]

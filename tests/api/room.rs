@@ -112,7 +112,7 @@ async fn the_room_and_all_that_it_loads_are_less_than_60_kilobytes() {
     let app = TestApp::start().await;
     let (_, link, _) = meeting(&app).await;
     let page = app.get(&link).await.text;
-    let files: Vec<&str> = page.split('"').filter(|part| part.starts_with("/static/")).collect();
+    let files: Vec<&str> = page.split('"').filter(|part| part.starts_with("/interviews/static/")).collect();
     assert_eq!(files.len(), 4, "{files:?}");
     let mut bytes = page.len();
     for file in files {
@@ -122,7 +122,7 @@ async fn the_room_and_all_that_it_loads_are_less_than_60_kilobytes() {
     }
     assert!(bytes < 60_000, "{bytes}");
     // The check of the connection asks for a file's head alone.
-    let head = send(app.request(Method::HEAD, "/static/style.css")).await;
+    let head = send(app.request(Method::HEAD, "/interviews/static/style.css")).await;
     assert_eq!((head.status.as_u16(), head.text.as_str()), (200, ""));
     app.run_jobs().await;
 }
@@ -135,7 +135,7 @@ async fn the_brand_colours_names_and_signs_the_pages() {
     let (plain, app) = (TestApp::start().await, TestApp::start_with(&brand).await);
     std::fs::remove_file(&logo).unwrap();
     let address = |page: &str, name: &str| {
-        page.split('"').find(|part| part.starts_with(&format!("/static/{name}"))).unwrap().to_owned()
+        page.split('"').find(|part| part.starts_with(&format!("/interviews/static/{name}"))).unwrap().to_owned()
     };
     let (other, page) = (plain.get("/login/").await.text, app.get("/login/").await.text);
     assert!(page.contains("&#60;Hire&#62; &#38; Co") && !page.contains("<Hire>"), "{page}");
@@ -148,7 +148,7 @@ async fn the_brand_colours_names_and_signs_the_pages() {
     assert_eq!(logo.header("content-type"), Some("image/svg+xml"));
     assert!(logo.header("content-security-policy").unwrap().ends_with("sandbox"), "a logo runs nothing");
     assert_eq!(
-        (plain.get("/static/logo").await.status, app.get("/static/../x").await.status),
+        (plain.get("/interviews/static/logo").await.status, app.get("/interviews/static/../x").await.status),
         (404.try_into().unwrap(), 404.try_into().unwrap())
     );
 }
