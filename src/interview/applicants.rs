@@ -3,7 +3,7 @@
 use super::model::Person;
 use crate::context::Context;
 
-/// A job with how many people there are for it.
+/// A job with how many people have applied for it or are shortlisted.
 #[derive(Clone, Debug)]
 pub struct Job {
     pub id: i64,
@@ -35,7 +35,11 @@ pub async fn jobs(ctx: &Context, company_id: i64) -> sqlx::Result<Vec<Job>> {
     .await
 }
 
-/// A job of a company and who can be invited for it, but for the recruiter himself; `None`: the company has no such job.
+/// So many people can be chosen from for a job.
+pub const MOST: i64 = 500;
+
+/// A job of a company and who can be invited for it, but for the recruiter himself: the shortlisted first, then by name, at
+/// most [`MOST`]. `None`: the company has no such job.
 pub async fn of_job(
     ctx: &Context,
     company_id: i64,
@@ -51,10 +55,11 @@ pub async fn of_job(
                          UNION SELECT candidate_id FROM job_shortlist WHERE job_id = $2)
             AND u.is_active AND NOT u.is_deleted AND u.id <> $3
            WHERE j.id = $2 AND j.company_id = $1::bigint
-           ORDER BY u.first_name, u.last_name, u.id LIMIT 500"#,
+           ORDER BY 6 DESC, u.first_name, u.last_name, u.id LIMIT $4"#,
         company_id,
         job_id,
-        recruiter_id
+        recruiter_id,
+        MOST
     )
     .fetch_all(&ctx.db)
     .await?;

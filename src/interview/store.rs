@@ -211,29 +211,40 @@ pub async fn of_user(
     .await
 }
 
-/// The latest interviews of somebody as one of the two, by date, with what became of their invitations.
+/// Interviews of somebody as one of the two, with what became of their invitations: at most `most` of those that may be
+/// ahead wherever they are, the soonest, and as many of the others, the latest.
 pub async fn of_user_with_mails(
     db: impl PgExecutor<'_>,
     user_id: i64,
     side: Side,
     most: i64,
+    now: DateTime<Utc>,
 ) -> sqlx::Result<Vec<Interview>> {
+    // By its own date, what has not ended began later than that: eight hours and the offset of any zone are less.
+    let ahead = (now - TimeDelta::days(1)).date_naive();
     interviews!(
         "NULL::jsonb",
         "(SELECT jsonb_agg(jsonb_build_object('id', m.id, 'user_id', m.user_id, 'state', m.state))
           FROM (SELECT DISTINCT ON (user_id) id, user_id, state FROM ivs_mail
                 WHERE interview_id = i.id AND kind IN ('scheduled', 'updated', 'cancelled')
-                ORDER BY user_id, sequence DESC, created_at DESC) m)",
+                  AND sequence = i.ical_sequence
+                ORDER BY user_id, created_at DESC) m)",
         "WHERE i.id IN (
-             (SELECT id FROM company_interview WHERE candidate_id = $1 AND $2
+             (SELECT id FROM company_interview WHERE candidate_id = $1 AND $2 AND date >= $4 ORDER BY date, time, id LIMIT $3)
+             UNION ALL
+             (SELECT id FROM company_interview WHERE candidate_id = $1 AND $2 AND date < $4
               ORDER BY date DESC, time DESC, id DESC LIMIT $3)
              UNION ALL
-             (SELECT id FROM company_interview WHERE recruiter_id = $1 AND NOT $2
+             (SELECT id FROM company_interview WHERE recruiter_id = $1 AND NOT $2 AND date >= $4
+              ORDER BY date, time, id LIMIT $3)
+             UNION ALL
+             (SELECT id FROM company_interview WHERE recruiter_id = $1 AND NOT $2 AND date < $4
               ORDER BY date DESC, time DESC, id DESC LIMIT $3))
          ORDER BY i.date DESC, i.time DESC, i.id DESC",
         user_id,
         side == Side::Candidate,
-        most
+        most,
+        ahead
     )
     .fetch_all(db)
     .await

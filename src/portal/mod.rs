@@ -9,6 +9,7 @@ mod candidate;
 mod cards;
 mod changing;
 mod fields;
+mod numbers;
 mod recruiter;
 mod room;
 mod schedule;

@@ -13,6 +13,7 @@ mod calendar;
 mod changing;
 mod cluster;
 mod crash;
+mod dashboard;
 mod framework;
 mod google;
 mod mails;
@@ -21,6 +22,7 @@ mod openapi;
 mod operations;
 #[path = "../parsers/mod.rs"]
 mod parsers;
+mod planning;
 mod portal;
 mod presence;
 mod process;
