@@ -53,7 +53,7 @@ async fn an_interview_is_scheduled_by_choosing_a_job_and_one_of_its_people() {
     app.connected(RITA).await;
     let mut rita = Browser::of(&app, "rita@x.test").await;
     let page = Page::of(&rita.get(SCHEDULE).await);
-    assert_eq!(page.one("main li").text(), "Software Engineer 1 person");
+    assert_eq!(page.one("main li").text(), "Software Engineer");
     let answer = rita.get(page.one("main li a").attribute("href").unwrap()).await;
     let page = Page::of(&answer);
     let people: Vec<_> = page.all("#candidate_id option").iter().map(|option| option.text()).collect();
