@@ -73,7 +73,7 @@
     const ask = async () => {
       const asked = ++newest;
       const query = new URLSearchParams();
-      for (const name of ["candidate_id", "date", "time", "timezone", "duration_minutes"]) query.set(name, form.elements[name].value);
+      for (const name of ["candidate_id", "interview_id", "date", "time", "timezone", "duration_minutes"]) query.set(name, form.elements[name]?.value ?? "");
       if (!query.get("date") || !query.get("time")) return;
       try {
         const answer = await fetch(`/dashboard/schedule/preview/?${query}`, { headers: { Accept: "application/json" } });
@@ -82,7 +82,11 @@
         if (said.error) {
           preview.replaceChildren(line(said.error, true));
         } else {
-          const own = new Intl.DateTimeFormat(undefined, { weekday: "short", hour: "numeric", minute: "2-digit" }).format(new Date(said.start));
+          const start = new Date(said.start);
+          const style = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+          // Swedes write dates as ISO 8601 does.
+          if (start.toLocaleDateString("sv") !== said.day) Object.assign(style, { weekday: "short", day: "numeric", month: "short" });
+          const own = new Intl.DateTimeFormat(document.documentElement.lang, style).format(start);
           preview.replaceChildren(line(`${said.line}, ${own} your time`), ...said.warnings.map((warning) => line(warning, true)));
         }
         preview.hidden = false;

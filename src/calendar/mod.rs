@@ -80,9 +80,9 @@ async fn check_connection(State(ctx): State<Context>, user: CurrentUser) -> http
 
 /// Whether a person's calendar is connected, as far as is known without asking Google.
 pub async fn connection(ctx: &Context, user_id: i64) -> sqlx::Result<Connection> {
-    let grant = store::grant(&ctx.db, user_id, sealer(ctx)).await?.map(|stored| stored.grant);
+    let (grant, is_dead) = store::grant_alive_or_dead(&ctx.db, user_id, sealer(ctx)).await?;
     let usable = grant.filter(|grant| grant.is_usable(ctx.clock.now()));
-    let needs_reconnect = usable.is_none() && store::has_dead_grant(&ctx.db, user_id).await?;
+    let needs_reconnect = usable.is_none() && is_dead;
     let (connected, email) = (usable.is_some(), usable.and_then(|grant| grant.email));
     Ok(Connection { connected, email, needs_reconnect })
 }

@@ -196,6 +196,22 @@ pub async fn remove_dead_grant(
     Ok(done.rows_affected() > 0)
 }
 
+/// The user's grant, as [`grant`] gives it, and [`has_dead_grant`], at once.
+pub async fn grant_alive_or_dead(
+    db: impl PgExecutor<'_>,
+    user_id: i64,
+    sealer: Option<&Sealer>,
+) -> sqlx::Result<(Option<Grant>, bool)> {
+    let row = sqlx::query!(
+        r#"SELECT (SELECT credentials_json FROM company_googlecredentials WHERE user_id = $1) AS text,
+                  EXISTS (SELECT FROM ivs_dead_grant WHERE user_id = $1) AS "is_dead!""#,
+        user_id
+    )
+    .fetch_one(db)
+    .await?;
+    Ok((row.text.and_then(|text| Grant::read(&text, user_id, sealer)), row.is_dead))
+}
+
 /// Whether the user's last grant has died and nobody has dealt with it yet.
 pub async fn has_dead_grant(db: impl PgExecutor<'_>, user_id: i64) -> sqlx::Result<bool> {
     sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM ivs_dead_grant WHERE user_id = $1) AS "dead!""#, user_id)

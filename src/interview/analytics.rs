@@ -1,7 +1,8 @@
 //! What a recruiter's interviews come to (contract §5.12): how many there were and are to come, who stayed away, how
 //! long they took.
 //!
-//! The database counts by day, whatever the number of interviews; here days become weeks and sums become means.
+//! The database counts by day in one statement, whatever the number of interviews; here days become weeks and sums become
+//! means. Only interviews without their instants take two statements more.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -22,45 +23,45 @@ use crate::{
 
 /// A recruiter's interviews in numbers. Cancelled ones count in `total_interviews` and `cancelled` alone.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Analytics {
-    total_interviews: i64,
+pub struct Analytics {
+    pub total_interviews: i64,
     /// The meeting has ended, or it has begun and its time is over.
-    completed_interviews: i64,
+    pub completed_interviews: i64,
     /// Minutes from the first to join to the last to leave; null when no meeting has begun and ended.
     #[schema(required)]
-    average_duration: Option<f64>,
+    pub average_duration: Option<f64>,
     /// The door has closed and the candidate was never seen; by phone and in person nobody can be.
-    no_shows: i64,
+    pub no_shows: i64,
     /// Those of them where the recruiter was seen.
-    no_shows_confirmed: i64,
-    upcoming: i64,
-    cancelled: i64,
+    pub no_shows_confirmed: i64,
+    pub upcoming: i64,
+    pub cancelled: i64,
     /// Minutes from the start to the first to join, 0 for who came early; null when no meeting has begun.
     #[schema(required)]
-    average_join_delay_minutes: Option<f64>,
-    by_type: ByType,
+    pub average_join_delay_minutes: Option<f64>,
+    pub by_type: ByType,
     /// By the interviews' own dates, ascending; only weeks with interviews.
-    by_week: Vec<Week>,
+    pub by_week: Vec<Week>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-struct ByType {
-    google_meet: i64,
-    phone: i64,
-    in_person: i64,
+pub struct ByType {
+    pub google_meet: i64,
+    pub phone: i64,
+    pub in_person: i64,
     /// And what is stored as none of these.
-    custom: i64,
+    pub custom: i64,
 }
 
 /// A week of ISO 8601.
 #[derive(Debug, Serialize, ToSchema)]
-struct Week {
+pub struct Week {
     /// Such as `2026-W48`; the days around new year may belong to the other year's week.
-    week: String,
+    pub week: String,
     /// Its Monday.
-    week_start: NaiveDate,
-    total: i64,
-    completed: i64,
+    pub week_start: NaiveDate,
+    pub total: i64,
+    pub completed: i64,
 }
 
 /// The caller's interviews as a recruiter, in numbers.
@@ -84,19 +85,28 @@ pub(super) async fn analytics(
         return Err(Error::forbidden("Only recruiters with a company can see interview analytics."));
     }
     let (from, to) = range(&query).ok_or(Error::bad_request("Invalid date range."))?;
+    Ok(Json(between(&ctx, user.id, from, to).await?))
+}
+
+/// All of a recruiter's interviews in numbers.
+pub async fn of_recruiter(ctx: &Context, recruiter_id: i64) -> sqlx::Result<Analytics> {
+    between(ctx, recruiter_id, zone::FIRST.date_naive(), zone::LAST.date_naive()).await
+}
+
+/// Those from one date to another, both included.
+async fn between(ctx: &Context, recruiter_id: i64, from: NaiveDate, to: NaiveDate) -> sqlx::Result<Analytics> {
     let mut db = ctx.db.acquire().await?;
     let now = ctx.clock.now();
-    let question = Question {
-        recruiter_id: user.id,
-        from,
-        to,
-        now,
-        closed: now - ctx.settings.join_closes_after_end,
-        // What Django inserts from here on is not counted yet.
-        unplaced: unplaced(&mut db, user.id, &ctx.settings).await?,
-    };
-    let days = days(&mut db, &question).await?;
-    Ok(Json(Analytics::of(&days, waited_in_vain(&mut db, &question).await?)))
+    let closed = now - ctx.settings.join_closes_after_end;
+    let mut question = Question { recruiter_id, from, to, now, closed, unplaced: Unplaced::new() };
+    let mut counted = days(&mut db, &question).await?;
+    if counted.iter().any(|day| !day.is_placed) {
+        question.unplaced = unplaced(&mut db, recruiter_id, &ctx.settings).await?;
+        counted = days(&mut db, &question).await?;
+        // What Django has inserted since is not counted yet.
+        counted.retain(|day| day.is_placed);
+    }
+    Ok(Analytics::of(&counted))
 }
 
 /// The first and the last date to count, of the years 1–9999 unless the query says so; `None`: malformed or reversed.
@@ -111,7 +121,8 @@ fn range(query: &QueryParams) -> Option<(NaiveDate, NaiveDate)> {
 }
 
 impl Analytics {
-    fn of(days: &[Day], waited_in_vain: i64) -> Self {
+    fn of(days: &[Day]) -> Self {
+        let waited_in_vain = days.first().map_or(0, |day| day.waited_in_vain);
         let sum = |count: fn(&Day) -> i64| days.iter().map(count).sum::<i64>();
         let seconds = |seconds: fn(&Day) -> f64| days.iter().map(seconds).sum::<f64>();
         Analytics {
@@ -170,6 +181,8 @@ struct Question {
 /// What a recruiter's interviews of one day come to. Cancelled ones count in `total` and `cancelled` alone.
 struct Day {
     date: NaiveDate,
+    /// Start and end are known; false: what is said here of these interviews is wrong.
+    is_placed: bool,
     total: i64,
     cancelled: i64,
     completed: i64,
@@ -185,17 +198,20 @@ struct Day {
     /// How many meetings began, and how late they were together; one that began early was not late.
     started: i64,
     seconds_late: f64,
+    /// Of all days together: how many interviews' recruiters waited in vain. The door has closed, and of the two only he
+    /// was seen.
+    waited_in_vain: i64,
 }
 
 /// The days from `from` to `to`, both included, on which a recruiter has interviews.
 ///
-/// One pass over the recruiter's part of `ivs_interview_recruiter_days`, which has every column that is read here, in
-/// the order of the days.
+/// One pass over the recruiter's part of `ivs_interview_recruiter_days`, which has every column that is read here.
 async fn days(db: &mut PgConnection, question: &Question) -> sqlx::Result<Vec<Day>> {
     sqlx::query_as!(
         Day,
         r#"
-        SELECT date, count(*) AS "total!", count(*) FILTER (WHERE is_cancelled) AS "cancelled!",
+        SELECT date, is_placed AS "is_placed!", count(*) AS "total!",
+               count(*) FILTER (WHERE is_cancelled) AS "cancelled!",
                count(*) FILTER (WHERE is_completed) AS "completed!", count(*) FILTER (WHERE is_upcoming) AS "upcoming!",
                count(*) FILTER (WHERE NOT is_cancelled AND interview_type = 'google_meet') AS "google_meet!",
                count(*) FILTER (WHERE NOT is_cancelled AND interview_type = 'phone') AS "phone!",
@@ -205,8 +221,17 @@ async fn days(db: &mut PgConnection, question: &Question) -> sqlx::Result<Vec<Da
                COALESCE(date_part('epoch', sum(ended_at - begun_at) FILTER (WHERE NOT is_cancelled)), 0) AS "seconds!",
                count(*) FILTER (WHERE has_begun) AS "started!",
                COALESCE(date_part('epoch', sum(begun_at - starts_at) FILTER (WHERE has_begun AND begun_at > starts_at)), 0)
-                   AS "seconds_late!"
+                   AS "seconds_late!",
+               (SELECT count(DISTINCT i.id)
+                FROM ivs_presence p
+                -- OFFSET 0: one by one, for they are few.
+                CROSS JOIN LATERAL (SELECT * FROM company_interview WHERE id = p.interview_id OFFSET 0) i
+                WHERE p.user_id = $1 AND p.user_role = 'recruiter' AND NOT p.met AND i.recruiter_id = p.user_id
+                  AND i.date BETWEEN $2 AND $3
+                  AND i.cancelled_at IS NULL AND i.interview_type NOT IN ('phone', 'in_person')
+                  AND COALESCE(i.ends_at, ($6::jsonb -> i.id::text ->> 1)::timestamptz) < $5) AS "waited_in_vain!"
         FROM (SELECT i.date, i.interview_type, i.cancelled_at IS NOT NULL AS is_cancelled,
+                     i.cancelled_at IS NOT NULL OR at.starts_at IS NOT NULL AND at.ends_at IS NOT NULL AS is_placed,
                      i.cancelled_at IS NULL AND (i.meeting_ended_at IS NOT NULL
                          OR i.meeting_started_at IS NOT NULL AND at.ends_at <= $4) AS is_completed,
                      i.cancelled_at IS NULL AND at.starts_at > $4 AS is_upcoming,
@@ -220,9 +245,8 @@ async fn days(db: &mut PgConnection, question: &Question) -> sqlx::Result<Vec<Da
                          COALESCE(i.ends_at, ($6::jsonb -> i.id::text ->> 1)::timestamptz) AS ends_at
               ) at
               WHERE i.recruiter_id = $1 AND i.date BETWEEN $2 AND $3
-                AND (i.cancelled_at IS NOT NULL OR at.starts_at IS NOT NULL AND at.ends_at IS NOT NULL)
               ) AS interview
-        GROUP BY date
+        GROUP BY date, is_placed
         "#,
         question.recruiter_id,
         question.from,
@@ -232,27 +256,6 @@ async fn days(db: &mut PgConnection, question: &Question) -> sqlx::Result<Vec<Da
         Jsonb(&question.unplaced) as _
     )
     .fetch_all(db)
-    .await
-}
-
-/// How many of these interviews' recruiters waited in vain: the door has closed, and of the two only he was seen.
-async fn waited_in_vain(db: &mut PgConnection, question: &Question) -> sqlx::Result<i64> {
-    sqlx::query_scalar!(
-        r#"SELECT count(DISTINCT i.id) AS "count!"
-           FROM ivs_presence p
-           -- OFFSET 0: one by one, for they are few.
-           CROSS JOIN LATERAL (SELECT * FROM company_interview WHERE id = p.interview_id OFFSET 0) i
-           WHERE p.user_id = $1 AND p.user_role = 'recruiter' AND NOT p.met AND i.recruiter_id = p.user_id
-             AND i.date BETWEEN $2 AND $3
-             AND i.cancelled_at IS NULL AND i.interview_type NOT IN ('phone', 'in_person')
-             AND COALESCE(i.ends_at, ($5::jsonb -> i.id::text ->> 1)::timestamptz) < $4"#,
-        question.recruiter_id,
-        question.from,
-        question.to,
-        question.closed,
-        Jsonb(&question.unplaced) as _
-    )
-    .fetch_one(db)
     .await
 }
 

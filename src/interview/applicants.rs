@@ -3,12 +3,13 @@
 use super::model::Person;
 use crate::context::Context;
 
-/// A job with how many people there are for it.
+/// A company's job.
 #[derive(Clone, Debug)]
 pub struct Job {
     pub id: i64,
     pub title: String,
-    pub people: i64,
+    /// Somebody has applied for it or is shortlisted.
+    pub has_people: bool,
 }
 
 /// Somebody who can be invited.
@@ -26,8 +27,8 @@ pub async fn jobs(ctx: &Context, company_id: i64) -> sqlx::Result<Vec<Job>> {
     sqlx::query_as!(
         Job,
         r#"SELECT id, title,
-                  (SELECT count(*) FROM (SELECT user_id FROM job_application WHERE job_id = j.id
-                                         UNION SELECT candidate_id FROM job_shortlist WHERE job_id = j.id) p) AS "people!"
+                  EXISTS (SELECT FROM job_application WHERE job_id = j.id)
+                  OR EXISTS (SELECT FROM job_shortlist WHERE job_id = j.id) AS "has_people!"
            FROM job_job j WHERE company_id = $1::bigint ORDER BY id DESC LIMIT 200"#,
         company_id
     )
@@ -35,7 +36,11 @@ pub async fn jobs(ctx: &Context, company_id: i64) -> sqlx::Result<Vec<Job>> {
     .await
 }
 
-/// A job of a company and who can be invited for it, but for the recruiter himself; `None`: the company has no such job.
+/// So many people can be chosen from for a job.
+pub const MOST: i64 = 500;
+
+/// A job of a company and who can be invited for it, but for the recruiter himself: the shortlisted first, then by name, at
+/// most [`MOST`]. `None`: the company has no such job.
 pub async fn of_job(
     ctx: &Context,
     company_id: i64,
@@ -44,17 +49,23 @@ pub async fn of_job(
 ) -> sqlx::Result<Option<(Job, Vec<Applicant>)>> {
     let rows = sqlx::query!(
         r#"SELECT j.title, u.id AS "id?", u.first_name AS "first_name?", u.last_name AS "last_name?", u.email AS "email?",
-                  EXISTS (SELECT FROM job_shortlist s WHERE s.job_id = j.id AND s.candidate_id = u.id) AS "is_shortlisted!"
+                  u.is_shortlisted AS "is_shortlisted?"
            FROM job_job j
-           LEFT JOIN users_user u
-             ON u.id IN (SELECT user_id FROM job_application WHERE job_id = $2
-                         UNION SELECT candidate_id FROM job_shortlist WHERE job_id = $2)
-            AND u.is_active AND NOT u.is_deleted AND u.id <> $3
+           LEFT JOIN LATERAL (
+               SELECT person.*, bool_or(chosen.is_shortlisted) AS is_shortlisted
+               FROM (SELECT user_id, false AS is_shortlisted FROM job_application WHERE job_id = j.id
+                     UNION ALL SELECT candidate_id, true FROM job_shortlist WHERE job_id = j.id) chosen
+               -- OFFSET 0: one by one, for they are few among all users.
+               CROSS JOIN LATERAL (SELECT id, first_name, last_name, email FROM users_user
+                                   WHERE id = chosen.user_id AND is_active AND NOT is_deleted AND id <> $3 OFFSET 0) person
+               GROUP BY person.id, person.first_name, person.last_name, person.email
+           ) u ON true
            WHERE j.id = $2 AND j.company_id = $1::bigint
-           ORDER BY u.first_name, u.last_name, u.id LIMIT 500"#,
+           ORDER BY u.is_shortlisted DESC, u.first_name, u.last_name, u.id LIMIT $4"#,
         company_id,
         job_id,
-        recruiter_id
+        recruiter_id,
+        MOST
     )
     .fetch_all(&ctx.db)
     .await?;
@@ -67,11 +78,11 @@ pub async fn of_job(
                 first_name: row.first_name?,
                 last_name: row.last_name?,
                 email: row.email?,
-                is_shortlisted: row.is_shortlisted,
+                is_shortlisted: row.is_shortlisted?,
             })
         })
         .collect();
-    Ok(Some((Job { id: job_id, title, people: applicants.len() as i64 }, applicants)))
+    Ok(Some((Job { id: job_id, title, has_people: !applicants.is_empty() }, applicants)))
 }
 
 /// Somebody who applied for a job of a company, or is shortlisted for one.

@@ -3,9 +3,10 @@
 //!
 //! Handlers here turn HTTP into calls and back; `model` has the pure rules, `store` the SQL. What crosses systems:
 //! `booking` makes an interview, `change` changes and cancels it under a `claim` and aligns its event. `presence` knows who
-//! is there, `analytics` what they come to; `reminder` and `instants` are sweeps, `emails` has the words.
+//! is there, `analytics` what they come to; `reminder` and `instants` are sweeps, `emails` has the words of the mails, `when`
+//! those of times.
 
-mod analytics;
+pub mod analytics;
 pub mod applicants;
 mod booking;
 mod change;
@@ -17,6 +18,7 @@ mod page;
 mod presence;
 mod reminder;
 mod store;
+pub mod when;
 
 pub use change::align_events;
 pub use instants::{Reach, fill_instants};
@@ -381,31 +383,35 @@ async fn cancel(
 /// What a time means before anything is scheduled at it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Preview {
-    /// Such as `Tue 1 Dec 2026, 09:00–10:00 in America/Vancouver (UTC-07:00)`.
+    /// Such as `Tue 1 Dec 2026, 09:00–10:00 in Vancouver (UTC−7)`.
     pub line: String,
     /// RFC 3339, for the reader's own clock.
     pub start: String,
+    /// The day by the interview's own clock, `YYYY-MM-DD`.
+    pub day: String,
     /// As scheduling would warn.
     pub warnings: Vec<String>,
 }
 
-/// What `date`, `time`, `timezone` and `duration_minutes` of a body mean, and what speaks against them for `user` and,
-/// when he may be invited, the candidate.
-pub async fn preview(ctx: &Context, user: &CurrentUser, body: &Map<String, Value>) -> Result<Preview> {
-    let slot = model::Slot::parse(body, ctx.settings.interview_duration_minutes)?;
-    let (start, end) = (slot.zone.local(slot.start.at), slot.zone.local(slot.end));
+/// What `date`, `time`, `timezone` and `duration_minutes` of a form mean, and what speaks against them for `user` and, when
+/// he may be invited, the person of `candidate_id`. The interview of `interview_id`, which is to be moved, does not.
+pub async fn preview(ctx: &Context, user: &CurrentUser, form: &Map<String, Value>) -> Result<Preview> {
+    let slot = model::Slot::parse(form, ctx.settings.interview_duration_minutes)?;
+    let span = (slot.start.at, slot.end);
     let mut warnings = model::time_warnings(&slot.zone, slot.date, slot.time, &slot.start, ctx.clock.now());
-    let candidate = match (user.company_id, body.get("candidate_id").and_then(Value::as_str).map(str::parse)) {
-        (Some(company_id), Some(Ok(id))) => applicants::person(ctx, company_id, id).await?,
+    let id = |name| form.get(name).and_then(Value::as_str).and_then(|digits| digits.parse::<i64>().ok());
+    let candidate = match (user.company_id, id("candidate_id")) {
+        (Some(company_id), Some(id)) => applicants::person(ctx, company_id, id).await?,
         _ => None,
     };
     if let Some(candidate) = candidate {
-        warnings.extend(booking::overlaps(ctx, &candidate, user.id, (slot.start.at, slot.end), 0).await);
+        let moved = id("interview_id").unwrap_or_default();
+        warnings.extend(booking::overlaps(ctx, &candidate, user.id, span, moved).await);
     }
-    let (times, zone) = (format!("{}–{}", start.format("%a %-d %b %Y, %H:%M"), end.format("%H:%M")), slot.zone.name());
     Ok(Preview {
-        line: format!("{times} in {zone} (UTC{})", start.format("%:z")),
+        line: when::line(&slot.zone, span),
         start: slot.start.at.to_rfc3339(),
+        day: slot.zone.local(slot.start.at).date_naive().to_string(),
         warnings,
     })
 }
@@ -553,14 +559,15 @@ async fn test_connection(_user: CurrentUser) -> Json<DeviceCheck> {
     })
 }
 
-/// The latest interviews of somebody as one of the two, by date, with what became of their invitations.
-pub async fn of_user_with_mails(ctx: &Context, user_id: i64, side: Side, most: i64) -> sqlx::Result<Vec<Interview>> {
-    store::of_user_with_mails(&ctx.db, user_id, side, most).await
+/// A recruiter's interviews, with what became of their invitations: at most `most` of those ahead, the soonest, and as many
+/// of the others, the latest.
+pub async fn of_recruiter_with_mails(ctx: &Context, user_id: i64, most: i64) -> sqlx::Result<Vec<Interview>> {
+    store::of_recruiter_with_mails(&ctx.db, user_id, most, ctx.clock.now()).await
 }
 
-/// The latest interviews of a candidate, by date, with whether he applied for the job.
-pub async fn of_candidate(ctx: &Context, user_id: i64, most: i64) -> sqlx::Result<Vec<Interview>> {
-    store::of_candidate(&ctx.db, user_id, most).await
+/// A candidate's interviews, so many likewise, with whether he applied for the job.
+pub async fn of_candidate_with_applications(ctx: &Context, user_id: i64, most: i64) -> sqlx::Result<Vec<Interview>> {
+    store::of_candidate_with_applications(&ctx.db, user_id, most, ctx.clock.now()).await
 }
 
 /// Whether a mail is about an interview of this recruiter.

@@ -500,6 +500,24 @@ impl Slot {
     }
 }
 
+/// The fields of a form that are not in the formats of [`Request::parse`], each looked at by itself. What is absent is left
+/// alone, but what is there has to say something.
+pub fn malformed(form: &Map<String, Value>) -> Vec<&'static str> {
+    type Check = fn(Option<&Value>) -> bool;
+    let checks: [(&str, Check); 8] = [
+        ("candidate_id", |value| id(value).is_some()),
+        ("date", |value| date(value).is_ok()),
+        ("time", |value| time(value).is_ok()),
+        ("duration_minutes", |value| duration_minutes(value).is_ok()),
+        ("timezone", |value| zone(value).is_ok()),
+        ("interview_type", |value| interview_type(value).is_ok()),
+        ("location", |value| location(value).is_ok()),
+        ("note", |value| note(&Given(value.cloned()), &Given::default()).is_ok()),
+    ];
+    let is_wrong = |(name, is_well): &(&str, Check)| form.get(*name).is_some_and(|value| !is_well(Some(value)));
+    checks.into_iter().filter(is_wrong).map(|(name, _)| name).collect()
+}
+
 /// Start and end, both within the years 1–9999 in UTC.
 fn span(zone: &Zone, date: NaiveDate, time: NaiveTime, minutes: i32) -> Result<(Resolved, DateTime<Utc>)> {
     let start = zone.instant(date, time).ok_or_else(invalid_date)?;

@@ -8,11 +8,12 @@ use crate::{
     interview::{
         Interview,
         model::{Side, Status, duration_words},
+        when,
     },
 };
 
-/// The latest of somebody's interviews: so many are shown.
-pub const MOST: i64 = 250;
+/// So many of somebody's interviews are shown of those ahead, the soonest, and of the others, the latest.
+pub const MOST: i64 = 100;
 
 /// Interviews of one part of time.
 pub struct Section {
@@ -27,10 +28,12 @@ pub struct Card {
     pub company_name: String,
     /// The other person.
     pub other: String,
-    /// `Tue, 1 December 2026, 09:00–10:00`, by the interview's own clock.
+    /// `Tue 1 Dec 2026, 09:00–10:00`, by the interview's own clock.
     pub when: String,
+    /// Whose clock that is: `in Vancouver (UTC−7)`.
+    pub place: String,
+    /// Its IANA name.
     pub zone: String,
-    pub offset: String,
     /// RFC 3339, for the reader's own clock.
     pub start: String,
     pub duration: String,
@@ -61,7 +64,7 @@ pub struct Told {
 impl Card {
     pub fn new(ctx: &Context, interview: Interview, side: Side, now: DateTime<Utc>) -> Card {
         let (zone, window) = (interview.zone(), interview.window(&ctx.settings));
-        let (start, end) = (zone.local(window.start), zone.local(window.end));
+        let span = (window.start, window.end);
         let (status, tone) = match window.status(now) {
             Status::Cancelled => ("Cancelled", "bad"),
             Status::Completed => ("Over", ""),
@@ -70,7 +73,11 @@ impl Card {
             Status::Upcoming => ("Upcoming", ""),
         };
         let mails = interview.invitations.iter().flat_map(|mails| &mails.0);
-        let invitations = mails.map(|mail| {
+        let invitations = mails.filter_map(|mail| {
+            let who = match interview.side_of(mail.user_id)? {
+                Side::Candidate => "candidate",
+                Side::Recruiter => "you",
+            };
             let (state, tone) = match mail.state.as_str() {
                 "sent" => ("sent", "good"),
                 "queued" => ("waits to be sent", "warn"),
@@ -78,22 +85,20 @@ impl Card {
                 "expired" => ("could not be sent", "bad"),
                 _ => ("out of date", ""),
             };
-            Told {
-                who: if mail.user_id == interview.candidate_id { "candidate" } else { "you" },
-                state,
-                tone,
-                mail: matches!(mail.state.as_str(), "refused" | "expired").then_some(mail.id),
-            }
+            let can_repeat = matches!(mail.state.as_str(), "refused" | "expired");
+            Some(Told { who, state, tone, mail: can_repeat.then_some(mail.id) })
         });
+        let mut invitations: Vec<Told> = invitations.collect();
+        invitations.sort_by_key(|told| told.who);
         Card {
-            invitations: invitations.collect(),
+            invitations,
             other: match side {
                 Side::Recruiter => interview.candidate().name(),
                 Side::Candidate => interview.recruiter_name(),
             },
-            when: format!("{}–{}", start.format("%a, %-d %B %Y, %H:%M"), end.format("%H:%M")),
+            when: when::hours(&zone, span),
+            place: when::place(&zone, span),
             zone: zone.name().to_owned(),
-            offset: format!("UTC{}", start.format("%:z")),
             start: window.start.to_rfc3339(),
             duration: duration_words(interview.minutes(&ctx.settings)),
             type_name: interview.kind().label(),

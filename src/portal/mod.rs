@@ -10,6 +10,7 @@ mod cards;
 mod changing;
 mod fields;
 mod files;
+mod numbers;
 mod recruiter;
 mod room;
 mod schedule;

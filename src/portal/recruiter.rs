@@ -13,6 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Shell,
     cards::{MOST, Section, by_time},
+    numbers::Numbers,
     page, see_other,
     signing_in::{home, not_sent_from_here},
 };
@@ -47,6 +48,10 @@ struct RecruiterPage {
     is_google_configured: bool,
     can_schedule: bool,
     sections: Vec<Section>,
+    /// There are so many that not all are shown.
+    is_cut: bool,
+    /// `None` without interviews.
+    numbers: Option<Numbers>,
 }
 
 /// A recruiter's interviews, and the connection to Google.
@@ -60,23 +65,20 @@ async fn recruiter(State(ctx): State<Context>, headers: HeaderMap, uri: Uri, que
     if !session.user.is_recruiter {
         return see_other(home(&session.user));
     }
-    let interviews = interview::of_user_with_mails(&ctx, session.user.id, Side::Recruiter, MOST).await?;
-    let notice = match (query.get("google_oauth"), query.get("done")) {
-        (Some("success"), _) => Some(("Google Calendar is connected.", true)),
-        (Some(_), _) => Some(("Google Calendar could not be connected. Please try again.", false)),
-        (_, Some("disconnected")) => Some(("Google Calendar is disconnected.", true)),
-        (_, Some("scheduled")) => Some(("The interview is scheduled, and both of you are invited.", true)),
-        (_, Some("changed")) => Some(("The interview is changed, and both of you are told.", true)),
-        (_, Some("cancelled")) => Some(("The interview is cancelled, and both of you are told.", true)),
-        (_, Some("resent")) => Some(("The mail is sent again.", true)),
-        (_, Some("outdated")) => Some(("That mail is out of date: the interview has changed since.", false)),
-        _ => None,
-    };
+    let id = session.user.id;
+    // Side by side: the page waits for one round trip.
+    let (interviews, google, numbers) = tokio::try_join!(
+        interview::of_recruiter_with_mails(&ctx, id, MOST),
+        calendar::connection(&ctx, id),
+        interview::analytics::of_recruiter(&ctx, id),
+    )?;
     let dashboard = RecruiterPage {
-        notice,
-        google: calendar::connection(&ctx, session.user.id).await?,
+        notice: notice(&query),
+        google,
         is_google_configured: ctx.settings.google.is_some(),
         can_schedule: session.user.is_recruiter_with_company(),
+        is_cut: numbers.total_interviews > interviews.len() as i64,
+        numbers: (numbers.total_interviews > 0).then(|| Numbers::of(&numbers)),
         sections: by_time(&ctx, interviews, Side::Recruiter),
         form_token: session.form_token(),
         shell: Shell::new(&ctx, Some(&session)),
@@ -84,6 +86,22 @@ async fn recruiter(State(ctx): State<Context>, headers: HeaderMap, uri: Uri, que
     // The form to connect leads on to Google.
     let google = Url::parse(&ctx.settings.google_auth_uri).map(|url| url.origin().ascii_serialization());
     page(StatusCode::OK, dashboard.render()?, &google.into_iter().collect::<Vec<_>>())
+}
+
+/// What has just happened, and whether it is good.
+fn notice(query: &QueryParams) -> Option<(&'static str, bool)> {
+    Some(match (query.get("google_oauth"), query.get("done")) {
+        (Some("success"), _) => ("Google Calendar is connected.", true),
+        (Some(_), _) => ("Google Calendar was not connected. Please try again, and allow the access at Google.", false),
+        (_, Some("disconnected")) => ("Google Calendar is disconnected.", true),
+        (_, Some("scheduled")) => ("The interview is scheduled. It stands below, with its invitations.", true),
+        (_, Some("changed")) => ("The interview is changed. It stands below, with the mails about it.", true),
+        (_, Some("unchanged")) => ("Nothing was different, so nothing was changed and nobody was told.", true),
+        (_, Some("cancelled")) => ("The interview is cancelled. It stands below, with the mails about it.", true),
+        (_, Some("resent")) => ("The mail is on its way again.", true),
+        (_, Some("outdated")) => ("That mail is out of date: the interview has changed since.", false),
+        _ => return None,
+    })
 }
 
 /// A signed-in recruiter who sends a form of his own page, or what to answer instead.

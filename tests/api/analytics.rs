@@ -428,7 +428,7 @@ async fn an_instant_that_is_missing_is_computed() {
 }
 
 #[tokio::test]
-async fn many_interviews_take_three_queries_besides_the_look_up_of_the_caller() {
+async fn many_interviews_take_one_query_besides_the_look_up_of_the_caller_and_three_when_some_were_just_inserted() {
     let app = TestApp::start().await;
     let rita = app.user(RITA);
     let (answer, few) = counting_statements(rita.get(ANALYTICS)).await;
@@ -440,4 +440,7 @@ async fn many_interviews_take_three_queries_besides_the_look_up_of_the_caller() 
     }
     let (answer, many) = counting_statements(rita.get(ANALYTICS)).await;
     assert_eq!((&answer.json()["total_interviews"], many), (&json!(121), few));
+    fill_instants(&app.ctx, Reach::All).await.unwrap();
+    let (placed, one) = counting_statements(rita.get(ANALYTICS)).await;
+    assert_eq!((placed.json(), one), (answer.json(), 2));
 }

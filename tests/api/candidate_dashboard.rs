@@ -1,6 +1,6 @@
 //! A candidate's dashboard.
 
-use crate::{signing_in::Browser, support::*};
+use crate::support::{browser::Browser, *};
 
 /// The text between a heading and the next of its kind.
 fn section<'a>(page: &'a str, title: &str) -> &'a str {

@@ -14,6 +14,7 @@ mod candidate_dashboard;
 mod changing;
 mod cluster;
 mod crash;
+mod dashboard;
 mod framework;
 mod google;
 mod mails;
@@ -22,6 +23,7 @@ mod openapi;
 mod operations;
 #[path = "../parsers/mod.rs"]
 mod parsers;
+mod planning;
 mod portal;
 mod presence;
 mod process;

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::{signing_in::Browser, support::*};
+use crate::support::{browser::Browser, *};
 
 /// Schedules Rita's Google Meet interview on 1 February 2030, 19:00 UTC, and gives the candidate's and her mailed links.
 async fn meeting(app: &TestApp) -> (i64, String, String) {

@@ -1,8 +1,10 @@
 //! The product under test: the production assembly on a database of its own, with a clock that is moved by hand, the
 //! Google simulator and a mailbox over real TCP; and the people who use it.
 
+pub mod browser;
 pub mod database;
 pub mod document;
+pub mod page;
 pub mod process;
 
 use std::{
