@@ -271,10 +271,10 @@ pub async fn of_candidate_with_applications(
     .await
 }
 
-/// What is not over has a date, by its own clock, from this one on: its eight hours at most and the offset of any zone
-/// are together less than two days.
+/// What has not ended has a date, by its own clock, from this one on: eight hours and the offset of any zone are together
+/// less than a day.
 fn maybe_ahead(now: DateTime<Utc>) -> NaiveDate {
-    (now - TimeDelta::days(2)).date_naive()
+    (now - TimeDelta::days(1)).date_naive()
 }
 
 pub async fn is_mail_of_recruiter(db: impl PgExecutor<'_>, mail: Uuid, recruiter_id: i64) -> sqlx::Result<bool> {
