@@ -8,6 +8,7 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use base64::Engine as _;
@@ -165,43 +166,52 @@ impl Browser {
         self.sees_that(words, async || self.text().await.contains(words)).await;
     }
 
+    /// Fails unless the window is where this begins, or wants to be there, now or in a moment.
+    pub async fn is_at(&self, beginning: &str) {
+        self.sees_that(beginning, async || self.address().await.starts_with(beginning)).await;
+    }
+
     /// Fails, saying what was expected, unless it is so now or in a moment.
-    pub async fn sees_that(&self, what: &str, mut so: impl AsyncFnMut() -> bool) {
-        let seen = tokio::time::timeout(std::time::Duration::from_secs(15), until_async(async || so().await)).await;
-        if seen.is_err() {
+    pub async fn sees_that(&self, what: &str, so: impl AsyncFnMut() -> bool) {
+        if tokio::time::timeout(PATIENCE, until_async(so)).await.is_err() {
             panic!("{what:?} is not to be seen on {}:\n{}", self.address().await, self.text().await);
         }
     }
 
-    pub async fn element(&self, css: &str) -> WebElement {
-        let found = self.window().find(By::Css(css)).await;
-        match found {
-            Ok(element) => element,
-            Err(_) => panic!("there is no {css} on {}:\n{}", self.address().await, self.text().await),
-        }
-    }
-
-    pub async fn elements(&self, css: &str) -> Vec<WebElement> {
-        self.window().find_all(By::Css(css)).await.unwrap()
-    }
-
-    /// The buttons and links of these words that can be seen.
-    pub async fn buttons(&self, words: &str) -> Vec<WebElement> {
-        let by = format!("//*[self::a or self::button][normalize-space()='{words}']");
+    /// The one element of this selector that is shown, now or in a moment.
+    async fn find(&self, by: By) -> WebElement {
         let mut shown = Vec::new();
-        for element in self.window().find_all(By::XPath(by)).await.unwrap() {
-            if element.is_displayed().await.unwrap() {
+        self.sees_that(&format!("one {by:?}"), async || {
+            shown = self.find_all(by.clone()).await;
+            shown.len() == 1
+        })
+        .await;
+        shown.remove(0)
+    }
+
+    async fn find_all(&self, by: By) -> Vec<WebElement> {
+        let mut shown = Vec::new();
+        for element in self.window().find_all(by).await.unwrap_or_default() {
+            if element.is_displayed().await.unwrap_or_default() {
                 shown.push(element);
             }
         }
         shown
     }
 
+    /// The one element of this CSS selector.
+    pub async fn element(&self, css: &str) -> WebElement {
+        self.find(By::Css(css)).await
+    }
+
+    /// Whether there is a button or link of these words.
+    pub async fn has_button(&self, words: &str) -> bool {
+        !self.find_all(of_words(words)).await.is_empty()
+    }
+
     /// The one button or link of these words.
     pub async fn button(&self, words: &str) -> WebElement {
-        let mut shown = self.buttons(words).await;
-        assert_eq!(shown.len(), 1, "buttons {words:?} on {}:\n{}", self.address().await, self.text().await);
-        shown.remove(0)
+        self.find(of_words(words)).await
     }
 
     /// Presses it and waits for the page that follows, if one does.
@@ -211,10 +221,8 @@ impl Browser {
 
     /// The field of this label.
     pub async fn field(&self, label: &str) -> WebElement {
-        let by =
-            format!("//*[@id=//label[normalize-space()='{label}']/@for] | //label[normalize-space()='{label}']/input");
-        let found = self.window().find(By::XPath(by)).await;
-        found.unwrap_or_else(|_| panic!("there is no field {label:?}"))
+        let label = format!("//label[normalize-space()='{label}']");
+        self.find(By::XPath(format!("//*[@id={label}/@for] | {label}/input"))).await
     }
 
     /// Types into the field of this label, instead of what it has. Dates are typed as `02012030`, times as `0200PM`.
@@ -284,4 +292,20 @@ impl Browser {
         let cookies = self.window().get_all_cookies().await.unwrap();
         cookies.into_iter().map(|cookie| (cookie.name, cookie.value)).collect()
     }
+}
+
+/// How long something may take to be seen: the machine may have much else to do.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Buttons and links.
+fn of_words(words: &str) -> By {
+    By::XPath(format!("//*[self::a or self::button][normalize-space()='{words}']"))
+}
+
+/// The link that this person was mailed last.
+pub fn mailed_link(app: &TestApp, to: &str) -> String {
+    let mails = app.mailbox.mails();
+    let mail = mails.iter().rev().find(|mail| mail.to() == [to] && mail.text().contains("/join/?token="));
+    let text = mail.unwrap_or_else(|| panic!("{to} has no mail with a link")).text();
+    text.split_whitespace().find(|word| word.contains("/join/?token=")).unwrap().to_owned()
 }

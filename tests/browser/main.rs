@@ -7,6 +7,7 @@
 )]
 
 mod browser;
+mod pages;
 mod recruiting;
 #[allow(dead_code, reason = "the tests of the API use the rest")]
 #[path = "../api/support/mod.rs"]

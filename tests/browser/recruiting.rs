@@ -3,17 +3,9 @@
 use serde_json::json;
 
 use crate::{
-    browser::{Browser, Profile},
+    browser::{Browser, Profile, mailed_link},
     support::*,
 };
-
-/// The link that this person was mailed last.
-pub fn mailed_link(app: &TestApp, to: &str) -> String {
-    let mails = app.mailbox.mails();
-    let mail = mails.iter().rev().find(|mail| mail.to() == [to] && mail.text().contains("/join/?token="));
-    let text = mail.unwrap_or_else(|| panic!("{to} has no mail with a link")).text();
-    text.split_whitespace().find(|word| word.contains("/join/?token=")).unwrap().to_owned()
-}
 
 /// Opens the form to schedule an interview for the fixture's job, with its candidate chosen.
 async fn open_form(rita: &Browser) {
@@ -28,13 +20,13 @@ async fn a_recruiter_signs_in_connects_google_and_schedules_and_the_candidates_l
     let Some(rita) = Browser::start(&app).await else { return };
     rita.open("/").await;
     rita.sign_in("rita@x.test").await;
-    assert_eq!(rita.address().await, "/dashboard/");
+    rita.is_at("/dashboard/").await;
 
     rita.press("Connect").await;
-    assert!(rita.address().await.starts_with(app.google.url()), "{}", rita.address().await);
+    rita.is_at(app.google.url()).await;
     rita.field("rita@gmail.test").await.click().await.unwrap();
     rita.press("Allow").await;
-    assert!(rita.address().await.starts_with("/dashboard/"), "{}", rita.address().await);
+    rita.is_at("/dashboard/").await;
     rita.sees("Google Calendar is connected.").await;
     rita.sees("Connected as rita@gmail.test").await;
     app.run_jobs().await;
@@ -176,7 +168,7 @@ async fn without_javascript_a_recruiter_connects_checks_the_time_and_schedules_a
     let Some(rita) = Browser::of(&app, plain).await else { return };
     rita.open("/dashboard/").await;
     rita.sign_in("rita@x.test").await;
-    assert!(rita.buttons("Copy link").await.is_empty(), "what needs a script is hidden");
+    assert!(!rita.has_button("Copy link").await, "what needs a script is hidden");
     rita.press("Connect").await;
     rita.field("rita@gmail.test").await.click().await.unwrap();
     rita.press("Allow").await;
@@ -199,7 +191,7 @@ async fn without_javascript_a_recruiter_connects_checks_the_time_and_schedules_a
     let carl = Browser::of(&app, plain).await.unwrap();
     carl.open(&mailed_link(&app, "carl@x.test")).await;
     carl.press("Join the interview").await;
-    assert!(carl.address().await.starts_with("https://meet.google.com/"), "{}", carl.address().await);
+    carl.is_at("https://meet.google.com/").await;
     assert_eq!(app.count("ivs_presence").await, 1);
 }
 
