@@ -134,6 +134,14 @@ impl Browser {
         Some(browser)
     }
 
+    /// What opens for somebody who follows the link that he was mailed last, in a browser that knows nothing of him.
+    pub async fn of_mailed(app: &TestApp, to: &str, profile: Profile) -> Option<Browser> {
+        let link = mailed_link(app, to);
+        let browser = Browser::of(app, profile).await?;
+        browser.open(&link).await;
+        Some(browser)
+    }
+
     fn window(&self) -> &WebDriver {
         self.window.as_ref().unwrap()
     }
@@ -302,7 +310,7 @@ fn of_words(words: &str) -> By {
     By::XPath(format!("//*[self::a or self::button][normalize-space()='{words}']"))
 }
 
-/// The link that this person was mailed last.
+/// The link that this person was mailed last, the token included.
 pub fn mailed_link(app: &TestApp, to: &str) -> String {
     let mails = app.mailbox.mails();
     let mail = mails.iter().rev().find(|mail| mail.to() == [to] && mail.text().contains("/join/?token="));

@@ -9,6 +9,7 @@
 mod browser;
 mod pages;
 mod recruiting;
+mod room;
 #[allow(dead_code, reason = "the tests of the API use the rest")]
 #[path = "../api/support/mod.rs"]
 mod support;

@@ -76,10 +76,11 @@ async fn walk(app: &TestApp, browser: &Browser, long: bool, mut look: impl Async
     let [over, cancelled, ahead, phone, in_person] = &ids[..] else { unreachable!() };
     assert_eq!(rita.cancel(cancelled.0).await.status, 200);
     app.mails(14).await;
-    db("UPDATE ivs_mail SET state = 'refused' WHERE id = (SELECT id FROM ivs_mail WHERE state = 'sent' LIMIT 1)").await;
+    db("UPDATE ivs_mail SET state = 'refused' WHERE id = (SELECT id FROM ivs_mail WHERE interview_id > 1000 LIMIT 1)")
+        .await;
 
     browser.open("/dashboard/?google_oauth=success").await;
-    browser.sees("Connected as").await;
+    browser.sees("Send again").await;
     look("recruiter with interviews").await;
     browser.open("/dashboard/schedule/").await;
     look("schedule, the job").await;

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::{
-    browser::{Browser, Profile, mailed_link},
+    browser::{Browser, Profile},
     support::*,
 };
 
@@ -51,8 +51,7 @@ async fn a_recruiter_signs_in_connects_google_and_schedules_and_the_candidates_l
     assert_eq!(rita.complaints().await, Vec::<String>::new());
     drop(rita);
 
-    let carl = Browser::start(&app).await.unwrap();
-    carl.open(&mailed_link(&app, "carl@x.test")).await;
+    let carl = Browser::of_mailed(&app, "carl@x.test", Profile::default()).await.unwrap();
     for words in ["Interview: Software Engineer", "Rita Recruit", "America/New_York"] {
         carl.sees(words).await;
     }
@@ -188,8 +187,7 @@ async fn without_javascript_a_recruiter_connects_checks_the_time_and_schedules_a
     app.mails(2).await;
     drop(rita);
 
-    let carl = Browser::of(&app, plain).await.unwrap();
-    carl.open(&mailed_link(&app, "carl@x.test")).await;
+    let carl = Browser::of_mailed(&app, "carl@x.test", plain).await.unwrap();
     carl.press("Join the interview").await;
     carl.is_at("https://meet.google.com/").await;
     assert_eq!(app.count("ivs_presence").await, 1);
