@@ -180,8 +180,8 @@ async fn no_page_has_a_serious_fault_that_axe_finds_in_light_or_dark_and_none_is
                 browser.run("return axe.run({ resultTypes: ['violations'] }).then((result) => result.violations)");
             for fault in found.await.as_array().unwrap() {
                 if ["serious", "critical"].contains(&fault["impact"].as_str().unwrap_or("serious")) {
-                    let where_: Vec<_> = fault["nodes"].as_array().unwrap().iter().map(|node| &node["html"]).collect();
-                    faults.push(format!("{page} at {width}: {} {where_:?}", fault["help"]));
+                    let places: Vec<_> = fault["nodes"].as_array().unwrap().iter().map(|node| &node["html"]).collect();
+                    faults.push(format!("{page} at {width}: {} {places:?}", fault["help"]));
                 }
             }
         }
