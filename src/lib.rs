@@ -173,7 +173,8 @@
 //! that clock run when the test says so, and a test that leaves due or failed jobs fails. `tests/ics_parsers.rs` has two
 //! parsers of others read our calendar objects. Real processes are killed, started twice and watched by `tests/api/crash.rs`
 //! and its neighbours. Whatever answer a test gets is held against the OpenAPI document (`tests/api/support/document.rs`),
-//! and `tests/openapi_client.rs` has a linter and a generator of clients read that. No mocks, no sleeps.
+//! and `tests/openapi_client.rs` has a linter and a generator of clients read that. `tests/browser` uses the portal in
+//! Chromium, and has axe-core look at every page. No mocks, no sleeps.
 
 // ground: no database, no HTTP
 pub mod clock;

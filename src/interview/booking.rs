@@ -35,7 +35,9 @@ pub struct KeyUse {
 
 impl KeyUse {
     pub fn new(key: &str, endpoint: Endpoint, body: &Value) -> Self {
-        // serde_json's maps are sorted, so the order of the keys does not matter.
+        // The order of the keys does not matter.
+        let mut body = body.clone();
+        body.sort_all_objects();
         let fingerprint = Sha256::new().chain_update(endpoint.path()).chain_update(body.to_string()).finalize();
         KeyUse { hash: Sha256::digest(key).into(), fingerprint: fingerprint.into() }
     }
