@@ -85,6 +85,8 @@
   wait();
   document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
   addEventListener("focus", refresh);
+  // Joining beside this page changes it, too; the server needs a moment to hear of it.
+  addEventListener("submit", () => { setTimeout(refresh, 2000); });
   addEventListener("pageshow", (event) => { if (event.persisted) refresh(); });
 
   // --- Joining in a popup: the form's answer goes into a window that this page has opened ---

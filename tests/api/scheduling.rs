@@ -399,6 +399,12 @@ async fn example_24_an_idempotency_key_makes_one_interview() {
     let again = with_key("k1", body(json!({}))).await;
     assert_eq!((again.status.as_u16(), again.header("idempotency-replayed")), (200, Some("true")));
     assert_eq!(again.json(), first.json());
+    // Whatever the order of the keys.
+    let backwards: Vec<String> =
+        body(json!({})).as_object().unwrap().iter().rev().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+    let request = rita.request(reqwest::Method::POST, "/api/company/google/create-interview/");
+    let request = request.header("Idempotency-Key", "k1").header("content-type", "application/json");
+    assert_eq!(send(request.body(format!("{{{}}}", backwards.join(",")))).await.json(), first.json());
     assert_eq!(live_events(&app).len(), 1);
     assert_eq!(app.count("company_interview").await, 4);
     assert_eq!(app.count("notifications_notification").await, 1);

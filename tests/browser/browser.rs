@@ -260,6 +260,25 @@ impl Browser {
         self.window().action_chain().double_click_element(&button).perform().await.unwrap();
     }
 
+    /// Closes what has opened beside this window, and comes back to it; gives how many there were.
+    pub async fn close_other_windows(&self) -> usize {
+        let window = self.window();
+        let here = window.window().await.unwrap();
+        let mut others = Vec::new();
+        self.sees_that("another window", async || {
+            others = window.windows().await.unwrap();
+            others.retain(|other| *other != here);
+            !others.is_empty()
+        })
+        .await;
+        for other in &others {
+            window.switch_to_window(other.clone()).await.unwrap();
+            window.close_window().await.unwrap();
+        }
+        window.switch_to_window(here).await.unwrap();
+        others.len()
+    }
+
     /// Runs a script, which the page's own policy does not concern, and gives what it returns or promises.
     pub async fn run(&self, script: &str) -> Value {
         self.window().execute(script, Vec::new()).await.map(|answer: ScriptRet| answer.json().clone()).unwrap()
