@@ -36,12 +36,19 @@
     }, 2500);
   });
   // <span data-local="2030-01-15T19:00:00Z" hidden>: the time where the reader is.
-  for (const place of document.querySelectorAll("[data-local]")) {
-    const instant = new Date(place.dataset.local);
-    const style = { weekday: "short", day: "numeric", month: "short", hour: "numeric", minute: "2-digit" };
-    place.textContent = `${new Intl.DateTimeFormat(undefined, style).format(instant)} your time`;
-    place.hidden = false;
-  }
+  const showLocalTimes = (root) => {
+    for (const place of root.querySelectorAll("[data-local]")) {
+      // The zone beside it says the same.
+      if (place.dataset.zone === Intl.DateTimeFormat().resolvedOptions().timeZone) continue;
+      const instant = new Date(place.dataset.local);
+      const style = { weekday: "short", day: "numeric", month: "short", hour: "numeric", minute: "2-digit" };
+      place.textContent = `${new Intl.DateTimeFormat(undefined, style).format(instant)} your time`;
+      place.hidden = false;
+    }
+  };
+  showLocalTimes(document);
+  // Of what another script has put into the page.
+  document.addEventListener("shown", (event) => showLocalTimes(event.target));
   // <form data-schedule>: says what the time means while it is typed; the zone is the browser's unless it was chosen.
   for (const form of document.querySelectorAll("[data-schedule]")) {
     const preview = form.querySelector("[data-preview]");

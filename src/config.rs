@@ -13,6 +13,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 use secrecy::SecretString;
+use sha2::{Digest, Sha256};
 use url::Url;
 
 use crate::{colour::Colour, secret::Sealer};
@@ -24,6 +25,8 @@ const DEFAULTS: &str = include_str!("../config/default.toml");
 pub struct Logo {
     pub media_type: &'static str,
     pub bytes: Vec<u8>,
+    /// Others for other bytes.
+    pub digest: String,
 }
 
 /// Everything the server can be told from outside.
@@ -334,7 +337,10 @@ impl Reader {
             }
         };
         match std::fs::read(path) {
-            Ok(bytes) if bytes.len() <= MOST => Some(Logo { media_type, bytes }),
+            Ok(bytes) if bytes.len() <= MOST => {
+                let digest = hex::encode(&Sha256::digest(&bytes)[..6]);
+                Some(Logo { media_type, bytes, digest })
+            }
             Ok(_) => {
                 self.fault("BRAND_LOGO", "is larger than 256 KiB");
                 None

@@ -35,7 +35,7 @@
 //! | `calendar` | Google: OAuth, grants, events, and the undoing of what a dead request left there |
 //! | `notification` | what a person has been told |
 //! | `interview` | scheduling, changing, cancelling; listing, opening, joining, counting; reminders; new time rules; the words of the mails |
-//! | `portal` | the pages that mailed links open |
+//! | `portal` | pages for people: signing in, the dashboards, scheduling, an interview's room |
 //! | `operations` | what an operator sees: probes, metrics, the tables of the commands |
 //! | `openapi` | the document of the API, and the pages that show it |
 //! | `app` | the assembly: every route, every job, what runs beside the requests, the graceful stop |
@@ -144,6 +144,11 @@
 //!   HMAC of peer and e-mail: who guesses elsewhere keeps nobody out, and the table names nobody.
 //! * **Migrations take turns by polling** `pg_try_advisory_lock`: a waiter blocked inside a statement would deadlock
 //!   with `CREATE INDEX CONCURRENTLY`.
+//! * **On pages the server decides, scripts only add.** Everything but the check of devices works without JavaScript. The
+//!   room's script counts down what the server has counted out, then asks for the page again and puts its live part in
+//!   place: it knows no rule, so it cannot be wrong about one. `assets/` has no dependencies, and pages load nothing else.
+//! * **A portal session opens pages, never the JSON API**, which a form of another site could send requests to. What a page's
+//!   forms carry against that is an HMAC by the cookie's secret, so there is nothing to store and nothing to expire.
 //! * **No framework of our own**: no traits with one implementation, no repositories, no second set of structs for rows.
 //!
 //! # Development mode

@@ -183,6 +183,7 @@ fn banner([server, google, mailbox]: [&str; 3], database: Option<&str>, now: Dat
         r#"
 UmEmployed Interviews is running. Ctrl-C stops it and all it started.
 
+  Portal     {server}/
   API        {server}/api/
   Mailbox    {mailbox}/
   Google     {google}/_sim/   (a simulator)

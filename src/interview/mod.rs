@@ -73,7 +73,7 @@ pub fn routes() -> OpenApiRouter<Context> {
         .routes(routes!(show, change, cancel_by_delete))
         .routes(routes!(cancel))
         .routes(routes!(join))
-        .routes(routes!(calendar_file))
+        .routes(routes!(calendar))
         .routes(routes!(presence::joined))
         .routes(routes!(presence::left))
 }
@@ -448,13 +448,18 @@ pub async fn cancel_as_asked(
         content_type = "text/calendar; charset=utf-8",
         headers(("Content-Disposition" = String, description = "`attachment; filename=\"interview.ics\"`"))),
 ))]
-async fn calendar_file(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId) -> Result<Response> {
+async fn calendar(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId) -> Result<Response> {
     let interview = participated(&ctx, id, &user, NOT_YOURS_TO_VIEW).await?;
+    Ok(calendar_file(&ctx, &interview))
+}
+
+/// An interview as a file that calendars take.
+pub fn calendar_file(ctx: &Context, interview: &Interview) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/calendar; charset=utf-8"),
         (header::CONTENT_DISPOSITION, "attachment; filename=\"interview.ics\""),
     ];
-    Ok((headers, emails::calendar_file(&interview, &ctx.settings, ctx.clock.now())).into_response())
+    (headers, emails::calendar_file(interview, &ctx.settings, ctx.clock.now())).into_response()
 }
 
 /// What somebody needs to join.
@@ -554,10 +559,15 @@ async fn test_connection(_user: CurrentUser) -> Json<DeviceCheck> {
     })
 }
 
-/// Interviews of somebody as one of the two, at most so many of those ahead, the soonest, and of the others, the latest, with
-/// what became of their invitations.
-pub async fn of_user_with_mails(ctx: &Context, user_id: i64, side: Side, most: i64) -> sqlx::Result<Vec<Interview>> {
-    store::of_user_with_mails(&ctx.db, user_id, side, most, ctx.clock.now()).await
+/// Interviews of a recruiter, at most so many of those ahead, the soonest, and of the others, the latest, with what became of
+/// their invitations.
+pub async fn of_recruiter(ctx: &Context, user_id: i64, most: i64) -> sqlx::Result<Vec<Interview>> {
+    store::of_recruiter(&ctx.db, user_id, most, ctx.clock.now()).await
+}
+
+/// The latest interviews of a candidate, by date, with whether he applied for the job.
+pub async fn of_candidate(ctx: &Context, user_id: i64, most: i64) -> sqlx::Result<Vec<Interview>> {
+    store::of_candidate(&ctx.db, user_id, most).await
 }
 
 /// Whether a mail is about an interview of this recruiter.

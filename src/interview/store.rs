@@ -59,8 +59,10 @@ pub struct Interview {
     pub company_name: String,
     /// Who was there, in the order of joining; only [`by_id`] reads it.
     pub attendance: Option<Json<Vec<Presence>>>,
-    /// What became of each person's latest invitation; only [`of_user_with_mails`] reads it.
+    /// What became of each person's latest invitation; only [`of_recruiter`] reads it.
     pub invitations: Option<Json<Vec<InvitationMail>>>,
+    /// Whether the candidate applied for the job; only [`of_candidate`] reads it.
+    pub has_applied: Option<bool>,
 }
 
 /// The mail that told a person of an interview as it is.
@@ -148,9 +150,10 @@ impl Interview {
     }
 }
 
-/// Selects [`Interview`]s: attendance and invitations (SQL expressions), then what follows the joins, then its arguments.
+/// Selects [`Interview`]s: attendance, invitations and application (SQL expressions), then what follows the joins, then its
+/// arguments.
 macro_rules! interviews {
-    ($attendance:literal, $invitations:literal, $rest:literal $(, $argument:expr)*) => {
+    ($attendance:literal, $invitations:literal, $has_applied:literal, $rest:literal $(, $argument:expr)*) => {
         sqlx::query_as!(
             Interview,
             r#"
@@ -165,7 +168,8 @@ macro_rules! interviews {
                    COALESCE(NULLIF(i.job_title, ''), j.title, 'Interview') AS "job_title!",
                    COALESCE(jc.name, rc.name, '') AS "company_name!",
             "# + $attendance + r#" AS "attendance: Json<Vec<Presence>>",
-            "# + $invitations + r#" AS "invitations: Json<Vec<InvitationMail>>"
+            "# + $invitations + r#" AS "invitations: Json<Vec<InvitationMail>>",
+            "# + $has_applied + r#" AS has_applied
             FROM company_interview i
             JOIN users_user c ON c.id = i.candidate_id
             LEFT JOIN users_user r ON r.id = i.recruiter_id
@@ -190,6 +194,7 @@ pub async fn of_user(
     interviews!(
         "NULL::jsonb",
         "NULL::jsonb",
+        "NULL::bool",
         "WHERE i.id IN (
              (SELECT id FROM company_interview
               WHERE candidate_id = $1 AND $2 AND (date, time, id) < ($4, $5, $6)
@@ -211,12 +216,11 @@ pub async fn of_user(
     .await
 }
 
-/// Interviews of somebody as one of the two, with what became of their invitations: at most `most` of those that may be
-/// ahead wherever they are, the soonest, and as many of the others, the latest.
-pub async fn of_user_with_mails(
+/// A recruiter's interviews, with what became of their invitations: at most `most` of those that may be ahead wherever they
+/// are, the soonest, and as many of the others, the latest.
+pub async fn of_recruiter(
     db: impl PgExecutor<'_>,
     user_id: i64,
-    side: Side,
     most: i64,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Vec<Interview>> {
@@ -229,22 +233,29 @@ pub async fn of_user_with_mails(
                 WHERE interview_id = i.id AND kind IN ('scheduled', 'updated', 'cancelled')
                   AND sequence = i.ical_sequence
                 ORDER BY user_id, created_at DESC) m)",
+        "NULL::bool",
         "WHERE i.id IN (
-             (SELECT id FROM company_interview WHERE candidate_id = $1 AND $2 AND date >= $4 ORDER BY date, time, id LIMIT $3)
+             (SELECT id FROM company_interview WHERE recruiter_id = $1 AND date >= $3 ORDER BY date, time, id LIMIT $2)
              UNION ALL
-             (SELECT id FROM company_interview WHERE candidate_id = $1 AND $2 AND date < $4
-              ORDER BY date DESC, time DESC, id DESC LIMIT $3)
-             UNION ALL
-             (SELECT id FROM company_interview WHERE recruiter_id = $1 AND NOT $2 AND date >= $4
-              ORDER BY date, time, id LIMIT $3)
-             UNION ALL
-             (SELECT id FROM company_interview WHERE recruiter_id = $1 AND NOT $2 AND date < $4
-              ORDER BY date DESC, time DESC, id DESC LIMIT $3))
-         ORDER BY i.date DESC, i.time DESC, i.id DESC",
+             (SELECT id FROM company_interview WHERE recruiter_id = $1 AND date < $3
+              ORDER BY date DESC, time DESC, id DESC LIMIT $2))",
         user_id,
-        side == Side::Candidate,
         most,
         ahead
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// A candidate's latest interviews, by date, with whether he applied for the job.
+pub async fn of_candidate(db: impl PgExecutor<'_>, user_id: i64, most: i64) -> sqlx::Result<Vec<Interview>> {
+    interviews!(
+        "NULL::jsonb",
+        "NULL::jsonb",
+        "EXISTS (SELECT FROM job_application a WHERE a.user_id = i.candidate_id AND a.job_id = i.job_id)",
+        "WHERE i.candidate_id = $1 ORDER BY i.date DESC, i.time DESC, i.id DESC LIMIT $2",
+        user_id,
+        most
     )
     .fetch_all(db)
     .await
@@ -268,6 +279,7 @@ pub async fn by_id(db: impl PgExecutor<'_>, id: i64) -> sqlx::Result<Option<Inte
                            ORDER BY p.joined_at, p.id)
           FROM ivs_presence p WHERE p.interview_id = i.id)",
         "NULL::jsonb",
+        "NULL::bool",
         "WHERE i.id = $1",
         id
     )

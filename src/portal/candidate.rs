@@ -1,4 +1,4 @@
-//! A candidate's dashboard.
+//! A candidate's dashboard: the interviews of the account, whichever mail or job they came by.
 
 use askama::Template;
 use axum::{
@@ -10,14 +10,14 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Shell,
-    cards::{MOST, Section, by_time},
+    cards::{Card, MOST, Section},
     page,
 };
 use crate::{
     auth::{self, Session},
     context::Context,
     http::Result,
-    interview::{self, model::Side},
+    interview::{self, Interview, model::Side},
 };
 
 pub fn routes() -> OpenApiRouter<Context> {
@@ -28,6 +28,7 @@ pub fn routes() -> OpenApiRouter<Context> {
 #[template(path = "portal/candidate.html")]
 struct CandidatePage {
     shell: Shell,
+    is_recruiter: bool,
     sections: Vec<Section>,
 }
 
@@ -38,7 +39,32 @@ struct CandidatePage {
 ))]
 async fn candidate(State(ctx): State<Context>, headers: HeaderMap, uri: Uri) -> Result<Response> {
     let Some(session) = Session::of(&ctx, &headers).await? else { return Ok(auth::to_sign_in(&uri)) };
-    let interviews = interview::of_user_with_mails(&ctx, session.user.id, Side::Candidate, MOST).await?;
-    let sections = by_time(&ctx, interviews, Side::Candidate);
-    page(StatusCode::OK, CandidatePage { shell: Shell::new(&ctx, Some(&session)), sections }.render()?, &[])
+    let interviews = interview::of_candidate(&ctx, session.user.id, MOST).await?;
+    let dashboard = CandidatePage {
+        is_recruiter: session.user.is_recruiter,
+        sections: sections(&ctx, interviews),
+        shell: Shell::new(&ctx, Some(&session)),
+    };
+    page(StatusCode::OK, dashboard.render()?, &[])
+}
+
+/// What is ahead, soonest first, by whether the candidate applied for the job; then what is past, latest first.
+fn sections(ctx: &Context, interviews: Vec<Interview>) -> Vec<Section> {
+    let now = ctx.clock.now();
+    let titles = ["Jobs you applied for", "Other invitations", "Past and cancelled"];
+    let mut sections = titles.map(|title| Section { title, cards: Vec::new() });
+    for interview in interviews {
+        let window = interview.window(&ctx.settings);
+        let part = match interview.has_applied {
+            _ if window.cancelled || window.closes < now => 2,
+            Some(true) => 0,
+            _ => 1,
+        };
+        sections[part].cards.push(Card::new(ctx, interview, Side::Candidate, now));
+    }
+    for section in &mut sections {
+        section.cards.sort_by(|one, other| one.start.cmp(&other.start));
+    }
+    sections[2].cards.reverse();
+    sections.into_iter().filter(|section| !section.cards.is_empty()).collect()
 }

@@ -45,6 +45,8 @@ pub struct Card {
     pub can_join: bool,
     /// It can still be changed and cancelled.
     pub is_ahead: bool,
+    /// It is cancelled, or its door has closed.
+    pub is_over: bool,
     /// The whole address of its room, without a token.
     pub room: String,
     pub invitations: Vec<Told>,
@@ -60,7 +62,7 @@ pub struct Told {
 }
 
 impl Card {
-    fn new(ctx: &Context, interview: Interview, side: Side, now: DateTime<Utc>) -> Card {
+    pub fn new(ctx: &Context, interview: Interview, side: Side, now: DateTime<Utc>) -> Card {
         let (zone, window) = (interview.zone(), interview.window(&ctx.settings));
         let span = (window.start, window.end);
         let (status, tone) = match window.status(now) {
@@ -104,6 +106,7 @@ impl Card {
             tone,
             can_join: window.can_join(now),
             is_ahead: !window.cancelled && now < window.end,
+            is_over: window.cancelled || now > window.closes,
             room: format!("{}/interviews/{}/join/", ctx.settings.portal_url, interview.id),
             id: interview.id,
             job_title: interview.job_title,
@@ -113,8 +116,8 @@ impl Card {
     }
 }
 
-/// Today, the next days, later, past; empty ones are left out. What is ahead is shown soonest first.
-pub fn by_time(ctx: &Context, interviews: Vec<Interview>, side: Side) -> Vec<Section> {
+/// A recruiter's interviews: today, the next days, later, past; empty ones are left out. What is ahead is shown soonest first.
+pub fn by_time(ctx: &Context, interviews: Vec<Interview>) -> Vec<Section> {
     let now = ctx.clock.now();
     let titles = ["Today", "Next 7 days", "Later", "Past"];
     let mut sections = titles.map(|title| Section { title, cards: Vec::new() });
@@ -126,7 +129,7 @@ pub fn by_time(ctx: &Context, interviews: Vec<Interview>, side: Side) -> Vec<Sec
             _ if window.start < now + TimeDelta::days(7) => 1,
             _ => 2,
         };
-        sections[part].cards.push(Card::new(ctx, interview, side, now));
+        sections[part].cards.push(Card::new(ctx, interview, Side::Recruiter, now));
     }
     for section in &mut sections {
         section.cards.sort_by(|one, other| one.start.cmp(&other.start));

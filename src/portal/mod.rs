@@ -1,14 +1,15 @@
 //! The portal: pages on which a recruiter schedules and a candidate joins, without the web application (contract §4.1,
 //! §5.19).
 //!
-//! Here is what all pages share: the shell around them, the headers that keep them to themselves, the files they load
-//! (from this server alone), errors as pages. A page is a struct beside its handler. GETs change nothing, because mail
+//! Here is what all pages share: the shell around them, the headers that keep them to themselves, errors as pages; in
+//! `files` what they load, from this server alone. A page is a struct beside its handler. GETs change nothing, because mail
 //! scanners open links too; a form is taken only from a page of the same session.
 
 mod candidate;
 mod cards;
 mod changing;
 mod fields;
+mod files;
 mod numbers;
 mod recruiter;
 mod room;
@@ -17,24 +18,20 @@ mod signing_in;
 
 use askama::Template;
 use axum::{
-    extract::{Path, State},
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
-use sha2::{Digest, Sha256};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
     auth::{CurrentUser, Session},
-    colour::Colour,
-    config::Settings,
     context::Context,
     http::{Error, Result},
 };
 
 pub fn routes() -> OpenApiRouter<Context> {
     OpenApiRouter::new()
-        .routes(routes!(file))
+        .merge(files::routes())
         .merge(signing_in::routes())
         .merge(recruiter::routes())
         .merge(candidate::routes())
@@ -48,7 +45,8 @@ struct Shell {
     brand: String,
     style: String,
     script: String,
-    logo: Option<&'static str>,
+    icon: String,
+    logo: Option<String>,
     /// Who is signed in: the name to show, and what this person's forms carry.
     who: Option<Who>,
 }
@@ -63,9 +61,10 @@ impl Shell {
         let settings = &ctx.settings;
         Shell {
             brand: settings.brand_name.clone(),
-            style: format!("/static/style.css?v={}", version(&stylesheet(settings))),
-            script: format!("/static/app.js?v={}", version(APP)),
-            logo: settings.brand_logo.as_ref().map(|_| "/static/logo"),
+            style: files::address("style.css", settings),
+            script: files::address("app.js", settings),
+            icon: files::address("icon.svg", settings),
+            logo: settings.brand_logo.is_some().then(|| files::address("logo", settings)),
             who: session.map(|session| Who { name: display_name(&session.user), form_token: session.form_token() }),
         }
     }
@@ -109,8 +108,8 @@ struct MessagePage<'a> {
     shell: Shell,
     heading: &'a str,
     text: &'a str,
-    /// Where to go from here: the words and the address.
-    link: Option<(&'a str, String)>,
+    /// Where to go from here, the best first: the words and the address.
+    links: Vec<(&'a str, String)>,
 }
 
 /// An error as a page: what happened and what to do, nothing of the inside.
@@ -125,50 +124,8 @@ pub fn error_page(ctx: &Context, status: StatusCode) -> Response {
         }
         _ => ("This did not work", "Please go back, check what you entered, and try again."),
     };
-    let link = Some(("To the start page", "/".to_owned()));
-    let message = MessagePage { shell: Shell::new(ctx, None), heading, text, link };
+    let links = vec![("To the start page", "/".to_owned())];
+    let message = MessagePage { shell: Shell::new(ctx, None), heading, text, links };
     let shown = message.render().map_err(Error::from).and_then(|html| page(status, html, &[]));
     shown.unwrap_or_else(IntoResponse::into_response)
-}
-
-const APP: &str = include_str!("../../assets/app.js");
-
-/// The stylesheet with the brand's colours.
-fn stylesheet(settings: &Settings) -> String {
-    const STYLE: &str = include_str!("../../assets/style.css");
-    let accent = settings.brand_accent;
-    // The cards' grounds in `style.css`; `--quiet-ground` is nearer to the ink than they are.
-    let scheme = |ground: &str| {
-        let ground = ground.parse().unwrap_or(Colour::WHITE);
-        let text = accent.readable_on(ground);
-        format!(":root{{--accent:{text};--on-accent:{};--accent-text:{text}}}", text.text_on())
-    };
-    format!("{}@media(prefers-color-scheme:dark){{{}}}\n{STYLE}", scheme("#eef1f7"), scheme("#222938"))
-}
-
-/// A few characters that are others for other content.
-fn version(content: &str) -> String {
-    hex::encode(&Sha256::digest(content)[..6])
-}
-
-/// A file that pages load. Its address has its version, so browsers keep it.
-#[utoipa::path(get, path = "/static/{file}", tag = "pages", security(()), params(("file" = String, Path)), responses(
-    (status = 200, description = "The file", content_type = "text/css"),
-    (status = 404, description = "There is none"),
-))]
-async fn file(State(ctx): State<Context>, Path(name): Path<String>) -> Result<Response> {
-    const SCRIPT: &str = "text/javascript; charset=utf-8";
-    let (media_type, content) = match (name.as_str(), &ctx.settings.brand_logo) {
-        ("style.css", _) => ("text/css; charset=utf-8", stylesheet(&ctx.settings).into_bytes()),
-        ("app.js", _) => (SCRIPT, APP.as_bytes().to_vec()),
-        ("logo", Some(logo)) => (logo.media_type, logo.bytes.clone()),
-        _ => return Err(Error::NotFound),
-    };
-    let headers = [
-        (header::CONTENT_TYPE, media_type),
-        (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
-        // A picture that somebody opens alone runs nothing.
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; sandbox"),
-    ];
-    Ok((headers, content).into_response())
 }

@@ -50,10 +50,12 @@ struct LoginPage {
 #[utoipa::path(get, path = "/login/", tag = "pages", security(()),
     params(("next" = Option<String>, Query, description = "A path of this server: where to go then")),
     responses((status = 200, description = "The page", content_type = "text/html"),
-        (status = 303, description = "Signed in already")))]
+        (status = 303, description = "Signed in already"),
+        (status = 403, description = "Sign-ins have to pass reCAPTCHA, which this page has not")))]
 async fn login_page(State(ctx): State<Context>, headers: HeaderMap, query: QueryParams) -> Result<Response> {
     let next = query.get("next").filter(|next| is_own_path(next)).unwrap_or_default();
     match Session::of(&ctx, &headers).await? {
+        _ if ctx.settings.recaptcha_secret_key.is_some() => sign_in_elsewhere(&ctx),
         Some(session) => see_other(if next.is_empty() { home(&session.user) } else { next }),
         None => show_login(&ctx, StatusCode::OK, &Visitor::of(&headers), next, "", None),
     }
@@ -63,6 +65,7 @@ async fn login_page(State(ctx): State<Context>, headers: HeaderMap, query: Query
 #[utoipa::path(post, path = "/login/", tag = "pages", security(()), responses(
     (status = 303, description = "Signed in: on to `next`, or to the dashboard"),
     (status = 400, description = "The page, with what was wrong"),
+    (status = 403, description = "Not from this page, not verified, or sign-ins have to pass reCAPTCHA"),
 ))]
 async fn login(
     State(ctx): State<Context>,
@@ -70,6 +73,9 @@ async fn login(
     headers: HeaderMap,
     body: RequestBody,
 ) -> Result<Response> {
+    if ctx.settings.recaptcha_secret_key.is_some() {
+        return sign_in_elsewhere(&ctx);
+    }
     let form = body.object().await?;
     let visitor = Visitor::of(&headers);
     let next = Some(field(&form, "next")).filter(|next| is_own_path(next)).unwrap_or_default();
@@ -115,7 +121,18 @@ pub(super) fn not_sent_from_here(ctx: &Context, session: &Session) -> Result<Res
         shell: Shell::new(ctx, Some(session)),
         heading: "This page was out of date",
         text: "Nothing was changed. Please open the page anew and try again.",
-        link: Some(("To the start page", "/".to_owned())),
+        links: vec![("To the start page", "/".to_owned())],
+    };
+    page(StatusCode::FORBIDDEN, message.render()?, &[])
+}
+
+/// Where a sign-in has to pass reCAPTCHA: this page, which loads nothing from other hosts, cannot show one.
+fn sign_in_elsewhere(ctx: &Context) -> Result<Response> {
+    let message = MessagePage {
+        shell: Shell::new(ctx, None),
+        heading: "Please sign in in the application",
+        text: "Signing in on this page is switched off. The links in your invitation mails work without.",
+        links: vec![("To the application", ctx.settings.frontend_url.clone())],
     };
     page(StatusCode::FORBIDDEN, message.render()?, &[])
 }

@@ -182,3 +182,15 @@ async fn errors_are_pages_for_people_and_json_for_clients() {
     let api = browser.get("/api/nope/").await;
     assert_eq!(api.header("content-type"), Some("application/json"));
 }
+
+#[tokio::test]
+async fn where_sign_ins_have_to_pass_recaptcha_the_page_leads_to_the_application() {
+    let app = TestApp::start_with(&[("RECAPTCHA_SECRET_KEY", "secret")]).await;
+    let mut browser = Browser::new(&app);
+    let page = browser.get("/login/").await;
+    assert_eq!(page.status, 403);
+    assert!(page.text.contains("http://localhost:3000") && !page.text.contains("<form"), "{}", page.text);
+    let fields = [("email", "rita@x.test"), ("password", PASSWORD)];
+    let answer = send(browser.request(Method::POST, "/login/").form(&fields)).await;
+    assert_eq!((answer.status.as_u16(), session_cookie(&answer)), (403, None));
+}

@@ -20,7 +20,7 @@ impl Page {
         let page = Page { document: Html::parse_document(&answer.text) };
         assert!(page.document.errors.is_empty(), "{:?} in {}", page.document.errors, answer.text);
         for script in page.all("script") {
-            let is_ours = script.attribute("src").is_some_and(|src| src.starts_with("/static/"));
+            let is_ours = script.attribute("src").is_some_and(|src| src.starts_with("/interviews/static/"));
             assert!(is_ours && script.text().is_empty(), "{}", script.0.html());
         }
         for Element(element) in page.all("*") {
@@ -28,7 +28,7 @@ impl Page {
             assert_eq!(foreign, None, "{}", element.html());
         }
         for element in page.all("img, iframe, object, embed, base, style, meta[http-equiv]") {
-            assert_eq!(element.attribute("src"), Some("/static/logo"), "{}", element.0.html());
+            assert_eq!(element.attribute("src"), Some("/interviews/static/logo"), "{}", element.0.html());
         }
         page
     }
