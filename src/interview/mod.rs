@@ -559,15 +559,15 @@ async fn test_connection(_user: CurrentUser) -> Json<DeviceCheck> {
     })
 }
 
-/// Interviews of a recruiter, at most so many of those ahead, the soonest, and of the others, the latest, with what became of
-/// their invitations.
-pub async fn of_recruiter(ctx: &Context, user_id: i64, most: i64) -> sqlx::Result<Vec<Interview>> {
-    store::of_recruiter(&ctx.db, user_id, most, ctx.clock.now()).await
+/// A recruiter's interviews, with what became of their invitations: at most `most` of those ahead, the soonest, and as many
+/// of the others, the latest.
+pub async fn of_recruiter_with_mails(ctx: &Context, user_id: i64, most: i64) -> sqlx::Result<Vec<Interview>> {
+    store::of_recruiter_with_mails(&ctx.db, user_id, most, ctx.clock.now()).await
 }
 
-/// The latest interviews of a candidate, by date, with whether he applied for the job.
-pub async fn of_candidate(ctx: &Context, user_id: i64, most: i64) -> sqlx::Result<Vec<Interview>> {
-    store::of_candidate(&ctx.db, user_id, most).await
+/// A candidate's interviews, so many likewise, with whether he applied for the job.
+pub async fn of_candidate_with_applications(ctx: &Context, user_id: i64, most: i64) -> sqlx::Result<Vec<Interview>> {
+    store::of_candidate_with_applications(&ctx.db, user_id, most, ctx.clock.now()).await
 }
 
 /// Whether a mail is about an interview of this recruiter.

@@ -59,9 +59,9 @@ pub struct Interview {
     pub company_name: String,
     /// Who was there, in the order of joining; only [`by_id`] reads it.
     pub attendance: Option<Json<Vec<Presence>>>,
-    /// What became of each person's latest invitation; only [`of_recruiter`] reads it.
+    /// What became of each person's latest invitation; only [`of_recruiter_with_mails`] reads it.
     pub invitations: Option<Json<Vec<InvitationMail>>>,
-    /// Whether the candidate applied for the job; only [`of_candidate`] reads it.
+    /// Whether the candidate applied for the job; only [`of_candidate_with_applications`] reads it.
     pub has_applied: Option<bool>,
 }
 
@@ -218,14 +218,12 @@ pub async fn of_user(
 
 /// A recruiter's interviews, with what became of their invitations: at most `most` of those that may be ahead wherever they
 /// are, the soonest, and as many of the others, the latest.
-pub async fn of_recruiter(
+pub async fn of_recruiter_with_mails(
     db: impl PgExecutor<'_>,
     user_id: i64,
     most: i64,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Vec<Interview>> {
-    // By its own date, what has not ended began later than that: eight hours and the offset of any zone are less.
-    let ahead = (now - TimeDelta::days(1)).date_naive();
     interviews!(
         "NULL::jsonb",
         "(SELECT jsonb_agg(jsonb_build_object('id', m.id, 'user_id', m.user_id, 'state', m.state))
@@ -238,27 +236,45 @@ pub async fn of_recruiter(
              (SELECT id FROM company_interview WHERE recruiter_id = $1 AND date >= $3 ORDER BY date, time, id LIMIT $2)
              UNION ALL
              (SELECT id FROM company_interview WHERE recruiter_id = $1 AND date < $3
-              ORDER BY date DESC, time DESC, id DESC LIMIT $2))",
+              ORDER BY date DESC, time DESC, id DESC LIMIT $2))
+         ORDER BY i.date DESC, i.time DESC, i.id DESC",
         user_id,
         most,
-        ahead
+        maybe_ahead(now)
     )
     .fetch_all(db)
     .await
 }
 
-/// A candidate's latest interviews, by date, with whether he applied for the job.
-pub async fn of_candidate(db: impl PgExecutor<'_>, user_id: i64, most: i64) -> sqlx::Result<Vec<Interview>> {
+/// A candidate's interviews, so many likewise, with whether he applied for the job.
+pub async fn of_candidate_with_applications(
+    db: impl PgExecutor<'_>,
+    user_id: i64,
+    most: i64,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Vec<Interview>> {
     interviews!(
         "NULL::jsonb",
         "NULL::jsonb",
         "EXISTS (SELECT FROM job_application a WHERE a.user_id = i.candidate_id AND a.job_id = i.job_id)",
-        "WHERE i.candidate_id = $1 ORDER BY i.date DESC, i.time DESC, i.id DESC LIMIT $2",
+        "WHERE i.id IN (
+             (SELECT id FROM company_interview WHERE candidate_id = $1 AND date >= $3 ORDER BY date, time, id LIMIT $2)
+             UNION ALL
+             (SELECT id FROM company_interview WHERE candidate_id = $1 AND date < $3
+              ORDER BY date DESC, time DESC, id DESC LIMIT $2))
+         ORDER BY i.date DESC, i.time DESC, i.id DESC",
         user_id,
-        most
+        most,
+        maybe_ahead(now)
     )
     .fetch_all(db)
     .await
+}
+
+/// What is not over has a date, by its own clock, from this one on: its eight hours at most and the offset of any zone
+/// are together less than two days.
+fn maybe_ahead(now: DateTime<Utc>) -> NaiveDate {
+    (now - TimeDelta::days(2)).date_naive()
 }
 
 pub async fn is_mail_of_recruiter(db: impl PgExecutor<'_>, mail: Uuid, recruiter_id: i64) -> sqlx::Result<bool> {

@@ -39,7 +39,7 @@ struct CandidatePage {
 ))]
 async fn candidate(State(ctx): State<Context>, headers: HeaderMap, uri: Uri) -> Result<Response> {
     let Some(session) = Session::of(&ctx, &headers).await? else { return Ok(auth::to_sign_in(&uri)) };
-    let interviews = interview::of_candidate(&ctx, session.user.id, MOST).await?;
+    let interviews = interview::of_candidate_with_applications(&ctx, session.user.id, MOST).await?;
     let dashboard = CandidatePage {
         is_recruiter: session.user.is_recruiter,
         sections: sections(&ctx, interviews),

@@ -68,7 +68,7 @@ async fn recruiter(State(ctx): State<Context>, headers: HeaderMap, uri: Uri, que
     let id = session.user.id;
     // Side by side: the page waits for one round trip.
     let (interviews, google, numbers) = tokio::try_join!(
-        interview::of_recruiter(&ctx, id, MOST),
+        interview::of_recruiter_with_mails(&ctx, id, MOST),
         calendar::connection(&ctx, id),
         interview::analytics::of_recruiter(&ctx, id),
     )?;
