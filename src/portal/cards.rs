@@ -116,8 +116,8 @@ impl Card {
     }
 }
 
-/// Today, the next days, later, past; empty ones are left out. What is ahead is shown soonest first.
-pub fn by_time(ctx: &Context, interviews: Vec<Interview>, side: Side) -> Vec<Section> {
+/// A recruiter's interviews: today, the next days, later, past; empty ones are left out. What is ahead is shown soonest first.
+pub fn by_time(ctx: &Context, interviews: Vec<Interview>) -> Vec<Section> {
     let now = ctx.clock.now();
     let titles = ["Today", "Next 7 days", "Later", "Past"];
     let mut sections = titles.map(|title| Section { title, cards: Vec::new() });
@@ -129,7 +129,7 @@ pub fn by_time(ctx: &Context, interviews: Vec<Interview>, side: Side) -> Vec<Sec
             _ if window.start < now + TimeDelta::days(7) => 1,
             _ => 2,
         };
-        sections[part].cards.push(Card::new(ctx, interview, side, now));
+        sections[part].cards.push(Card::new(ctx, interview, Side::Recruiter, now));
     }
     for section in &mut sections {
         section.cards.sort_by(|one, other| one.start.cmp(&other.start));

@@ -39,9 +39,10 @@ pub struct TypeBar {
 pub struct WeekBar {
     /// `2026-W48`
     pub week: String,
-    /// Its Monday: `23 Nov`, and with the year.
+    /// Its Monday: `23 Nov 2026`, and its parts for the chart.
     pub monday: String,
-    pub whole_monday: String,
+    pub day: String,
+    pub month: String,
     pub total: i64,
     pub completed: i64,
     pub x: usize,
@@ -75,44 +76,29 @@ impl Numbers {
     }
 
     pub fn weeks_said(&self) -> String {
-        let said = |bar: &WeekBar| format!("week of {}: {}, {} completed", bar.whole_monday, bar.total, bar.completed);
+        let said = |bar: &WeekBar| format!("week of {}: {}, {} completed", bar.monday, bar.total, bar.completed);
         format!("Interviews by week. {}.", self.weeks.iter().map(said).collect::<Vec<_>>().join("; "))
     }
 }
 
 fn figures(numbers: &Analytics) -> Vec<Figure> {
-    let count =
-        |name, count: i64, meaning: &str| Figure { name, value: count.to_string(), meaning: meaning.to_owned() };
-    let mean = |name, minutes: Option<f64>, known: &str, unknown: &str| Figure {
-        name,
-        value: minutes.map_or("–".to_owned(), |minutes| format!("{minutes} min")),
-        meaning: if minutes.is_some() { known } else { unknown }.to_owned(),
+    let count = |name, count: i64| Figure { name, value: count.to_string(), meaning: String::new() };
+    let mean = |name, minutes: Option<f64>, unknown: &str| match minutes {
+        Some(minutes) => Figure { name, value: format!("{minutes} min"), meaning: String::new() },
+        None => Figure { name, value: "–".to_owned(), meaning: unknown.to_owned() },
     };
     let waited = match (numbers.no_shows, numbers.no_shows_confirmed) {
         (0, _) => String::new(),
-        (_, confirmed) => format!("{confirmed} of them while you were there. "),
+        (_, confirmed) => format!("{confirmed} while you were there"),
     };
     vec![
-        count("Interviews", numbers.total_interviews, ""),
-        count("Completed", numbers.completed_interviews, ""),
-        count("Upcoming", numbers.upcoming, ""),
-        count("Cancelled", numbers.cancelled, "They count in no other number but the first."),
-        Figure {
-            meaning: format!("{waited}Not by phone or in person. Who opens the meeting's own link is not seen here."),
-            ..count("No-shows", numbers.no_shows, "")
-        },
-        mean(
-            "Mean length",
-            numbers.average_duration,
-            "From the first to join to the last to leave.",
-            "Not known yet: no meeting has begun and ended here.",
-        ),
-        mean(
-            "Mean delay",
-            numbers.average_join_delay_minutes,
-            "From the planned start to the first to join.",
-            "Not known yet: no meeting has begun here.",
-        ),
+        count("Interviews", numbers.total_interviews),
+        count("Completed", numbers.completed_interviews),
+        count("Upcoming", numbers.upcoming),
+        count("Cancelled", numbers.cancelled),
+        Figure { meaning: waited, ..count("No-shows", numbers.no_shows) },
+        mean("Mean length", numbers.average_duration, "no meeting has ended yet"),
+        mean("Mean delay", numbers.average_join_delay_minutes, "no meeting has begun yet"),
     ]
 }
 
@@ -139,8 +125,9 @@ fn weeks(numbers: &Analytics) -> Vec<WeekBar> {
     let most = last.iter().map(|week| week.total).max().unwrap_or_default();
     let bar = |(column, week): (usize, &crate::interview::analytics::Week)| WeekBar {
         week: week.week.clone(),
-        monday: week.week_start.format("%-d %b").to_string(),
-        whole_monday: week.week_start.format("%-d %b %Y").to_string(),
+        monday: week.week_start.format("%-d %b %Y").to_string(),
+        day: week.week_start.format("%-d").to_string(),
+        month: week.week_start.format("%b").to_string(),
         total: week.total,
         completed: week.completed,
         x: column * 30 + 4,
@@ -191,7 +178,8 @@ mod tests {
             [("Interviews", "12"), ("Completed", "7"), ("Upcoming", "3"), ("Cancelled", "1"), ("No-shows", "2")];
         assert_eq!(said[..5], known);
         assert_eq!(said[5..], [("Mean length", "42.5 min"), ("Mean delay", "–")]);
-        assert!(figures[6].meaning.starts_with("Not known yet"));
+        assert_eq!(figures[6].meaning, "no meeting has begun yet");
+        assert_eq!(figures[4].meaning, "1 while you were there");
     }
 
     #[test]
@@ -205,7 +193,7 @@ mod tests {
     #[test]
     fn the_chart_shows_the_last_weeks_with_interviews() {
         let weeks = Numbers::of(&numbers(14)).weeks;
-        assert_eq!((weeks.len(), &*weeks[0].week, &*weeks[11].monday), (WEEKS, "2026-W38", "30 Nov"));
+        assert_eq!((weeks.len(), &*weeks[0].week, &*weeks[11].monday), (WEEKS, "2026-W38", "30 Nov 2026"));
         let last = &weeks[11];
         assert_eq!((last.total, last.completed, last.height), (14, 13, HIGHEST));
         assert_eq!((last.completed_height, last.x), (74.3, 334));

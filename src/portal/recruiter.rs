@@ -25,7 +25,7 @@ use crate::{
         Error, Result,
         extract::{QueryParams, RequestBody},
     },
-    interview::{self, model::Side},
+    interview,
     mail::{self, Resent},
 };
 
@@ -79,7 +79,7 @@ async fn recruiter(State(ctx): State<Context>, headers: HeaderMap, uri: Uri, que
         can_schedule: session.user.is_recruiter_with_company(),
         is_cut: numbers.total_interviews > interviews.len() as i64,
         numbers: (numbers.total_interviews > 0).then(|| Numbers::of(&numbers)),
-        sections: by_time(&ctx, interviews, Side::Recruiter),
+        sections: by_time(&ctx, interviews),
         form_token: session.form_token(),
         shell: Shell::new(&ctx, Some(&session)),
     };
@@ -94,10 +94,10 @@ fn notice(query: &QueryParams) -> Option<(&'static str, bool)> {
         (Some("success"), _) => ("Google Calendar is connected.", true),
         (Some(_), _) => ("Google Calendar was not connected. Please try again, and allow the access at Google.", false),
         (_, Some("disconnected")) => ("Google Calendar is disconnected.", true),
-        (_, Some("scheduled")) => ("The interview is scheduled. It stands below, with its invitations.", true),
-        (_, Some("changed")) => ("The interview is changed. It stands below, with the mails about it.", true),
+        (_, Some("scheduled")) => ("The interview is scheduled, and both of you are invited.", true),
+        (_, Some("changed")) => ("The interview is changed, and both of you are told.", true),
         (_, Some("unchanged")) => ("Nothing was different, so nothing was changed and nobody was told.", true),
-        (_, Some("cancelled")) => ("The interview is cancelled. It stands below, with the mails about it.", true),
+        (_, Some("cancelled")) => ("The interview is cancelled, and both of you are told.", true),
         (_, Some("resent")) => ("The mail is on its way again.", true),
         (_, Some("outdated")) => ("That mail is out of date: the interview has changed since.", false),
         _ => return None,

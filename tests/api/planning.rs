@@ -77,9 +77,11 @@ async fn an_interview_is_scheduled_by_choosing_a_job_and_one_of_its_people() {
     assert_eq!(told, ["carl@x.test", "rita@x.test"]);
     let page = rita.get("/dashboard/?done=scheduled").await;
     let shown = Page::of(&page).text();
-    for words in
-        ["The interview is scheduled.", "Tue 1 Dec 2026, 09:00–10:00 in Vancouver (UTC−7)", "Mail to candidate: sent"]
-    {
+    for words in [
+        "The interview is scheduled, and both of you are invited.",
+        "Tue 1 Dec 2026, 09:00–10:00 in Vancouver (UTC−7)",
+        "Mail to candidate: sent",
+    ] {
         assert!(shown.contains(words), "{words} is missing in {shown}");
     }
     app.run_jobs().await;
