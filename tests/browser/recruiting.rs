@@ -38,11 +38,11 @@ async fn a_recruiter_signs_in_connects_google_and_schedules_and_the_candidates_l
     rita.fill("Time zone", "America/New_York").await;
     rita.fill("Date", "02012030").await;
     rita.fill("Time", "0200PM").await;
-    rita.sees("Fri 1 Feb 2030, 14:00–15:00 in America/New_York (UTC-05:00), Fri 8:00 PM your time").await;
+    rita.sees("Fri 1 Feb 2030, 14:00–15:00 in New York (UTC−5), 20:00 your time").await;
     rita.fill("Note", "Bring <b>questions</b>").await;
     rita.press("Schedule and invite").await;
     rita.sees("The interview is scheduled, and both of you are invited.").await;
-    rita.sees("Fri, 1 February 2030, 14:00–15:00").await;
+    rita.sees("Fri 1 Feb 2030, 14:00–15:00 in New York (UTC−5)").await;
     let mails = app.mails(2).await;
     let mut to: Vec<_> = mails.iter().flat_map(|mail| mail.to()).collect();
     to.sort();
@@ -79,7 +79,7 @@ async fn the_form_warns_of_times_in_the_past_and_of_times_that_clocks_skip() {
         rita.sees("Please note").await;
     }
     rita.fill("Time zone", "Mars/Phobos").await;
-    rita.sees("Invalid timezone").await;
+    rita.sees("Please choose a time zone of the list").await;
     assert_eq!(app.count("company_interview").await, 3);
     assert_eq!(rita.complaints().await, Vec::<String>::new());
 }
@@ -114,7 +114,7 @@ async fn a_recruiter_reschedules_and_cancels_with_a_reason_and_both_are_told() {
     rita.fill("Time", "0930AM").await;
     rita.press("Save and tell both").await;
     rita.sees("The interview is changed, and both of you are told.").await;
-    rita.sees("Mon, 4 February 2030, 09:30–10:30").await;
+    rita.sees("Mon 4 Feb 2030, 09:30–10:30").await;
     let mails = app.mails(2).await;
     assert!(mails.iter().all(|mail| mail.text().contains("February 04, 2030")), "{}", mails[0].text());
     app.assert_agree(id).await;
@@ -180,7 +180,7 @@ async fn without_javascript_a_recruiter_connects_checks_the_time_and_schedules_a
     rita.fill("Time", "0110PM").await;
     rita.fill("Time zone", "Europe/Paris").await;
     rita.press("Check the time").await;
-    rita.sees("Fri 20 Nov 2026, 13:10–14:10 in Europe/Paris (UTC+01:00)").await;
+    rita.sees("Fri 20 Nov 2026, 13:10–14:10 in Paris (UTC+1)").await;
     assert_eq!(app.count("company_interview").await, 3);
     rita.press("Schedule and invite").await;
     rita.sees("The interview is scheduled, and both of you are invited.").await;
@@ -237,7 +237,7 @@ async fn the_keyboard_alone_signs_in_and_schedules() {
     rita.keys("0200PM").await;
     tab_to("#note").await;
     rita.keys("Typed").await;
-    rita.sees("Fri 1 Feb 2030, 14:00–15:00 in Europe/Berlin (UTC+01:00), Fri 2:00 PM your time").await;
+    rita.sees("Fri 1 Feb 2030, 14:00–15:00 in Berlin (UTC+1)").await;
     tab_to("form[data-schedule] button").await;
     rita.keys(ENTER).await;
     rita.sees("The interview is scheduled, and both of you are invited.").await;
