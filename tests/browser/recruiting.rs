@@ -188,7 +188,7 @@ async fn without_javascript_a_recruiter_connects_checks_the_time_and_schedules_a
     drop(rita);
 
     let carl = Browser::of_mailed(&app, "carl@x.test", plain).await.unwrap();
-    carl.press("Join the interview").await;
+    carl.press("Join in this tab").await;
     carl.is_at("https://meet.google.com/").await;
     assert_eq!(app.count("ivs_presence").await, 1);
 }
