@@ -68,13 +68,16 @@
       paragraph.append(text);
       return paragraph;
     };
+    const nothing = document.createElement("p");
+    nothing.className = "soft";
+    nothing.textContent = "When that is, and what speaks against it, is said here.";
     let waiting;
     let newest = 0;
     const ask = async () => {
       const asked = ++newest;
       const query = new URLSearchParams();
       for (const name of ["candidate_id", "interview_id", "date", "time", "timezone", "duration_minutes"]) query.set(name, form.elements[name]?.value ?? "");
-      if (!query.get("date") || !query.get("time")) return;
+      if (!query.get("date") || !query.get("time")) return preview.replaceChildren(nothing);
       try {
         const answer = await fetch(`/dashboard/schedule/preview/?${query}`, { headers: { Accept: "application/json" } });
         const said = await answer.json();
@@ -89,13 +92,16 @@
           const own = new Intl.DateTimeFormat(document.documentElement.lang, style).format(start);
           preview.replaceChildren(line(`${said.line}, ${own} your time`), ...said.warnings.map((warning) => line(warning, true)));
         }
-        preview.hidden = false;
       } catch {
-        if (asked === newest) preview.hidden = true;
+        if (asked === newest) preview.replaceChildren(nothing);
       }
     };
     form.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(ask, 400); });
-    form.addEventListener("submit", () => { setTimeout(() => { for (const button of form.querySelectorAll("button")) button.disabled = true; }); });
-    ask();
+    const enable = (yes) => { for (const button of form.querySelectorAll("button")) button.disabled = !yes; };
+    form.addEventListener("submit", () => { setTimeout(enable, 0, false); });
+    // Somebody has come back to the page as it was left.
+    addEventListener("pageshow", ({ persisted }) => { if (persisted) enable(true); });
+    // What is wrong is said beside its field.
+    if (!form.querySelector("[aria-invalid]")) ask();
   }
 })();

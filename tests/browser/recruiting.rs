@@ -94,6 +94,7 @@ async fn a_double_click_makes_one_interview() {
     open_form(&rita).await;
     rita.fill("Date", "02012030").await;
     rita.fill("Time", "0200PM").await;
+    rita.sees("14:00–15:00 in Berlin").await;
     rita.double_click("Schedule and invite").await;
     rita.sees("The interview is scheduled, and both of you are invited.").await;
     app.mails(2).await;
