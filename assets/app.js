@@ -41,8 +41,8 @@
       // The zone beside it says the same.
       if (place.dataset.zone === Intl.DateTimeFormat().resolvedOptions().timeZone) continue;
       const instant = new Date(place.dataset.local);
-      const style = { weekday: "short", day: "numeric", month: "short", hour: "numeric", minute: "2-digit" };
-      place.textContent = `${new Intl.DateTimeFormat(undefined, style).format(instant)} your time`;
+      const style = { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+      place.textContent = `${new Intl.DateTimeFormat("en-GB", style).format(instant)} your time`;
       place.hidden = false;
     }
   };
@@ -89,7 +89,7 @@
           const style = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
           // Swedes write dates as ISO 8601 does.
           if (start.toLocaleDateString("sv") !== said.day) Object.assign(style, { weekday: "short", day: "numeric", month: "short" });
-          const own = new Intl.DateTimeFormat(document.documentElement.lang, style).format(start);
+          const own = new Intl.DateTimeFormat("en-GB", style).format(start);
           preview.replaceChildren(line(`${said.line}, ${own} your time`), ...said.warnings.map((warning) => line(warning, true)));
         }
       } catch {

@@ -121,6 +121,7 @@ async fn walk(app: &TestApp, browser: &Browser, long: bool, mut look: impl Async
     browser.open(&format!("/interviews/{}/join/", open.0)).await;
     look("room of the recruiter, open").await;
     browser.press("Sign out").await;
+    browser.is_at("/login/").await;
 
     for (what, (_, link)) in [
         ("room, before", ahead),
@@ -131,10 +132,12 @@ async fn walk(app: &TestApp, browser: &Browser, long: bool, mut look: impl Async
         ("room in person", in_person),
     ] {
         browser.open(link).await;
+        browser.sees("Details").await;
         look(what).await;
     }
     browser.open(&ahead.1).await;
     post(browser, "").await;
+    browser.sees("Not open yet.").await;
     look("error 409").await;
     browser.open("/dashboard/jobseeker/").await;
     browser.sign_in("carl@x.test").await;
