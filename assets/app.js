@@ -1,4 +1,5 @@
-// What pages do beyond what works without a script: copying, local times. Each part looks for its own elements.
+// What pages do beyond what works without a script: copying, readers' own times, the live line of forms. Each part looks
+// for its own elements; rules and words are the server's.
 "use strict";
 (() => {
   // What needs a script is hidden where none runs.
@@ -35,73 +36,54 @@
       said.textContent = "";
     }, 2500);
   });
-  // <span data-local="2030-01-15T19:00:00Z" hidden>: the time where the reader is.
-  const showLocalTimes = (root) => {
-    for (const place of root.querySelectorAll("[data-local]")) {
-      // The zone beside it says the same.
-      if (place.dataset.zone === Intl.DateTimeFormat().resolvedOptions().timeZone) continue;
-      const instant = new Date(place.dataset.local);
-      const style = { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
-      place.textContent = `${new Intl.DateTimeFormat("en-GB", style).format(instant)} your time`;
+  // <span data-local="SECONDS" data-zone="Europe/Paris" hidden>: the time where the reader is, as the server says it.
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  const showLocalTimes = async (root) => {
+    const places = [...root.querySelectorAll("[data-local]")].filter((place) => place.dataset.zone !== zone);
+    if (!places.length || !zone) return;
+    const query = new URLSearchParams({ zone, at: places.map((place) => place.dataset.local) });
+    const answer = await fetch(`/interviews/local-times/?${query}`).catch(() => null);
+    if (!answer?.ok) return;
+    const words = await answer.json();
+    places.forEach((place, nth) => {
+      // What stands beside it may say the same.
+      if (!words[nth] || place.parentElement.textContent.includes(words[nth])) return;
+      place.textContent = `${words[nth]} your time`;
       place.hidden = false;
-    }
+    });
   };
   showLocalTimes(document);
   // Of what another script has put into the page.
   document.addEventListener("shown", (event) => showLocalTimes(event.target));
-  // <form data-schedule>: says what the time means while it is typed; the zone is the browser's unless it was chosen.
+
+  // <form data-schedule>: what the server says of its time is asked for while it is typed; the zone is the browser's unless
+  // another was chosen.
   for (const form of document.querySelectorAll("[data-schedule]")) {
-    const preview = form.querySelector("[data-preview]");
-    const zone = form.elements.timezone;
-    if (!form.elements.date.value && zone.value === "UTC") {
-      zone.value = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
-    }
-    form.querySelector("[data-check]").hidden = true;
-    const line = (text, chip) => {
-      const paragraph = document.createElement("p");
-      if (chip) {
-        const mark = document.createElement("span");
-        mark.className = "chip warn";
-        mark.textContent = "Please note";
-        paragraph.append(mark, " ");
-      }
-      paragraph.append(text);
-      return paragraph;
-    };
-    const nothing = document.createElement("p");
-    nothing.className = "soft";
-    nothing.textContent = "When that is, and what speaks against it, is said here.";
+    if (!form.elements.timezone.value) form.elements.timezone.value = zone ?? "";
+    const check = form.querySelector("[data-check]");
+    check.hidden = true;
+    const names = ["candidate_id", "interview_id", "date", "time", "timezone", "duration_minutes"];
     let waiting;
     let newest = 0;
     const ask = async () => {
       const asked = ++newest;
-      const query = new URLSearchParams();
-      for (const name of ["candidate_id", "interview_id", "date", "time", "timezone", "duration_minutes"]) query.set(name, form.elements[name]?.value ?? "");
-      if (!query.get("date") || !query.get("time")) return preview.replaceChildren(nothing);
-      try {
-        const answer = await fetch(`/dashboard/schedule/preview/?${query}`, { headers: { Accept: "application/json" } });
-        const said = await answer.json();
-        if (asked !== newest) return;
-        if (said.error) {
-          preview.replaceChildren(line(said.error, true));
-        } else {
-          const start = new Date(said.start);
-          const style = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
-          // Swedes write dates as ISO 8601 does.
-          if (start.toLocaleDateString("sv") !== said.day) Object.assign(style, { weekday: "short", day: "numeric", month: "short" });
-          const own = new Intl.DateTimeFormat("en-GB", style).format(start);
-          preview.replaceChildren(line(`${said.line}, ${own} your time`), ...said.warnings.map((warning) => line(warning, true)));
-        }
-      } catch {
-        if (asked === newest) preview.replaceChildren(nothing);
-      }
+      const query = new URLSearchParams({ reader_zone: zone ?? "" });
+      for (const name of names) query.set(name, form.elements[name]?.value ?? "");
+      if (!query.get("date") || !query.get("time")) return;
+      const answer = await fetch(`/dashboard/schedule/preview/?${query}`, { signal: AbortSignal.timeout(8000) }).catch(() => null);
+      const page = answer?.ok ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
+      const said = page?.querySelector("[data-preview]");
+      if (asked !== newest) return;
+      // Without an answer nothing is known; the button asks in another way.
+      check.hidden = Boolean(said);
+      form.querySelector("[data-preview]").replaceChildren(...(said ? said.cloneNode(true).childNodes : ["What this time means could not be asked."]));
     };
     form.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(ask, 400); });
     const enable = (yes) => { for (const button of form.querySelectorAll("button")) button.disabled = !yes; };
-    form.addEventListener("submit", () => { setTimeout(enable, 0, false); });
-    // Somebody has come back to the page as it was left.
+    // A second click sends nothing; when no page follows, it may be tried again.
+    form.addEventListener("submit", () => { setTimeout(enable, 0, false); setTimeout(enable, 30_000, true); });
     addEventListener("pageshow", ({ persisted }) => { if (persisted) enable(true); });
-    // What is wrong is said beside its field.
-    if (!form.querySelector("[aria-invalid]")) ask();
+    // What is wrong is said beside its field, and what was asked is answered.
+    if (!form.querySelector("[aria-invalid], [data-preview] [name=seen]")) ask();
   }
 })();

@@ -9,7 +9,12 @@
   const said = document.getElementById("said");
   const door = () => live.querySelector("#door");
   // Without what changes by itself.
-  const content = (part) => part.innerHTML.replace(/<(b data-countdown|span data-local).*?<\/(b|span)>/g, "");
+  const content = (part) => {
+    const copy = part.cloneNode(true);
+    delete copy.querySelector("#door").dataset.changesIn;
+    for (const moving of copy.querySelectorAll("[data-countdown], [data-local], #lost")) moving.remove();
+    return copy.innerHTML;
+  };
   let asServed = content(live);
   let servedAt = performance.now();
   let asking = false;
@@ -43,6 +48,8 @@
     waiting = setTimeout(refresh, Math.min(Math.max(left, 250), MINUTE));
   };
   const show = (fresh) => {
+    // The page's policy names where its forms may lead: another meeting needs another page.
+    if (fresh.dataset.leadsTo !== live.dataset.leadsTo) return reload();
     servedAt = performance.now();
     const [before, after] = [door(), fresh.querySelector("#door")];
     if (content(fresh) === asServed) {
@@ -60,6 +67,8 @@
     if (before.dataset.state !== after.dataset.state) said.textContent = after.querySelector("[data-say]").textContent;
     if (hadFocus) (after.querySelector("button") ?? document.getElementById("main")).focus();
   };
+  // As a GET, also of a page that answered a form, and whatever the fragment.
+  const reload = () => location.replace(location.pathname + location.search);
   async function refresh() {
     if (asking) return;
     asking = true;
@@ -68,7 +77,7 @@
       const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store", signal: AbortSignal.timeout(15_000) });
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("live");
       // The link or the session has ended: the whole page says so.
-      if (!fresh && answer.status < 500) return location.replace(location.href);
+      if (!fresh && [401, 403, 404, 410].includes(answer.status)) return reload();
       show(document.importNode(fresh, true));
       live.querySelector("#lost").hidden = true;
       wait();
@@ -167,7 +176,7 @@
     },
 
     async connection() {
-      say("connection", "testing", "Five short requests …");
+      say("connection", "testing", "Six short requests …");
       const took = [];
       try {
         for (let nth = 0; nth < 6; nth++) {

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 /// An sRGB colour such as `#2747c7`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Colour([u8; 3]);
+pub struct Colour(pub [u8; 3]);
 
 /// The contrast that text needs.
 const READABLE: f64 = 4.5;

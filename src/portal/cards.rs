@@ -1,13 +1,14 @@
 //! Interviews as the dashboards show them: a card each, by when they are.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+use super::room::status_words;
 use crate::{
     context::Context,
     interview::{
         Interview,
-        model::{Side, Status, duration_words},
+        model::{Side, Status, Window, duration_words},
         when,
     },
 };
@@ -34,8 +35,10 @@ pub struct Card {
     pub place: String,
     /// Its IANA name.
     pub zone: String,
-    /// RFC 3339, for the reader's own clock.
-    pub start: String,
+    /// Seconds since 1970, for the reader's own clock.
+    pub start: i64,
+    /// RFC 3339.
+    pub starts_at: String,
     pub duration: String,
     pub type_name: &'static str,
     pub location: Option<String>,
@@ -62,15 +65,14 @@ pub struct Told {
 }
 
 impl Card {
-    pub fn new(ctx: &Context, interview: Interview, side: Side, now: DateTime<Utc>) -> Card {
+    fn new(ctx: &Context, interview: Interview, side: Side, now: DateTime<Utc>) -> Card {
         let (zone, window) = (interview.zone(), interview.window(&ctx.settings));
         let span = (window.start, window.end);
         let (status, tone) = match window.status(now) {
-            Status::Cancelled => ("Cancelled", "bad"),
-            Status::Completed => ("Over", ""),
-            Status::InProgress => ("In progress", "good"),
             Status::Upcoming if window.can_join(now) => ("Open", "good"),
-            Status::Upcoming => ("Upcoming", ""),
+            status @ Status::InProgress => (status_words(status), "good"),
+            status @ Status::Cancelled => (status_words(status), "bad"),
+            status => (status_words(status), ""),
         };
         let mails = interview.invitations.iter().flat_map(|mails| &mails.0);
         let invitations = mails.filter_map(|mail| {
@@ -99,7 +101,8 @@ impl Card {
             when: when::hours(&zone, span),
             place: when::place(&zone, span),
             zone: zone.name().to_owned(),
-            start: window.start.to_rfc3339(),
+            start: window.start.timestamp(),
+            starts_at: window.start.to_rfc3339(),
             duration: duration_words(interview.minutes(&ctx.settings)),
             type_name: interview.kind().label(),
             status,
@@ -116,24 +119,22 @@ impl Card {
     }
 }
 
-/// A recruiter's interviews: today, the next days, later, past; empty ones are left out. What is ahead is shown soonest first.
-pub fn by_time(ctx: &Context, interviews: Vec<Interview>) -> Vec<Section> {
+/// Interviews under the titles of the parts that `part` puts them in: in each the soonest first, in the last one, the past,
+/// the latest first. Empty parts are left out.
+pub fn sections<const PARTS: usize>(
+    ctx: &Context,
+    mut interviews: Vec<Interview>,
+    side: Side,
+    titles: [&'static str; PARTS],
+    part: impl Fn(&Interview, &Window, DateTime<Utc>) -> usize,
+) -> Vec<Section> {
     let now = ctx.clock.now();
-    let titles = ["Today", "Next 7 days", "Later", "Past"];
+    interviews.sort_by_cached_key(|interview| interview.window(&ctx.settings).start);
     let mut sections = titles.map(|title| Section { title, cards: Vec::new() });
     for interview in interviews {
-        let (zone, window) = (interview.zone(), interview.window(&ctx.settings));
-        let part = match window {
-            _ if window.end <= now => 3,
-            _ if zone.local(window.start).date_naive() <= zone.local(now).date_naive() => 0,
-            _ if window.start < now + TimeDelta::days(7) => 1,
-            _ => 2,
-        };
-        sections[part].cards.push(Card::new(ctx, interview, Side::Recruiter, now));
+        let part = part(&interview, &interview.window(&ctx.settings), now);
+        sections[part].cards.push(Card::new(ctx, interview, side, now));
     }
-    for section in &mut sections {
-        section.cards.sort_by(|one, other| one.start.cmp(&other.start));
-    }
-    sections[3].cards.reverse();
+    sections[PARTS - 1].cards.reverse();
     sections.into_iter().filter(|section| !section.cards.is_empty()).collect()
 }

@@ -1,28 +1,25 @@
 //! The pages on which a recruiter reschedules and cancels an interview.
+//!
+//! Promises: only what the recruiter has changed is changed, and nothing when the interview is no longer as the page showed
+//! it; what speaks against a new time has been seen before.
 
 use askama::Template;
-use axum::{
-    extract::State,
-    http::{HeaderMap, StatusCode, Uri},
-    response::Response,
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use serde_json::{Map, Value};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Shell,
-    fields::{Fields, as_typed, sentence, text},
-    page, see_other,
-    signing_in::not_sent_from_here,
+    fields::{Fields, Said, sentence, shown_before},
+    page,
+    recruiter::Done,
+    request::{Form, Result, SignedIn, text},
 };
 use crate::{
-    auth::{self, Session},
+    auth::Session,
     context::Context,
-    http::{
-        Error, Result,
-        extract::{PathId, RequestBody},
-    },
-    interview::{self, Interview, Preview, model, when},
+    http::{self, Error, extract::PathId},
+    interview::{self, Interview, model, when},
 };
 
 pub fn routes() -> OpenApiRouter<Context> {
@@ -33,17 +30,17 @@ pub fn routes() -> OpenApiRouter<Context> {
 #[template(path = "portal/change.html")]
 struct ChangePage {
     shell: Shell,
-    form_token: String,
     about: About,
+    /// Of what the page shows of the interview.
+    digest: String,
     fields: Fields,
-    preview: Option<Preview>,
+    said: Said,
 }
 
 #[derive(Template)]
 #[template(path = "portal/cancel.html")]
 struct CancelPage {
     shell: Shell,
-    form_token: String,
     about: About,
     reason: String,
     error: Option<String>,
@@ -62,123 +59,101 @@ struct About {
 
 /// The form to reschedule an interview.
 #[utoipa::path(get, path = "/dashboard/interviews/{id}/change/", tag = "pages", security(()), params(("id" = i64, Path)),
-    responses((status = 200, description = "The form", content_type = "text/html"), (status = 302, description = "To sign in"),
-        (status = 404, description = "No such interview of this recruiter")))]
-async fn change_page(State(ctx): State<Context>, PathId(id): PathId, headers: HeaderMap, uri: Uri) -> Result<Response> {
-    let Some(session) = Session::of(&ctx, &headers).await? else { return Ok(auth::to_sign_in(&uri)) };
+    responses((status = 200, description = "The form", content_type = "text/html")))]
+async fn change_page(State(ctx): State<Context>, PathId(id): PathId, SignedIn(session): SignedIn) -> Result {
     let interview = own(&ctx, id, &session).await?;
-    show_change(&ctx, StatusCode::OK, &session, &interview, Fields::of(&interview, &ctx.settings), None)
+    let fields = Fields::of(&interview, &ctx.settings);
+    show_change(&ctx, StatusCode::OK, &session, &interview, fields, Said::nothing())
 }
 
 /// Reschedules an interview, or with `check` only says what the time means.
 #[utoipa::path(post, path = "/dashboard/interviews/{id}/change/", tag = "pages", security(()), params(("id" = i64, Path)),
-    responses((status = 200, description = "The form, with what the time means"),
-        (status = 303, description = "Back to the dashboard"), (status = 400, description = "The form, with what is wrong"),
-        (status = 403, description = "Not from a page of this session"),
-        (status = 404, description = "No such interview of this recruiter")))]
-async fn change(
-    State(ctx): State<Context>,
-    PathId(id): PathId,
-    headers: HeaderMap,
-    body: RequestBody,
-) -> Result<Response> {
-    let form = as_typed(body.object().await?);
-    let (session, interview) = match sent(&ctx, id, &headers, &form).await? {
-        Ok(found) => found,
-        Err(answer) => return Ok(answer),
-    };
-    let typed = Fields::typed(&form);
-    if form.contains_key("check") {
-        let (status, fields, preview) = match interview::preview(&ctx, &session.user, &form).await {
-            Ok(preview) => (StatusCode::OK, typed, Some(preview)),
-            Err(fault @ Error::Internal(_)) => return Err(fault),
-            Err(refusal) => (refusal.status(), typed.refused(&form, &refusal), None),
-        };
-        return show_change(&ctx, status, &session, &interview, fields, preview);
+    responses((status = 200, description = "The form, with what it means or what is wrong", content_type = "text/html")))]
+async fn change(State(ctx): State<Context>, PathId(id): PathId, Form { session, fields }: Form) -> Result {
+    let interview = own(&ctx, id, &session).await?;
+    let as_it_is = Fields::of(&interview, &ctx.settings);
+    if text(&fields, "digest") != as_it_is.digest() {
+        const WORDS: &str = "The interview has been changed since this page was opened. This is how it is now; nothing \
+                             of yours was saved.";
+        let (status, said) = (StatusCode::CONFLICT, Said::nothing());
+        return show_change(&ctx, status, &session, &interview, as_it_is.wrong(WORDS), said);
     }
-    // Only what the form says otherwise than its page did: the rest may be as no form would take it.
-    let changes = Fields::of(&interview, &ctx.settings).changes(&form);
-    if changes.is_empty() {
-        return see_other("/dashboard/?done=unchanged");
-    }
-    match make(&ctx, &session, &interview, &changes).await {
-        Ok(()) => see_other("/dashboard/?done=changed"),
-        Err(fault @ Error::Internal(_)) => Err(fault),
+    // The rest may be as no form would take it.
+    let changes = as_it_is.changes(&fields);
+    let typed = Fields::typed(&fields);
+    match make(&ctx, &session, &interview, &changes, &fields).await {
+        Ok(Made::Change(done)) => Ok(done.see()?),
+        Ok(Made::Nothing(said)) => show_change(&ctx, StatusCode::OK, &session, &interview, typed, said),
+        Err(fault @ Error::Internal(_)) => Err(fault.into()),
         Err(refusal) => {
-            let fields = typed.refused(&changes, &refusal);
-            show_change(&ctx, refusal.status(), &session, &interview, fields, None)
+            let sent = if fields.contains_key("check") { &fields } else { &changes };
+            let typed = typed.refused(sent, &refusal);
+            show_change(&ctx, refusal.status(), &session, &interview, typed, Said::nothing())
         }
     }
 }
 
-async fn make(ctx: &Context, session: &Session, interview: &Interview, changes: &Map<String, Value>) -> Result<()> {
+/// What has come of a form.
+enum Made {
+    Change(Done),
+    /// First the recruiter is to see this.
+    Nothing(Said),
+}
+
+async fn make(
+    ctx: &Context,
+    session: &Session,
+    interview: &Interview,
+    changes: &Map<String, Value>,
+    form: &Map<String, Value>,
+) -> http::Result<Made> {
+    const TIME: [&str; 4] = ["date", "time", "timezone", "duration_minutes"];
+    if !form.contains_key("check") && changes.is_empty() {
+        return Ok(Made::Change(Done::Unchanged));
+    }
     if !model::malformed(changes).is_empty() {
         return Err(Error::bad_request("A field is malformed."));
     }
+    if form.contains_key("check") || TIME.iter().any(|name| changes.contains_key(*name)) {
+        let said = Said::of(interview::preview(ctx, &session.user, form).await?, form);
+        if form.contains_key("check") || !shown_before(&said, form) {
+            return Ok(Made::Nothing(said));
+        }
+    }
     interview::change_as_asked(ctx, session.user.clone(), interview.clone(), changes).await?;
-    Ok(())
+    Ok(Made::Change(Done::Changed))
 }
 
 /// The form to cancel an interview.
 #[utoipa::path(get, path = "/dashboard/interviews/{id}/cancel/", tag = "pages", security(()), params(("id" = i64, Path)),
-    responses((status = 200, description = "The form", content_type = "text/html"), (status = 302, description = "To sign in"),
-        (status = 404, description = "No such interview of this recruiter")))]
-async fn cancel_page(State(ctx): State<Context>, PathId(id): PathId, headers: HeaderMap, uri: Uri) -> Result<Response> {
-    let Some(session) = Session::of(&ctx, &headers).await? else { return Ok(auth::to_sign_in(&uri)) };
+    responses((status = 200, description = "The form", content_type = "text/html")))]
+async fn cancel_page(State(ctx): State<Context>, PathId(id): PathId, SignedIn(session): SignedIn) -> Result {
     let interview = own(&ctx, id, &session).await?;
     show_cancel(&ctx, StatusCode::OK, &session, &interview, "", None)
 }
 
 /// Cancels an interview.
 #[utoipa::path(post, path = "/dashboard/interviews/{id}/cancel/", tag = "pages", security(()), params(("id" = i64, Path)),
-    responses((status = 303, description = "Back to the dashboard"), (status = 400, description = "The form, with what is wrong"),
-        (status = 403, description = "Not from a page of this session"),
-        (status = 404, description = "No such interview of this recruiter")))]
-async fn cancel(
-    State(ctx): State<Context>,
-    PathId(id): PathId,
-    headers: HeaderMap,
-    body: RequestBody,
-) -> Result<Response> {
-    let form = as_typed(body.object().await?);
-    let (session, interview) = match sent(&ctx, id, &headers, &form).await? {
-        Ok(found) => found,
-        Err(answer) => return Ok(answer),
-    };
+    responses((status = 400, description = "The form, with what is wrong", content_type = "text/html")))]
+async fn cancel(State(ctx): State<Context>, PathId(id): PathId, Form { session, fields }: Form) -> Result {
+    let interview = own(&ctx, id, &session).await?;
     if interview.cancelled_at.is_some() {
-        return see_other("/dashboard/?done=unchanged");
+        return Ok(Done::Unchanged.see()?);
     }
-    match interview::cancel_as_asked(&ctx, session.user.clone(), interview.clone(), &form).await {
-        Ok(_) => see_other("/dashboard/?done=cancelled"),
-        Err(fault @ Error::Internal(_)) => Err(fault),
+    match interview::cancel_as_asked(&ctx, session.user.clone(), interview.clone(), &fields).await {
+        Ok(_) => Ok(Done::Cancelled.see()?),
+        Err(fault @ Error::Internal(_)) => Err(fault.into()),
         Err(refusal) => {
-            let reason = text(&form, "reason");
+            let reason = text(&fields, "reason");
             show_cancel(&ctx, refusal.status(), &session, &interview, reason, Some(sentence(&refusal)))
         }
     }
 }
 
 /// The interview of a path, whose recruiter is signed in; of all others it is not even said that they exist.
-async fn own(ctx: &Context, id: Option<i64>, session: &Session) -> Result<Interview> {
+async fn own(ctx: &Context, id: Option<i64>, session: &Session) -> http::Result<Interview> {
     let interview = interview::by_id(ctx, id).await?;
     interview.filter(|interview| interview.recruiter_id == Some(session.user.id)).ok_or(Error::NotFound)
-}
-
-/// Who sends a form about which interview, or what to answer instead.
-async fn sent(
-    ctx: &Context,
-    id: Option<i64>,
-    headers: &HeaderMap,
-    form: &Map<String, Value>,
-) -> Result<Result<(Session, Interview), Response>> {
-    let Some(session) = Session::of(ctx, headers).await? else {
-        return Ok(Err(see_other("/login/?next=/dashboard/")?));
-    };
-    if !session.has_sent(text(form, "form_token")) {
-        return Ok(Err(not_sent_from_here(ctx, &session)?));
-    }
-    let interview = own(ctx, id, &session).await?;
-    Ok(Ok((session, interview)))
 }
 
 impl About {
@@ -201,16 +176,16 @@ fn show_change(
     session: &Session,
     interview: &Interview,
     fields: Fields,
-    preview: Option<Preview>,
+    said: Said,
 ) -> Result<Response> {
     let change = ChangePage {
         shell: Shell::new(ctx, Some(session)),
-        form_token: session.form_token(),
         about: About::new(ctx, interview),
+        digest: Fields::of(interview, &ctx.settings).digest(),
         fields,
-        preview,
+        said,
     };
-    page(status, change.render()?, &[])
+    Ok(page(status, change.render()?, &[])?)
 }
 
 fn show_cancel(
@@ -223,10 +198,9 @@ fn show_cancel(
 ) -> Result<Response> {
     let cancel = CancelPage {
         shell: Shell::new(ctx, Some(session)),
-        form_token: session.form_token(),
         about: About::new(ctx, interview),
         reason: reason.to_owned(),
         error,
     };
-    page(status, cancel.render()?, &[])
+    Ok(page(status, cancel.render()?, &[])?)
 }

@@ -1,15 +1,22 @@
-//! The fields of an interview in a form, with what was typed and what is wrong with it.
+//! The fields of an interview in a form: what was typed, what is wrong with it, what it means.
 
+use askama::Template;
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
+use super::{
+    local_times,
+    request::{text, with_plain_ends},
+};
 use crate::{
     config::Settings,
     http::Error,
     interview::{
-        Interview,
+        Interview, Preview,
         model::{self, InterviewType},
     },
-    zone,
+    zone::{self, Zone},
 };
 
 /// What a form shows.
@@ -36,8 +43,8 @@ impl Fields {
         Fields {
             duration_minutes: settings.interview_duration_minutes.to_string(),
             interview_type: kind.as_str().to_owned(),
-            // The page's script puts the browser's own there.
-            timezone: "UTC".to_owned(),
+            // The page's script puts the browser's own there; without one it is asked for.
+            timezone: String::new(),
             ..Fields::default()
         }
     }
@@ -50,7 +57,8 @@ impl Fields {
             timezone: interview.timezone.clone(),
             duration_minutes: interview.minutes(settings).to_string(),
             interview_type: interview.kind().as_str().to_owned(),
-            location: interview.location.clone().unwrap_or_default(),
+            // The field has one line.
+            location: interview.location.as_deref().unwrap_or_default().lines().collect::<Vec<_>>().join(" "),
             note: with_plain_ends(interview.note.as_deref().unwrap_or_default()),
             errors: Vec::new(),
         }
@@ -69,6 +77,30 @@ impl Fields {
         let errors: Vec<_> = model::malformed(sent).into_iter().map(|name| (name, advice(name).to_owned())).collect();
         let errors = if errors.is_empty() { vec![(field_of(refusal), sentence(refusal))] } else { errors };
         Fields { errors, ..self }
+    }
+
+    /// The same, with what is wrong with the whole form.
+    pub fn wrong(self, why: &str) -> Fields {
+        Fields { errors: vec![("", why.to_owned())], ..self }
+    }
+
+    /// Another for fields that say something else.
+    pub fn digest(&self) -> String {
+        let said = [
+            &self.date,
+            &self.time,
+            &self.timezone,
+            &self.duration_minutes,
+            &self.interview_type,
+            &self.location,
+            &self.note,
+        ];
+        hex::encode(Sha256::digest(said.map(String::as_str).join("\0")))
+    }
+
+    /// Whether a browser may insist on the usual bounds: Django's rows may lie outside.
+    pub fn has_usual_duration(&self) -> bool {
+        self.duration_minutes.parse().map_or(true, |minutes: i64| (5..=480).contains(&minutes))
     }
 
     /// What a form changes of what its page showed: the fields that differ.
@@ -105,23 +137,49 @@ impl Fields {
     }
 }
 
-/// The text of a form's field; empty without one.
-pub fn text<'a>(form: &'a Map<String, Value>, name: &str) -> &'a str {
-    form.get(name).and_then(Value::as_str).unwrap_or_default()
+/// What a form's time means and what speaks against it, as a part of its page.
+#[derive(Template)]
+#[template(path = "portal/preview.html")]
+pub struct Said {
+    /// Such as `Tue 1 Dec 2026, 09:00–10:00 in Vancouver (UTC−7)`; empty when nothing can be said.
+    line: String,
+    /// By the reader's clock, when that shows another time.
+    own: Option<String>,
+    warnings: Vec<String>,
+    error: Option<String>,
+    /// The form was sent, and waits for its sender to have seen this.
+    is_asking: bool,
 }
 
-/// A form as it was typed: browsers send the ends of lines as CR LF.
-pub fn as_typed(mut form: Map<String, Value>) -> Map<String, Value> {
-    for name in ["note", "reason"] {
-        if let Some(Value::String(text)) = form.get_mut(name) {
-            *text = with_plain_ends(text);
-        }
+impl Said {
+    pub fn nothing() -> Said {
+        Said { line: String::new(), own: None, warnings: Vec::new(), error: None, is_asking: false }
     }
-    form
+
+    /// Why nothing can be said of fields.
+    pub fn wrong(fields: &Fields) -> Said {
+        Said { error: fields.first_error().map(str::to_owned), ..Said::nothing() }
+    }
+
+    pub fn of(preview: Preview, form: &Map<String, Value>) -> Said {
+        let own = Zone::parse(text(form, "reader_zone")).zip(preview.start.parse::<DateTime<Utc>>().ok());
+        let own = own.map(|(zone, start)| (local_times::words(&zone, start), zone.local(start)));
+        let own = own.filter(|(words, _)| !preview.line.starts_with(words)).map(|(_, local)| {
+            let is_same_day = local.date_naive().to_string() == preview.day;
+            local.format(if is_same_day { "%H:%M" } else { "%a %-d %b, %H:%M" }).to_string()
+        });
+        let is_asking = !["check", "reader_zone"].iter().any(|name| form.contains_key(*name));
+        Said { line: preview.line, own, warnings: preview.warnings, error: None, is_asking }
+    }
+
+    fn digest(&self) -> String {
+        hex::encode(Sha256::digest(format!("{}\n{}", self.line, self.warnings.join("\n"))))
+    }
 }
 
-fn with_plain_ends(text: &str) -> String {
-    text.replace("\r\n", "\n").replace('\r', "\n")
+/// Whether whoever sends a form has seen what speaks against it.
+pub fn shown_before(said: &Said, form: &Map<String, Value>) -> bool {
+    said.warnings.is_empty() || text(form, "seen") == said.digest()
 }
 
 /// What to do about a malformed field.
@@ -163,7 +221,8 @@ pub fn sentence(refusal: &Error) -> String {
             "Candidate not found" => "This person cannot be invited any more.",
             "Invalid reason." => "Please use at most 1000 characters.",
             "A request with this Idempotency-Key is still being processed." => {
-                "The interview is being scheduled at this moment. It is on your dashboard in a few seconds."
+                "This form is being worked on already. Look at your dashboard in a moment; if the interview is not \
+                 there, send the form again."
             }
             "This Idempotency-Key was already used with a different request." => {
                 "An interview was scheduled with this form already; you find it on your dashboard. Send the form again \
@@ -188,7 +247,7 @@ mod tests {
 
     fn form(value: Value) -> Map<String, Value> {
         let Value::Object(form) = value else { panic!("an object") };
-        as_typed(form)
+        form
     }
 
     #[test]
@@ -205,11 +264,11 @@ mod tests {
     }
 
     #[test]
-    fn lines_end_as_they_were_typed_and_only_what_differs_is_changed() {
+    fn only_what_differs_is_changed() {
         let shown = Fields { note: "one\ntwo".to_owned(), date: "2030-01-15".to_owned(), ..Fields::default() };
-        let same = form(json!({"note": "one\r\ntwo", "date": "2030-01-15", "form_token": "x"}));
+        let same = form(json!({"note": "one\ntwo", "date": "2030-01-15", "form_token": "x"}));
         assert_eq!(shown.changes(&same), Map::new());
-        let other = form(json!({"note": "one\r\ntwo\r\n", "date": "2030-01-15"}));
+        let other = form(json!({"note": "one\ntwo\n", "date": "2030-01-15"}));
         assert_eq!(json!(shown.changes(&other)), json!({"note": "one\ntwo\n"}));
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     colour::Colour,
     config::Settings,
     context::Context,
-    http::{Error, Result},
+    http::{Error, Result, extract::QueryParams},
 };
 
 const STYLE: &str = include_str!("../../assets/style.css");
@@ -25,9 +25,9 @@ const APP: &str = include_str!("../../assets/app.js");
 const ROOM: &str = include_str!("../../assets/room.js");
 
 /// Of what is the same for every brand.
-static VERSION: LazyLock<String> = LazyLock::new(|| {
+static FILES: LazyLock<[u8; 32]> = LazyLock::new(|| {
     let digest = [STYLE, APP, ROOM].into_iter().fold(Sha256::new(), |digest, file| digest.chain_update(file));
-    hex::encode(&digest.finalize()[..6])
+    digest.finalize().into()
 });
 
 pub fn routes() -> OpenApiRouter<Context> {
@@ -36,22 +36,21 @@ pub fn routes() -> OpenApiRouter<Context> {
 
 /// Where a page finds a file.
 pub fn address(name: &str, settings: &Settings) -> String {
-    let version = match (name, &settings.brand_logo) {
-        ("logo", Some(logo)) => logo.digest.clone(),
-        ("icon.svg", _) => hex::encode(&Sha256::digest(icon(settings))[..6]),
-        // Its digits, which need no escaping.
-        ("style.css", _) => format!("{}{}", *VERSION, settings.brand_accent.to_string().trim_start_matches('#')),
-        _ => VERSION.clone(),
-    };
-    format!("/interviews/static/{name}?v={version}")
+    format!("/interviews/static/{name}?v={}", version(settings))
 }
 
-/// A file that pages load.
-#[utoipa::path(get, path = "/interviews/static/{file}", tag = "pages", security(()), params(("file" = String, Path)), responses(
-    (status = 200, description = "The file", content_type = "text/css"),
-    (status = 404, description = "There is none"),
-))]
-async fn file(State(ctx): State<Context>, Path(name): Path<String>) -> Result<Response> {
+/// Another one for other files, another brand, or another program.
+fn version(settings: &Settings) -> String {
+    let logo = settings.brand_logo.as_ref().map_or("", |logo| &logo.digest);
+    let brand = [env!("CARGO_PKG_VERSION"), &settings.brand_name, &settings.brand_accent.to_string(), logo].join("\0");
+    hex::encode(&Sha256::new().chain_update(*FILES).chain_update(brand).finalize()[..6])
+}
+
+/// A file that pages load. It is kept for good under the version that it has; an address with another one comes from a page
+/// of another server, while versions overlap.
+#[utoipa::path(get, path = "/interviews/static/{file}", tag = "pages", security(()), params(("file" = String, Path)),
+    responses((status = 200, description = "The file", content_type = "text/css")))]
+async fn file(State(ctx): State<Context>, Path(name): Path<String>, query: QueryParams) -> Result<Response> {
     const SCRIPT: &str = "text/javascript; charset=utf-8";
     let (media_type, content) = match (name.as_str(), &ctx.settings.brand_logo) {
         ("style.css", _) => ("text/css; charset=utf-8", stylesheet(&ctx.settings).into_bytes()),
@@ -61,9 +60,10 @@ async fn file(State(ctx): State<Context>, Path(name): Path<String>) -> Result<Re
         ("logo", Some(logo)) => (logo.media_type, logo.bytes.clone()),
         _ => return Err(Error::NotFound),
     };
+    let is_its_own = query.get("v") == Some(&*version(&ctx.settings));
     let headers = [
         (header::CONTENT_TYPE, media_type),
-        (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
+        (header::CACHE_CONTROL, if is_its_own { "public, max-age=31536000, immutable" } else { "no-store" }),
         // A picture that somebody opens alone runs nothing.
         (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; sandbox"),
     ];
@@ -73,13 +73,13 @@ async fn file(State(ctx): State<Context>, Path(name): Path<String>) -> Result<Re
 /// The stylesheet with the brand's colours.
 fn stylesheet(settings: &Settings) -> String {
     let accent = settings.brand_accent;
-    // The cards' grounds in `style.css`; `--quiet-ground` is nearer to the ink than they are.
-    let scheme = |ground: &str| {
-        let ground = ground.parse().unwrap_or(Colour::WHITE);
-        let text = accent.readable_on(ground);
-        format!(":root{{--accent:{text};--on-accent:{};--accent-text:{text}}}", text.text_on())
+    let scheme = |ground: Colour| {
+        let readable = accent.readable_on(ground);
+        format!(":root{{--quiet-ground:{ground};--accent:{readable};--on-accent:{}}}", readable.text_on())
     };
-    format!("{}@media(prefers-color-scheme:dark){{{}}}\n{STYLE}", scheme("#eef1f7"), scheme("#222938"))
+    // What is readable on these is so on cards, too, which are farther from the ink.
+    let (light, dark) = (scheme(Colour([0xee, 0xf1, 0xf7])), scheme(Colour([0x22, 0x29, 0x38])));
+    format!("{light}@media(prefers-color-scheme:dark){{{dark}}}\n{STYLE}")
 }
 
 /// What stands for the portal among a browser's tabs: the brand's initial.

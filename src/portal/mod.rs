@@ -10,8 +10,10 @@ mod cards;
 mod changing;
 mod fields;
 mod files;
+mod local_times;
 mod numbers;
 mod recruiter;
+mod request;
 mod room;
 mod schedule;
 mod signing_in;
@@ -26,12 +28,13 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::{
     auth::{CurrentUser, Session},
     context::Context,
-    http::{Error, Result},
+    http::Result,
 };
 
 pub fn routes() -> OpenApiRouter<Context> {
     OpenApiRouter::new()
         .merge(files::routes())
+        .merge(local_times::routes())
         .merge(signing_in::routes())
         .merge(recruiter::routes())
         .merge(candidate::routes())
@@ -75,11 +78,9 @@ fn display_name(user: &CurrentUser) -> String {
     Some(name.trim()).filter(|name| !name.is_empty()).map_or_else(|| user.email.clone(), str::to_owned)
 }
 
-/// Where a page may lead forms to, besides this server: origins.
-type FormTargets<'a> = &'a [String];
-
-/// A page with the headers that keep its address secret and its content its own.
-fn page(status: StatusCode, html: String, form_targets: FormTargets<'_>) -> Result<Response> {
+/// A page with the headers that keep its address secret and its content its own. Its forms may lead to this server and to
+/// these origins.
+fn page(status: StatusCode, html: String, form_targets: &[String]) -> Result<Response> {
     let targets: String = form_targets.iter().map(|origin| format!(" {origin}")).collect();
     let policy = format!(
         "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; \
@@ -112,6 +113,17 @@ struct MessagePage<'a> {
     links: Vec<(&'a str, String)>,
 }
 
+fn message(
+    ctx: &Context,
+    session: Option<&Session>,
+    status: StatusCode,
+    heading: &str,
+    text: &str,
+    links: Vec<(&str, String)>,
+) -> Result<Response> {
+    page(status, MessagePage { shell: Shell::new(ctx, session), heading, text, links }.render()?, &[])
+}
+
 /// An error as a page: what happened and what to do, nothing of the inside.
 pub fn error_page(ctx: &Context, status: StatusCode) -> Response {
     let (heading, text) = match status {
@@ -119,13 +131,12 @@ pub fn error_page(ctx: &Context, status: StatusCode) -> Response {
         StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_ACCEPTABLE => {
             ("This does not work this way", "Please go back and try again with the buttons of the page.")
         }
+        StatusCode::PAYLOAD_TOO_LARGE => ("This is too much", "Please go back and send less text."),
         status if status.is_server_error() => {
             ("Something went wrong", "It is not your fault, and nothing was lost. Please try again in a moment.")
         }
         _ => ("This did not work", "Please go back, check what you entered, and try again."),
     };
     let links = vec![("To the start page", "/".to_owned())];
-    let message = MessagePage { shell: Shell::new(ctx, None), heading, text, links };
-    let shown = message.render().map_err(Error::from).and_then(|html| page(status, html, &[]));
-    shown.unwrap_or_else(IntoResponse::into_response)
+    message(ctx, None, status, heading, text, links).unwrap_or_else(IntoResponse::into_response)
 }

@@ -3,29 +3,29 @@
 use askama::Template;
 use axum::{
     extract::{Path, State},
-    http::{HeaderMap, StatusCode, Uri},
+    http::StatusCode,
     response::Response,
 };
-use serde_json::Value;
+use chrono::{DateTime, TimeDelta, Utc};
 use url::Url;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Shell,
-    cards::{MOST, Section, by_time},
+    cards::{MOST, Section, sections},
     numbers::Numbers,
-    page, see_other,
-    signing_in::{home, not_sent_from_here},
+    page,
+    request::{Form, Result, SignedIn, home},
+    see_other,
 };
 use crate::{
-    auth::{self, Session},
     calendar::{self, Connection},
     context::Context,
-    http::{
-        Error, Result,
-        extract::{QueryParams, RequestBody},
+    http::{self, Error, extract::QueryParams},
+    interview::{
+        self, Interview,
+        model::{Side, Window},
     },
-    interview,
     mail::{self, Resent},
 };
 
@@ -41,9 +41,8 @@ pub fn routes() -> OpenApiRouter<Context> {
 #[template(path = "portal/recruiter.html")]
 struct RecruiterPage {
     shell: Shell,
-    form_token: String,
-    /// What has just happened: the words and whether it is good.
-    notice: Option<(&'static str, bool)>,
+    /// What has just happened: the words and their tone.
+    notice: Option<(&'static str, &'static str)>,
     google: Connection,
     is_google_configured: bool,
     can_schedule: bool,
@@ -60,10 +59,9 @@ struct RecruiterPage {
     (status = 302, description = "To sign in"),
     (status = 303, description = "To the dashboard of somebody who is no recruiter"),
 ))]
-async fn recruiter(State(ctx): State<Context>, headers: HeaderMap, uri: Uri, query: QueryParams) -> Result<Response> {
-    let Some(session) = Session::of(&ctx, &headers).await? else { return Ok(auth::to_sign_in(&uri)) };
+async fn recruiter(State(ctx): State<Context>, SignedIn(session): SignedIn, query: QueryParams) -> Result {
     if !session.user.is_recruiter {
-        return see_other(home(&session.user));
+        return Ok(see_other(home(&session.user))?);
     }
     let id = session.user.id;
     // Side by side: the page waits for one round trip.
@@ -73,88 +71,121 @@ async fn recruiter(State(ctx): State<Context>, headers: HeaderMap, uri: Uri, que
         interview::analytics::of_recruiter(&ctx, id),
     )?;
     let dashboard = RecruiterPage {
-        notice: notice(&query),
+        notice: notice(&ctx, &query),
         google,
         is_google_configured: ctx.settings.google.is_some(),
         can_schedule: session.user.is_recruiter_with_company(),
         is_cut: numbers.total_interviews > interviews.len() as i64,
         numbers: (numbers.total_interviews > 0).then(|| Numbers::of(&numbers)),
-        sections: by_time(&ctx, interviews),
-        form_token: session.form_token(),
+        sections: sections(&ctx, interviews, Side::Recruiter, ["Today", "Next 7 days", "Later", "Past"], by_time),
         shell: Shell::new(&ctx, Some(&session)),
     };
     // The form to connect leads on to Google.
     let google = Url::parse(&ctx.settings.google_auth_uri).map(|url| url.origin().ascii_serialization());
-    page(StatusCode::OK, dashboard.render()?, &google.into_iter().collect::<Vec<_>>())
+    Ok(page(StatusCode::OK, dashboard.render()?, &google.into_iter().collect::<Vec<_>>())?)
 }
 
-/// What has just happened, and whether it is good.
-fn notice(query: &QueryParams) -> Option<(&'static str, bool)> {
-    Some(match (query.get("google_oauth"), query.get("done")) {
-        (Some("success"), _) => ("Google Calendar is connected.", true),
-        (Some(_), _) => ("Google Calendar was not connected. Please try again, and allow the access at Google.", false),
-        (_, Some("disconnected")) => ("Google Calendar is disconnected.", true),
-        (_, Some("scheduled")) => ("The interview is scheduled, and both of you are invited.", true),
-        (_, Some("changed")) => ("The interview is changed, and both of you are told.", true),
-        (_, Some("unchanged")) => ("Nothing was different, so nothing was changed and nobody was told.", true),
-        (_, Some("cancelled")) => ("The interview is cancelled, and both of you are told.", true),
-        (_, Some("resent")) => ("The mail is on its way again.", true),
-        (_, Some("outdated")) => ("That mail is out of date: the interview has changed since.", false),
-        _ => return None,
-    })
+/// Today by the interview's own clock, the next days, later, past.
+fn by_time(interview: &Interview, window: &Window, now: DateTime<Utc>) -> usize {
+    let zone = interview.zone();
+    match window {
+        _ if window.end <= now => 3,
+        _ if zone.local(window.start).date_naive() <= zone.local(now).date_naive() => 0,
+        _ if window.start < now + TimeDelta::days(7) => 1,
+        _ => 2,
+    }
 }
 
-/// A signed-in recruiter who sends a form of his own page, or what to answer instead.
-async fn sender(ctx: &Context, headers: &HeaderMap, body: RequestBody) -> Result<Result<Session, Response>> {
-    let form = body.object().await?;
-    let Some(session) = Session::of(ctx, headers).await? else {
-        return Ok(Err(see_other("/login/?next=/dashboard/")?));
-    };
-    let is_own = session.has_sent(form.get("form_token").and_then(Value::as_str).unwrap_or_default());
-    Ok(if is_own { Ok(session) } else { Err(not_sent_from_here(ctx, &session)?) })
+/// What has just been done; the dashboard says so.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Done {
+    Scheduled,
+    ScheduledBefore,
+    Changed,
+    Unchanged,
+    Cancelled,
+    Disconnected,
+    Resent,
+    NotResent,
+}
+
+impl Done {
+    const ALL: [(Done, &str); 8] = [
+        (Done::Scheduled, "scheduled"),
+        (Done::ScheduledBefore, "scheduled-before"),
+        (Done::Changed, "changed"),
+        (Done::Unchanged, "unchanged"),
+        (Done::Cancelled, "cancelled"),
+        (Done::Disconnected, "disconnected"),
+        (Done::Resent, "resent"),
+        (Done::NotResent, "not-resent"),
+    ];
+
+    /// Leads to the dashboard, which says it.
+    pub fn see(self) -> http::Result<Response> {
+        let name = Done::ALL.iter().find(|(done, _)| *done == self).map_or("", |(_, name)| name);
+        see_other(&format!("/dashboard/?done={name}"))
+    }
+
+    /// The words, and their tone.
+    fn words(self, sends_mails: bool) -> (&'static str, &'static str) {
+        match self {
+            Done::Scheduled if sends_mails => {
+                ("The interview is scheduled; the invitations to both of you are on their way.", "good")
+            }
+            Done::Scheduled => ("The interview is scheduled. This server sends no mails: please tell the candidate.", "warn"),
+            Done::ScheduledBefore => ("That form had made its interview already; nothing new was scheduled.", "warn"),
+            Done::Changed if sends_mails => ("The interview is changed; the mails to both of you are on their way.", "good"),
+            Done::Changed => ("The interview is changed. This server sends no mails: please tell the candidate.", "warn"),
+            Done::Unchanged => ("Nothing was different, so nothing was changed and nobody was told.", "good"),
+            Done::Cancelled if sends_mails => {
+                ("The interview is cancelled; the mails to both of you are on their way.", "good")
+            }
+            Done::Cancelled => ("The interview is cancelled. This server sends no mails: please tell the candidate.", "warn"),
+            Done::Disconnected => ("Google Calendar is disconnected.", "good"),
+            Done::Resent => ("The mail is on its way again.", "good"),
+            Done::NotResent => ("That mail is not sent again: it was sent, is out of date, or is too late.", "warn"),
+        }
+    }
+}
+
+/// What has just happened, and its tone.
+fn notice(ctx: &Context, query: &QueryParams) -> Option<(&'static str, &'static str)> {
+    if let Some(result) = query.get("google_oauth") {
+        return Some(match result {
+            "success" => ("Google Calendar is connected.", "good"),
+            _ => ("Google Calendar was not connected. Please try again, and allow the access at Google.", "bad"),
+        });
+    }
+    let (done, _) = Done::ALL.into_iter().find(|(_, name)| query.get("done") == Some(name))?;
+    Some(done.words(ctx.settings.email.is_some()))
 }
 
 /// Leads to Google to connect a calendar, and back to the dashboard.
 #[utoipa::path(post, path = "/dashboard/google/connect/", tag = "pages", security(()),
-    responses((status = 303, description = "To Google"), (status = 403, description = "Not from a page of this session")))]
-async fn connect(State(ctx): State<Context>, headers: HeaderMap, body: RequestBody) -> Result<Response> {
-    match sender(&ctx, &headers, body).await? {
-        Ok(session) => see_other(&calendar::begin_on_portal(&ctx, session.user.id).await?),
-        Err(answer) => Ok(answer),
-    }
+    responses((status = 303, description = "To Google", content_type = "text/html")))]
+async fn connect(State(ctx): State<Context>, Form { session, .. }: Form) -> Result {
+    Ok(see_other(&calendar::begin_on_portal(&ctx, session.user.id).await?)?)
 }
 
 /// Disconnects the calendar.
-#[utoipa::path(post, path = "/dashboard/google/disconnect/", tag = "pages", security(()), responses(
-    (status = 303, description = "Back to the dashboard"), (status = 403, description = "Not from a page of this session")))]
-async fn disconnect(State(ctx): State<Context>, headers: HeaderMap, body: RequestBody) -> Result<Response> {
-    let session = match sender(&ctx, &headers, body).await? {
-        Ok(session) => session,
-        Err(answer) => return Ok(answer),
-    };
+#[utoipa::path(post, path = "/dashboard/google/disconnect/", tag = "pages", security(()),
+    responses((status = 303, description = "To the dashboard", content_type = "text/html")))]
+async fn disconnect(State(ctx): State<Context>, Form { session, .. }: Form) -> Result {
     calendar::disconnect_user(&ctx, session.user.id).await?;
-    see_other("/dashboard/?done=disconnected")
+    Ok(Done::Disconnected.see()?)
 }
 
-/// Sends an invitation of one of the recruiter's interviews again.
+/// Sends a mail about one of the recruiter's interviews again.
 #[utoipa::path(post, path = "/dashboard/mails/{mail}/resend/", tag = "pages", security(()), params(("mail" = String, Path)),
-    responses((status = 303, description = "Back to the dashboard"), (status = 404, description = "No such mail of his")))]
-async fn resend(
-    State(ctx): State<Context>,
-    Path(mail): Path<String>,
-    headers: HeaderMap,
-    body: RequestBody,
-) -> Result<Response> {
-    let session = match sender(&ctx, &headers, body).await? {
-        Ok(session) => session,
-        Err(answer) => return Ok(answer),
-    };
+    responses((status = 303, description = "To the dashboard", content_type = "text/html")))]
+async fn resend(State(ctx): State<Context>, Path(mail): Path<String>, Form { session, .. }: Form) -> Result {
     let mail = mail.parse().map_err(|_| Error::NotFound)?;
     if !interview::is_mail_of_recruiter(&ctx, mail, session.user.id).await? {
-        return Err(Error::NotFound);
+        return Err(Error::NotFound.into());
     }
     match mail::resend(&mut *ctx.db.acquire().await?, mail, ctx.clock.now()).await? {
-        Resent::Outdated | Resent::Unknown => see_other("/dashboard/?done=outdated"),
-        _ => see_other("/dashboard/?done=resent"),
+        Resent::Outdated | Resent::Unknown => Ok(Done::NotResent.see()?),
+        _ => Ok(Done::Resent.see()?),
     }
 }

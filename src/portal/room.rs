@@ -1,134 +1,87 @@
 //! An interview's room: the page that a mailed link opens, and its buttons (contract §5.19).
+//!
+//! The page says by the server's clock how long what it shows stays true; its script then asks for the page again and puts
+//! the live part in place. It knows no rule of its own.
 
 use askama::Template;
 use axum::{
-    extract::State,
-    http::{HeaderMap, StatusCode},
-    response::Response,
+    extract::{FromRequestParts as _, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
 };
-use chrono::TimeDelta;
-use serde_json::{Map, Value};
+use chrono::{DateTime, TimeDelta, Utc};
 use url::Url;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{MessagePage, Shell, files, page, see_other};
+use super::{
+    Shell, files, message, page,
+    request::{self, Instead, Result, text},
+    see_other,
+};
 use crate::{
     auth::Session,
     context::Context,
     http::{
-        Error, Result,
-        extract::{PathId, QueryParams, RequestBody},
+        Error,
+        extract::{PathId, QueryParams},
     },
     interview::{
         self, Interview,
-        model::{InterviewType, Side, Status, duration_words},
+        model::{InterviewType, Side, Status, Window, duration_words},
     },
     secret::PlainToken,
 };
 
 pub fn routes() -> OpenApiRouter<Context> {
-    OpenApiRouter::new().routes(routes!(room, enter)).routes(routes!(leave)).routes(routes!(calendar_file))
+    OpenApiRouter::new().routes(routes!(room, enter)).routes(routes!(leave)).routes(routes!(calendar))
 }
 
 /// The interview's page, for whom the link was made.
-#[utoipa::path(get, path = "/interviews/{id}/join/", tag = "pages", security(()),
-    params(("id" = i64, Path), ("token" = Option<String>, Query, description = "The secret of a mailed link")),
-    responses(
-        (status = 200, description = "The page", body = String, content_type = "text/html"),
-        (status = 401, description = "No token: a page that leads to the frontend"),
-        (status = 403, description = "The token opens no interview"),
-    ))]
-async fn room(
-    State(ctx): State<Context>,
-    PathId(id): PathId,
-    query: QueryParams,
-    headers: HeaderMap,
-) -> Result<Response> {
-    match Visit::of(&ctx, id, query.get("token"), &headers).await? {
-        Ok(visit) => visit.page(&ctx, StatusCode::OK),
-        Err(refusal) => refusal.page(&ctx),
-    }
+#[utoipa::path(get, path = "/interviews/{id}/join/", tag = "pages", security(()), params(("id" = i64, Path)),
+    responses((status = 200, description = "The page", content_type = "text/html")))]
+async fn room(State(ctx): State<Context>, PathId(id): PathId, query: QueryParams, headers: HeaderMap) -> Result {
+    Visit::of(&ctx, id, query.get("token"), &headers).await?.page(&ctx, StatusCode::OK)
 }
 
 /// Goes in: on to the meeting, or back to the page when there is no link to follow.
-#[utoipa::path(post, path = "/interviews/{id}/join/", tag = "pages", security(()),
-    params(("id" = i64, Path), ("token" = Option<String>, Query, description = "May also be a field of a form")),
-    responses(
-        (status = 303, description = "To the meeting, or back to the page without a link"),
-        (status = 401, description = "No token: a page that leads to the frontend"),
-        (status = 403, description = "The token opens no interview"),
-        (status = 409, description = "The door is closed: the page"),
-    ))]
-async fn enter(
-    State(ctx): State<Context>,
-    PathId(id): PathId,
-    query: QueryParams,
-    headers: HeaderMap,
-    body: RequestBody,
-) -> Result<Response> {
-    let form = body.object().await?;
-    let token = query.get("token").or(form.get("token").and_then(Value::as_str));
-    let visit = match Visit::by_form(&ctx, id, token, &headers, &form).await? {
-        Ok(visit) => visit,
-        Err(refusal) => return refusal.page(&ctx),
-    };
+#[utoipa::path(post, path = "/interviews/{id}/join/", tag = "pages", security(()), params(("id" = i64, Path)),
+    responses((status = 409, description = "The door is closed: the page", content_type = "text/html")))]
+async fn enter(State(ctx): State<Context>, PathId(id): PathId, request: Request) -> Result {
+    let (visit, headers) = Visit::by_form(&ctx, id, request).await?;
     match interview::enter(&ctx, id, visit.user_id).await {
         Ok(interview) => {
-            let to = safe_link(&interview).map_or_else(|| visit.address("join/"), |link| link.to_string());
-            see_other(&to)
+            let link = safe_link(&interview);
+            Ok(see_other(&link.map_or_else(|| visit.address("join/"), |link| link.to_string()))?)
         }
         // The door is closed, or this has changed a moment ago: the page as it is now says so.
-        Err(Error::Refused { .. }) => match Visit::of(&ctx, id, token, &headers).await? {
-            Ok(visit) => visit.page(&ctx, StatusCode::CONFLICT),
-            Err(refusal) => refusal.page(&ctx),
-        },
-        Err(fault) => Err(fault),
+        Err(Error::Refused { .. }) => {
+            Visit::of(&ctx, id, visit.token.as_deref(), &headers).await?.page(&ctx, StatusCode::CONFLICT)
+        }
+        Err(fault) => Err(fault.into()),
     }
 }
 
 /// Goes out, and back to the page.
-#[utoipa::path(post, path = "/interviews/{id}/left/", tag = "pages", security(()),
-    params(("id" = i64, Path), ("token" = Option<String>, Query, description = "May also be a field of a form")),
-    responses(
-        (status = 303, description = "Back to the page"),
-        (status = 401, description = "No token: a page that leads to the frontend"),
-        (status = 403, description = "The token opens no interview"),
-    ))]
-async fn leave(
-    State(ctx): State<Context>,
-    PathId(id): PathId,
-    query: QueryParams,
-    headers: HeaderMap,
-    body: RequestBody,
-) -> Result<Response> {
-    let form = body.object().await?;
-    let token = query.get("token").or(form.get("token").and_then(Value::as_str));
-    let visit = match Visit::by_form(&ctx, id, token, &headers, &form).await? {
-        Ok(visit) => visit,
-        Err(refusal) => return refusal.page(&ctx),
-    };
+#[utoipa::path(post, path = "/interviews/{id}/left/", tag = "pages", security(()), params(("id" = i64, Path)),
+    responses((status = 303, description = "Back to the page", content_type = "text/html")))]
+async fn leave(State(ctx): State<Context>, PathId(id): PathId, request: Request) -> Result {
+    let (visit, _) = Visit::by_form(&ctx, id, request).await?;
     match interview::leave(&ctx, id, visit.user_id).await {
-        Ok(_) => see_other(&visit.address("join/")),
-        Err(Error::Refused { .. }) => Refusal::Closed.page(&ctx),
-        Err(fault) => Err(fault),
+        Ok(_) => Ok(see_other(&visit.address("join/"))?),
+        Err(Error::Refused { .. }) => Err(closed(&ctx)?),
+        Err(fault) => Err(fault.into()),
     }
 }
 
 /// The interview for a calendar, for whom the page opens.
-#[utoipa::path(get, path = "/interviews/{id}/calendar.ics", tag = "pages", security(()),
-    params(("id" = i64, Path), ("token" = Option<String>, Query, description = "The secret of a mailed link")),
-    responses((status = 200, description = "An iCalendar object", body = String, content_type = "text/calendar"),
-        (status = 401, description = "Neither a token nor a session"), (status = 403, description = "Not for this one")))]
-async fn calendar_file(
-    State(ctx): State<Context>,
-    PathId(id): PathId,
-    query: QueryParams,
-    headers: HeaderMap,
-) -> Result<Response> {
-    match Visit::of(&ctx, id, query.get("token"), &headers).await? {
-        Ok(visit) => Ok(interview::calendar_file(&ctx, &visit.interview)),
-        Err(refusal) => refusal.page(&ctx),
-    }
+#[utoipa::path(get, path = "/interviews/{id}/calendar.ics", tag = "pages", security(()), params(("id" = i64, Path)),
+    responses((status = 200, description = "An iCalendar object", body = String, content_type = "text/calendar")))]
+async fn calendar(State(ctx): State<Context>, PathId(id): PathId, query: QueryParams, headers: HeaderMap) -> Result {
+    let visit = Visit::of(&ctx, id, query.get("token"), &headers).await?;
+    let mut file = interview::calendar_file(&ctx, &visit.interview);
+    // As the pages' own: the address may hold a token.
+    file.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    file.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(file)
 }
 
 /// Somebody at the door of his interview.
@@ -140,57 +93,45 @@ struct Visit {
     session: Option<Session>,
 }
 
-/// Why somebody does not see the page.
-enum Refusal {
-    /// Neither a link's token nor a session.
-    NotSignedIn { id: Option<i64> },
-    /// One answer for all links that open nothing, so that none tells what exists.
-    Closed,
-    /// Signed in, and no such interview.
-    Unknown(Session),
-    /// Signed in as somebody who does not take part.
-    NotYours(Session),
-    /// A form that does not come from a page of this session.
-    Foreign(Session),
-}
-
 impl Visit {
     /// By the token of a mailed link, which wins, or by the portal session.
-    async fn of(
-        ctx: &Context,
-        id: Option<i64>,
-        token: Option<&str>,
-        headers: &HeaderMap,
-    ) -> Result<Result<Visit, Refusal>> {
+    async fn of(ctx: &Context, id: Option<i64>, token: Option<&str>, headers: &HeaderMap) -> Result<Visit> {
         if let Some(token) = token.filter(|token| !token.is_empty()) {
-            let Some(id) = id else { return Ok(Err(Refusal::Closed)) };
+            let Some(id) = id else { return Err(closed(ctx)?) };
             let found = interview::by_mailed_link(ctx, id, &PlainToken::from_outside(token).hash()).await?;
-            let visit =
-                |(interview, user_id)| Visit { interview, user_id, token: Some(token.to_owned()), session: None };
-            return Ok(found.map(visit).ok_or(Refusal::Closed));
+            let Some((interview, user_id)) = found else { return Err(closed(ctx)?) };
+            return Ok(Visit { interview, user_id, token: Some(token.to_owned()), session: None });
         }
-        let Some(session) = Session::of(ctx, headers).await? else { return Ok(Err(Refusal::NotSignedIn { id })) };
+        let Some(session) = Session::of(ctx, headers).await? else { return Err(not_signed_in(ctx, id)?) };
         let user_id = session.user.id;
-        Ok(match interview::by_id(ctx, id).await? {
-            None => Err(Refusal::Unknown(session)),
-            Some(interview) if interview.side_of(user_id).is_none() => Err(Refusal::NotYours(session)),
-            Some(interview) => Ok(Visit { interview, user_id, token: None, session: Some(session) }),
-        })
+        let refusal = match interview::by_id(ctx, id).await? {
+            Some(interview) if interview.side_of(user_id).is_some() => {
+                return Ok(Visit { interview, user_id, token: None, session: Some(session) });
+            }
+            Some(_) => (
+                StatusCode::FORBIDDEN,
+                "This interview is not yours",
+                "You are signed in as somebody who does not take part in it.",
+            ),
+            None => (StatusCode::NOT_FOUND, "This interview does not exist", "It may have been removed."),
+        };
+        let (status, heading, words) = refusal;
+        let links = vec![("To the start page", "/".to_owned())];
+        Err(Instead(message(ctx, Some(&session), status, heading, words, links)?))
     }
 
-    /// The same of somebody who sends a form.
-    async fn by_form(
-        ctx: &Context,
-        id: Option<i64>,
-        token: Option<&str>,
-        headers: &HeaderMap,
-        form: &Map<String, Value>,
-    ) -> Result<Result<Visit, Refusal>> {
-        let sent = form.get("form_token").and_then(Value::as_str).unwrap_or_default();
-        Ok(match Visit::of(ctx, id, token, headers).await? {
-            Ok(Visit { session: Some(session), .. }) if !session.has_sent(sent) => Err(Refusal::Foreign(session)),
-            visit => visit,
-        })
+    /// The same of somebody who sends a form, whose `token` may also be a field, with the request's headers.
+    async fn by_form(ctx: &Context, id: Option<i64>, request: Request) -> Result<(Visit, HeaderMap)> {
+        let (mut parts, body) = request.into_parts();
+        let query = QueryParams::from_request_parts(&mut parts, ctx).await.unwrap_or_else(|never| match never {});
+        let headers = parts.headers.clone();
+        let fields = request::fields(Request::from_parts(parts, body), ctx).await?;
+        let token = query.get("token").unwrap_or(text(&fields, "token"));
+        let visit = Visit::of(ctx, id, Some(token), &headers).await?;
+        if let Some(session) = &visit.session {
+            request::own(ctx, session, &fields)?;
+        }
+        Ok((visit, headers))
     }
 
     /// Something of this interview's, as this visitor reaches it.
@@ -203,49 +144,62 @@ impl Visit {
         }
         address
     }
+
+    fn page(&self, ctx: &Context, status: StatusCode) -> Result {
+        let link = safe_link(&self.interview);
+        let origin: Vec<String> = link.iter().map(|url| url.origin().ascii_serialization()).collect();
+        Ok(page(status, RoomPage::new(ctx, self, link).render()?, &origin)?)
+    }
 }
 
-impl Refusal {
-    fn page(self, ctx: &Context) -> Result<Response> {
-        let frontend = |id: Option<i64>| match id {
-            Some(id) => format!("{}/interviews/{id}/join", ctx.settings.frontend_url),
-            None => ctx.settings.frontend_url.clone(),
-        };
-        let sign_in = |id: Option<i64>| match id {
-            Some(id) => format!("/login/?next=/interviews/{id}/join/"),
-            None => "/login/".to_owned(),
-        };
-        let home = || vec![("To the start page", "/".to_owned())];
-        let (status, heading, text, links) = match &self {
-            Refusal::NotSignedIn { id } => (
-                StatusCode::UNAUTHORIZED,
-                "Please sign in",
-                "Open the link in your invitation mail, or sign in to see this interview.",
-                vec![("Sign in", sign_in(*id)), ("Open it in the application", frontend(*id))],
-            ),
-            Refusal::Closed => (
-                StatusCode::FORBIDDEN,
-                "This link does not open an interview",
-                "It may have expired, or a part of it is missing. Please use the link in your latest invitation mail, or sign in.",
-                vec![("Sign in", "/login/".to_owned())],
-            ),
-            Refusal::Unknown(_) => {
-                (StatusCode::NOT_FOUND, "This interview does not exist", "It may have been removed.", home())
-            }
-            Refusal::NotYours(_) => (
-                StatusCode::FORBIDDEN,
-                "This interview is not yours",
-                "You are signed in as somebody who does not take part in it.",
-                home(),
-            ),
-            Refusal::Foreign(session) => return super::signing_in::not_sent_from_here(ctx, session),
-        };
-        let session = match &self {
-            Refusal::Unknown(session) | Refusal::NotYours(session) => Some(session),
-            _ => None,
-        };
-        let message = MessagePage { shell: Shell::new(ctx, session), heading, text, links };
-        page(status, message.render()?, &[])
+/// One answer for all links that open nothing, so that none tells what exists.
+fn closed(ctx: &Context) -> Result<Instead> {
+    let words =
+        "It may have expired, or a part of it is missing. Please use the link in your latest invitation mail, or sign in.";
+    let links = vec![("Sign in", "/login/".to_owned())];
+    let heading = "This link does not open an interview";
+    Ok(Instead(message(ctx, None, StatusCode::FORBIDDEN, heading, words, links)?))
+}
+
+/// Neither a link's token nor a session.
+fn not_signed_in(ctx: &Context, id: Option<i64>) -> Result<Instead> {
+    let frontend = &ctx.settings.frontend_url;
+    let (next, there) = match id {
+        Some(id) => (format!("?next=/interviews/{id}/join/"), format!("{frontend}/interviews/{id}/join")),
+        None => (String::new(), frontend.clone()),
+    };
+    let links = vec![("Sign in", format!("/login/{next}")), ("Open it in the application", there)];
+    let words = "Open the link in your invitation mail, or sign in to see this interview.";
+    Ok(Instead(message(ctx, None, StatusCode::UNAUTHORIZED, "Please sign in", words, links)?))
+}
+
+/// What the door is like.
+#[derive(Clone, Copy, PartialEq)]
+enum Door {
+    Early,
+    Open,
+    Over,
+    Cancelled,
+}
+
+impl Door {
+    fn of(window: &Window, now: DateTime<Utc>) -> Door {
+        match () {
+            () if window.cancelled => Door::Cancelled,
+            () if window.can_join(now) => Door::Open,
+            () if now < window.opens => Door::Early,
+            () => Door::Over,
+        }
+    }
+
+    /// For the page's script, which only compares.
+    fn as_str(self) -> &'static str {
+        match self {
+            Door::Early => "early",
+            Door::Open => "open",
+            Door::Over => "over",
+            Door::Cancelled => "cancelled",
+        }
     }
 }
 
@@ -254,129 +208,123 @@ impl Refusal {
 struct RoomPage<'a> {
     shell: Shell,
     room_script: String,
-    form_token: Option<String>,
-    id: i64,
-    job_title: &'a str,
-    company_name: &'a str,
+    interview: &'a Interview,
+    door: Door,
+    kind: InterviewType,
+    is_recruiter: bool,
     other: String,
     /// Writes to the other person.
     contact: Option<String>,
-    is_recruiter: bool,
     date: String,
     time: String,
-    timezone: &'a str,
+    timezone: String,
     offset: String,
-    /// RFC 3339, for the reader's own clock.
-    starts: String,
+    /// Seconds since 1970, for the reader's own clock.
+    starts: i64,
     opens: String,
     closes: String,
     duration: String,
-    type_name: &'static str,
     status: &'static str,
-    location: Option<&'a str>,
     /// Calls the location, when that is a number.
     dial: Option<String>,
-    note: Option<&'a str>,
-    reason: Option<&'a str>,
     calendar: String,
+    /// Its origin, open or not.
+    leads_to: Option<String>,
+    /// While the door is open.
     link: Option<String>,
     join_action: String,
     /// While this page's reader is in the interview.
     leave_action: Option<String>,
-    /// The door's, in one word.
-    state: &'static str,
     /// Milliseconds until the door shows something else.
     changes_in: Option<i64>,
     /// Until what the reader waits for: milliseconds, and in words.
     counted: Option<(i64, String)>,
-    cancelled: bool,
-    can_join: bool,
-    /// The door has closed.
-    over: bool,
     is_past_end: bool,
-    /// Neither over nor cancelled.
-    is_ahead: bool,
-    phone: bool,
-    in_person: bool,
-    online: bool,
+    /// It can still be moved and cancelled.
+    can_change: bool,
 }
 
-impl Visit {
-    fn page(&self, ctx: &Context, status: StatusCode) -> Result<Response> {
-        let (interview, user_id) = (&self.interview, self.user_id);
-        let (window, zone, now) = (interview.window(&ctx.settings), interview.zone(), ctx.clock.now());
-        let is_recruiter = interview.side_of(user_id) == Some(Side::Recruiter);
+impl<'a> RoomPage<'a> {
+    fn new(ctx: &Context, visit: &'a Visit, link: Option<Url>) -> Self {
+        let (interview, settings, now) = (&visit.interview, &ctx.settings, ctx.clock.now());
+        let (zone, window) = (interview.zone(), interview.window(settings));
+        let (start, door, kind) = (zone.local(window.start), Door::of(&window, now), interview.kind());
+        let is_recruiter = interview.side_of(visit.user_id) == Some(Side::Recruiter);
         let other = if is_recruiter { Some(interview.candidate()) } else { interview.recruiter() };
-        let (can_join, over, kind) = (window.can_join(now), now > window.closes, interview.kind());
-        let link = safe_link(interview);
-        let start = zone.local(window.start);
-        let clock = |instant| zone.local(instant).format("%-I:%M %p on %B %-d").to_string();
-        let awaited = if can_join { window.start } else { window.opens };
-        let changes = [window.opens, window.start, window.end, window.closes + TimeDelta::milliseconds(1)];
-        let html = RoomPage {
-            shell: Shell::new(ctx, self.session.as_ref()),
-            room_script: files::address("room.js", &ctx.settings),
-            form_token: self.session.as_ref().map(Session::form_token),
-            id: interview.id,
-            job_title: &interview.job_title,
-            company_name: &interview.company_name,
-            contact: other.as_ref().map(|other| mailto(&other.email, &format!("Interview: {}", interview.job_title))),
-            other: other.map_or_else(|| interview.recruiter_name(), |other| other.name()),
+        let clock = |at| format!("{} {}", zone.local(at).format("%-I:%M %p on %B %-d"), zone.name());
+        let subject = format!("Interview: {}", interview.job_title);
+        RoomPage {
+            shell: Shell::new(ctx, visit.session.as_ref()),
+            room_script: files::address("room.js", settings),
+            interview,
+            door,
+            kind,
             is_recruiter,
+            contact: other.as_ref().map(|other| mailto(&other.email, &subject)),
+            other: other.map_or_else(|| interview.recruiter_name(), |other| other.name()),
             date: start.format("%A, %B %d, %Y").to_string(),
             time: start.format("%-I:%M %p").to_string(),
-            timezone: zone.name(),
+            timezone: zone.name().to_owned(),
             offset: format!("UTC{}", start.format("%:z")),
-            starts: window.start.to_rfc3339(),
+            starts: window.start.timestamp(),
             opens: clock(window.opens),
             closes: clock(window.closes),
-            duration: duration_words(interview.minutes(&ctx.settings)),
-            type_name: kind.label(),
-            status: match window.status(now) {
-                Status::Upcoming => "Upcoming",
-                Status::InProgress => "In progress",
-                Status::Completed => "Over",
-                Status::Cancelled => "Cancelled",
-            },
-            location: interview.location.as_deref(),
+            duration: duration_words(interview.minutes(settings)),
+            status: status_words(window.status(now)),
             dial: interview.location.as_deref().filter(|_| kind == InterviewType::Phone).and_then(dial),
-            note: interview.note.as_deref().filter(|note| !note.trim().is_empty()),
-            reason: interview.cancellation_reason.as_deref().filter(|reason| !reason.trim().is_empty()),
-            calendar: self.address("calendar.ics"),
-            link: link.as_ref().filter(|_| can_join).map(Url::to_string),
-            join_action: self.address("join/"),
-            leave_action: interview.is_present(user_id).then(|| self.address("left/")),
-            state: match () {
-                () if window.cancelled => "cancelled",
-                () if over => "over",
-                () if can_join => "open",
-                () => "early",
-            },
-            changes_in: changes
-                .into_iter()
-                .find(|change| *change > now)
-                .map(|change| (change - now).num_milliseconds()),
-            counted: Some(awaited - now)
-                .filter(|left| *left > TimeDelta::zero())
-                .map(|left| (left.num_milliseconds(), countdown_words(left))),
-            cancelled: window.cancelled,
-            can_join,
-            over,
+            calendar: visit.address("calendar.ics"),
+            leads_to: link.as_ref().map(|link| link.origin().ascii_serialization()),
+            link: link.filter(|_| door == Door::Open).map(String::from),
+            join_action: visit.address("join/"),
+            leave_action: interview.is_present(visit.user_id).then(|| visit.address("left/")),
+            changes_in: changes_in(&window, now),
+            counted: counted(if door == Door::Open { window.start } else { window.opens }, now),
             is_past_end: now >= window.end,
-            is_ahead: !window.cancelled && !over,
-            phone: kind == InterviewType::Phone,
-            in_person: kind == InterviewType::InPerson,
-            online: link.is_some(),
+            can_change: !window.cancelled && now < window.end,
         }
-        .render()?;
-        let origin: Vec<String> = link.iter().map(|url| url.origin().ascii_serialization()).collect();
-        page(status, html, &origin)
+    }
+
+    /// Neither over nor cancelled.
+    fn is_ahead(&self) -> bool {
+        matches!(self.door, Door::Early | Door::Open)
+    }
+
+    fn note(&self) -> Option<&str> {
+        self.interview.note.as_deref().filter(|note| !note.trim().is_empty())
+    }
+
+    fn reason(&self) -> Option<&str> {
+        self.interview.cancellation_reason.as_deref().filter(|reason| !reason.trim().is_empty())
     }
 }
 
-/// The meeting link, when it is one that a browser may follow: never `javascript:` and the like.
+/// Milliseconds until the page shows something else.
+fn changes_in(window: &Window, now: DateTime<Utc>) -> Option<i64> {
+    let changes = [window.opens, window.start, window.end, window.closes + TimeDelta::milliseconds(1)];
+    changes.into_iter().find(|change| *change > now).map(|change| (change - now).num_milliseconds())
+}
+
+fn counted(awaited: DateTime<Utc>, now: DateTime<Utc>) -> Option<(i64, String)> {
+    let left = awaited - now;
+    (left > TimeDelta::zero()).then(|| (left.num_milliseconds(), countdown_words(left)))
+}
+
+/// As the details say it.
+pub fn status_words(status: Status) -> &'static str {
+    match status {
+        Status::Upcoming => "Upcoming",
+        Status::InProgress => "In progress",
+        Status::Completed => "Over",
+        Status::Cancelled => "Cancelled",
+    }
+}
+
+/// The meeting link, when it is one that a browser may follow, never `javascript:` and the like, and whose host can stand in
+/// a policy's list.
 fn safe_link(interview: &Interview) -> Option<Url> {
-    Url::parse(interview.link()?).ok().filter(|url| matches!(url.scheme(), "https" | "http"))
+    let is_plain = |host: &str| host.chars().all(|c| c.is_ascii_alphanumeric() || "-.:[]".contains(c));
+    let link = Url::parse(interview.link()?).ok()?;
+    (matches!(link.scheme(), "https" | "http") && link.host_str().is_some_and(is_plain)).then_some(link)
 }
 
 /// A link that writes a mail (RFC 6068).

@@ -2,22 +2,22 @@
 
 use askama::Template;
 use axum::{
-    extract::State,
+    extract::{Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{MessagePage, Shell, page, see_other};
+use super::{
+    Shell, message, page,
+    request::{self, Result, home, text},
+    see_other,
+};
 use crate::{
-    auth::{self, Credentials, CurrentUser, Session, Visitor},
+    auth::{self, Credentials, Session, Visitor},
     context::Context,
-    http::{
-        Error, Result,
-        extract::{QueryParams, RequestBody},
-        peer::Peer,
-    },
+    http::{self, Error, extract::QueryParams, peer::Peer},
 };
 
 pub fn routes() -> OpenApiRouter<Context> {
@@ -26,14 +26,9 @@ pub fn routes() -> OpenApiRouter<Context> {
 
 /// Leads to the dashboard of whoever is signed in, or to the sign-in page.
 #[utoipa::path(get, path = "/", tag = "pages", security(()), responses((status = 302, description = "Where to go")))]
-async fn start(State(ctx): State<Context>, headers: HeaderMap) -> Result<Response> {
+async fn start(State(ctx): State<Context>, headers: HeaderMap) -> Result {
     let to = Session::of(&ctx, &headers).await?.map_or("/login/", |session| home(&session.user));
     Ok((StatusCode::FOUND, [(header::LOCATION, to)]).into_response())
-}
-
-/// Where somebody belongs.
-pub(super) fn home(user: &CurrentUser) -> &'static str {
-    if user.is_recruiter { "/dashboard/" } else { "/dashboard/jobseeker/" }
 }
 
 #[derive(Template)]
@@ -52,7 +47,7 @@ struct LoginPage {
     responses((status = 200, description = "The page", content_type = "text/html"),
         (status = 303, description = "Signed in already"),
         (status = 403, description = "Sign-ins have to pass reCAPTCHA, which this page has not")))]
-async fn login_page(State(ctx): State<Context>, headers: HeaderMap, query: QueryParams) -> Result<Response> {
+async fn login_page(State(ctx): State<Context>, headers: HeaderMap, query: QueryParams) -> http::Result<Response> {
     let next = query.get("next").filter(|next| is_own_path(next)).unwrap_or_default();
     match Session::of(&ctx, &headers).await? {
         _ if ctx.settings.recaptcha_secret_key.is_some() => sign_in_elsewhere(&ctx),
@@ -71,16 +66,16 @@ async fn login(
     State(ctx): State<Context>,
     Peer(peer): Peer,
     headers: HeaderMap,
-    body: RequestBody,
-) -> Result<Response> {
+    request: Request,
+) -> http::Result<Response> {
     if ctx.settings.recaptcha_secret_key.is_some() {
         return sign_in_elsewhere(&ctx);
     }
-    let form = body.object().await?;
+    let form = request::fields(request, &ctx).await?;
     let visitor = Visitor::of(&headers);
-    let next = Some(field(&form, "next")).filter(|next| is_own_path(next)).unwrap_or_default();
-    let again = |status, error: String| show_login(&ctx, status, &visitor, next, field(&form, "email"), Some(error));
-    if !visitor.has_sent(field(&form, "form_token")) {
+    let next = Some(text(&form, "next")).filter(|next| is_own_path(next)).unwrap_or_default();
+    let again = |status, error: String| show_login(&ctx, status, &visitor, next, text(&form, "email"), Some(error));
+    if !visitor.has_sent(text(&form, "form_token")) {
         return again(StatusCode::FORBIDDEN, "This page was open for too long. Please sign in again.".to_owned());
     }
     let signed_in = match Credentials::parse(&Value::Object(form.clone())) {
@@ -100,14 +95,10 @@ async fn login(
 }
 
 /// Signs out.
-#[utoipa::path(post, path = "/logout/", tag = "pages", security(()),
-    responses((status = 303, description = "Signed out"), (status = 403, description = "Not from a page of this session")))]
-async fn logout(State(ctx): State<Context>, headers: HeaderMap, body: RequestBody) -> Result<Response> {
-    let form = body.object().await?;
+#[utoipa::path(post, path = "/logout/", tag = "pages", security(()), responses((status = 303, description = "Signed out")))]
+async fn logout(State(ctx): State<Context>, headers: HeaderMap, request: Request) -> Result {
     if let Some(session) = Session::of(&ctx, &headers).await? {
-        if !session.has_sent(field(&form, "form_token")) {
-            return not_sent_from_here(&ctx, &session);
-        }
+        request::own(&ctx, &session, &request::fields(request, &ctx).await?)?;
         session.end(&ctx).await?;
     }
     let mut response = see_other("/login/")?;
@@ -115,26 +106,11 @@ async fn logout(State(ctx): State<Context>, headers: HeaderMap, body: RequestBod
     Ok(response)
 }
 
-/// The answer to a form that does not come from a page of this session.
-pub(super) fn not_sent_from_here(ctx: &Context, session: &Session) -> Result<Response> {
-    let message = MessagePage {
-        shell: Shell::new(ctx, Some(session)),
-        heading: "This page was out of date",
-        text: "Nothing was changed. Please open the page anew and try again.",
-        links: vec![("To the start page", "/".to_owned())],
-    };
-    page(StatusCode::FORBIDDEN, message.render()?, &[])
-}
-
 /// Where a sign-in has to pass reCAPTCHA: this page, which loads nothing from other hosts, cannot show one.
-fn sign_in_elsewhere(ctx: &Context) -> Result<Response> {
-    let message = MessagePage {
-        shell: Shell::new(ctx, None),
-        heading: "Please sign in in the application",
-        text: "Signing in on this page is switched off. The links in your invitation mails work without.",
-        links: vec![("To the application", ctx.settings.frontend_url.clone())],
-    };
-    page(StatusCode::FORBIDDEN, message.render()?, &[])
+fn sign_in_elsewhere(ctx: &Context) -> http::Result<Response> {
+    let words = "Signing in on this page is switched off. The links in your invitation mails work without.";
+    let links = vec![("To the application", ctx.settings.frontend_url.clone())];
+    message(ctx, None, StatusCode::FORBIDDEN, "Please sign in in the application", words, links)
 }
 
 fn show_login(
@@ -144,7 +120,7 @@ fn show_login(
     next: &str,
     email: &str,
     error: Option<String>,
-) -> Result<Response> {
+) -> http::Result<Response> {
     let login = LoginPage {
         shell: Shell::new(ctx, None),
         form_token: visitor.form_token(),
@@ -173,10 +149,6 @@ fn sentence(refusal: &Error) -> String {
         },
         _ => "Signing in did not work. Please try again.".to_owned(),
     }
-}
-
-fn field<'a>(form: &'a Map<String, Value>, name: &str) -> &'a str {
-    form.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// Whether a browser that follows this stays on this server: never `//host`, `/\host` or another scheme.

@@ -1,0 +1,103 @@
+//! What the handlers of pages are given: who is signed in, and a form of his.
+//!
+//! Who is not signed in, or sends a form that no page of his session made (cross-site request forgery), gets another page
+//! instead, so no handler need ask.
+
+use axum::{
+    extract::{FromRequest, FromRequestParts, Request},
+    http::{StatusCode, request::Parts},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Map, Value};
+
+use super::{message, see_other};
+use crate::{
+    auth::{self, CurrentUser, Session},
+    context::Context,
+    http::{self, Error, extract::RequestBody},
+};
+
+/// What somebody gets instead of what he asked for: another page, or an error.
+pub struct Instead(pub Response);
+
+/// Of a page's handler.
+pub type Result<T = Response, E = Instead> = std::result::Result<T, E>;
+
+impl<E: Into<Error>> From<E> for Instead {
+    fn from(error: E) -> Self {
+        Instead(error.into().into_response())
+    }
+}
+
+impl IntoResponse for Instead {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+/// Somebody who is signed in; others are led to sign in and back.
+pub struct SignedIn(pub Session);
+
+impl FromRequestParts<Context> for SignedIn {
+    type Rejection = Instead;
+
+    async fn from_request_parts(parts: &mut Parts, ctx: &Context) -> Result<Self> {
+        let session = Session::of(ctx, &parts.headers).await?;
+        session.map(SignedIn).ok_or_else(|| Instead(auth::to_sign_in(&parts.uri)))
+    }
+}
+
+/// A form that somebody who is signed in sends from a page of his session.
+pub struct Form {
+    pub session: Session,
+    pub fields: Map<String, Value>,
+}
+
+impl FromRequest<Context> for Form {
+    type Rejection = Instead;
+
+    async fn from_request(request: Request, ctx: &Context) -> Result<Self> {
+        let Some(session) = Session::of(ctx, request.headers()).await? else {
+            return Err(Instead(see_other("/login/?next=/dashboard/")?));
+        };
+        let fields = fields(request, ctx).await?;
+        own(ctx, &session, &fields)?;
+        Ok(Form { session, fields })
+    }
+}
+
+/// A form's fields as they were typed: browsers send the ends of lines as CR LF.
+pub async fn fields(request: Request, ctx: &Context) -> http::Result<Map<String, Value>> {
+    let body = RequestBody::from_request(request, ctx).await.unwrap_or_else(|never| match never {});
+    let mut fields = body.object().await?;
+    for name in ["note", "reason"] {
+        if let Some(Value::String(text)) = fields.get_mut(name) {
+            *text = with_plain_ends(text);
+        }
+    }
+    Ok(fields)
+}
+
+pub fn with_plain_ends(text: &str) -> String {
+    text.replace("\r\n", "\n").replace('\r', "\n")
+}
+
+/// Refuses a form that no page of this session made.
+pub fn own(ctx: &Context, session: &Session, fields: &Map<String, Value>) -> Result<()> {
+    if session.has_sent(text(fields, "form_token")) {
+        return Ok(());
+    }
+    let links = vec![("To the start page", "/".to_owned())];
+    let words = "Nothing was changed. Please open the page anew and try again.";
+    Err(Instead(message(ctx, Some(session), StatusCode::FORBIDDEN, "This page was out of date", words, links)?))
+}
+
+/// The text of a form's field; empty without one.
+pub fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> &'a str {
+    fields.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Where somebody belongs.
+pub fn home(user: &CurrentUser) -> &'static str {
+    if user.is_recruiter { "/dashboard/" } else { "/dashboard/jobseeker/" }
+}
