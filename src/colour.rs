@@ -39,8 +39,8 @@ impl Colour {
     /// This colour, darkened or lightened as little as makes it readable on `ground`.
     pub fn readable_on(self, ground: Colour) -> Colour {
         let towards = ground.text_on();
-        let steps = (0..=100).map(|percent| self.mixed(towards, percent));
-        steps.into_iter().find(|colour| colour.contrast(ground) >= READABLE).unwrap_or(towards)
+        let mut steps = (0..=100).map(|percent| self.mixed(towards, percent));
+        steps.find(|colour| colour.contrast(ground) >= READABLE).unwrap_or(towards)
     }
 
     fn mixed(self, other: Colour, percent: u32) -> Colour {

@@ -15,9 +15,12 @@ use serde_json::{Value, json};
 use utoipa::openapi::OpenApi;
 use utoipa_swagger_ui::Config;
 
-use crate::http::{
-    Error, Result,
-    extract::{PARSED, QueryParams},
+use crate::{
+    auth,
+    http::{
+        Error, Result,
+        extract::{PARSED, QueryParams},
+    },
 };
 
 /// Where the document and its pages are; all answer GET, without credentials.
@@ -91,7 +94,7 @@ pub fn document(annotated: &OpenApi) -> serde_json::Result<Value> {
     document["components"]["securitySchemes"]["bearer"] = json!({"type": "http", "scheme": "bearer",
         "bearerFormat": "JWT", "description": "The `access_token` of a sign-in"});
     document["components"]["securitySchemes"]["portal_session"] = json!({"type": "apiKey", "in": "cookie",
-        "name": "umemployed_portal", "description": "A browser that has signed in at `/login/`; navigations alone"});
+        "name": auth::SESSION_COOKIE, "description": "A browser that has signed in at `/login/`; navigations alone"});
     let (text, list) = (json!({"type": "string"}), json!({"type": "array", "items": {"type": "object"}}));
     let schemas = &mut document["components"]["schemas"];
     schemas["Refusal"] = json!({"type": "object", "required": ["error"], "properties": {"error": text, "detail": text},

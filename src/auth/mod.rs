@@ -31,7 +31,7 @@ use tracing::Instrument as _;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use self::session::{Session, Visitor, forget_cookie};
+pub use self::session::{COOKIE as SESSION_COOKIE, Session, Visitor, forget_cookie};
 use self::{
     jwt::{Stranger, TokenType},
     throttle::Throttle,
@@ -105,7 +105,7 @@ pub async fn authenticate(State(ctx): State<Context>, mut request: Request, next
     let (required, api) = route.as_ref().map_or((true, true), |route| (route.credentials, route.is_api()));
     if required || api {
         let by_session = route.is_some_and(|route| route.session);
-        let is_browser = by_session && layers::is_navigation(request.method(), request.headers());
+        let is_browser = by_session && request.method().is_safe() && layers::is_navigation(request.headers());
         let user = match jwt::bearer(request.headers()) {
             Ok(Some(token)) => bearer_of(&ctx, &token).await,
             Ok(None) if is_browser => match Session::of(&ctx, request.headers()).await {

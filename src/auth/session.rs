@@ -12,7 +12,8 @@ use chrono::TimeDelta;
 use super::{CurrentUser, store};
 use crate::{config::Settings, context::Context, http::Result, secret::PlainToken};
 
-const COOKIE: &str = "umemployed_portal";
+/// The cookie's name.
+pub const COOKIE: &str = "umemployed_portal";
 /// How long a session lasts.
 const LIFETIME: TimeDelta = TimeDelta::days(14);
 

@@ -24,7 +24,7 @@ use anyhow::{Context as _, anyhow};
 use axum::{
     Json,
     extract::State,
-    http::{HeaderMap, Method, StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
@@ -116,7 +116,7 @@ async fn auth_url(State(ctx): State<Context>, user: CurrentUser) -> http::Result
     ))]
 async fn connect(ctx: State<Context>, user: CurrentUser, headers: HeaderMap) -> http::Result<Response> {
     let fresh = auth_url(ctx, user).await?;
-    Ok(match layers::is_navigation(&Method::GET, &headers) {
+    Ok(match layers::is_navigation(&headers) {
         true => found(fresh.0.authorization_url),
         false => fresh.into_response(),
     })

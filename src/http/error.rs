@@ -31,6 +31,8 @@ pub enum Error {
         status: StatusCode,
         error: Cow<'static, str>,
         detail: Option<&'static str>,
+        /// The body's field or the header that it is about. Clients are not told: it is for pages, which show the error there.
+        field: Option<&'static str>,
     },
     /// A refusal with a body of its own shape.
     Body(StatusCode, Value),
@@ -49,7 +51,7 @@ pub enum Error {
 
 impl Error {
     pub fn refused(status: StatusCode, error: impl Into<Cow<'static, str>>) -> Self {
-        Error::Refused { status, error: error.into(), detail: None }
+        Error::Refused { status, error: error.into(), detail: None, field: None }
     }
 
     pub fn bad_request(error: impl Into<Cow<'static, str>>) -> Self {
@@ -62,11 +64,17 @@ impl Error {
 
     /// A row that does not exist: 404 in Django's words.
     pub fn missing(error: &'static str, detail: &'static str) -> Self {
-        Error::Refused { status: StatusCode::NOT_FOUND, error: error.into(), detail: Some(detail) }
+        Error::Refused { status: StatusCode::NOT_FOUND, error: error.into(), detail: Some(detail), field: None }
     }
-}
 
-impl Error {
+    /// The same refusal, about this field of the request; other errors are about none.
+    pub fn about(mut self, name: &'static str) -> Self {
+        if let Error::Refused { field, .. } = &mut self {
+            *field = Some(name);
+        }
+        self
+    }
+
     /// Of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
@@ -93,40 +101,33 @@ impl<E: Into<anyhow::Error>> From<E> for Error {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
+        let status = self.status();
         let detail = |text: &str| json!({ "detail": text });
         let wait = |seconds: u64| [(header::RETRY_AFTER, HeaderValue::from(seconds))];
-        let (status, body) = match self {
-            Error::NotFound => (StatusCode::NOT_FOUND, detail("Not found.")),
-            Error::MethodNotAllowed(method) => {
-                (StatusCode::METHOD_NOT_ALLOWED, detail(&format!("Method \"{method}\" not allowed.")))
-            }
-            Error::NotAcceptable => {
-                (StatusCode::NOT_ACCEPTABLE, detail("Could not satisfy the request Accept header."))
-            }
-            Error::UnsupportedMediaType(sent) => {
-                (StatusCode::UNSUPPORTED_MEDIA_TYPE, detail(&format!("Unsupported media type \"{sent}\" in request.")))
-            }
-            Error::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, detail("Request body too large.")),
-            Error::JsonParse(text) => (StatusCode::BAD_REQUEST, detail(&format!("JSON parse error - {text}"))),
+        let body = match self {
+            Error::NotFound => detail("Not found."),
+            Error::MethodNotAllowed(method) => detail(&format!("Method \"{method}\" not allowed.")),
+            Error::NotAcceptable => detail("Could not satisfy the request Accept header."),
+            Error::UnsupportedMediaType(sent) => detail(&format!("Unsupported media type \"{sent}\" in request.")),
+            Error::BodyTooLarge => detail("Request body too large."),
+            Error::JsonParse(text) => detail(&format!("JSON parse error - {text}")),
             Error::Unauthenticated(body) => {
                 let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"api\"")];
-                return (StatusCode::UNAUTHORIZED, challenge, Json(body)).into_response();
+                return (status, challenge, Json(body)).into_response();
             }
-            Error::Refused { status, error, detail: None } => (status, json!({ "error": error })),
-            Error::Refused { status, error, detail: Some(detail) } => {
-                (status, json!({ "error": error, "detail": detail }))
-            }
-            Error::Body(status, body) => (status, body),
+            Error::Refused { error, detail: None, .. } => json!({ "error": error }),
+            Error::Refused { error, detail: Some(detail), .. } => json!({ "error": error, "detail": detail }),
+            Error::Body(_, body) => body,
             Error::Throttled { retry_after } => {
                 let text = format!("Request was throttled. Expected available in {retry_after} seconds.");
-                return (StatusCode::TOO_MANY_REQUESTS, wait(retry_after), Json(detail(&text))).into_response();
+                return (status, wait(retry_after), Json(detail(&text))).into_response();
             }
             Error::Busy { detail: text, retry_after } => {
-                return (StatusCode::SERVICE_UNAVAILABLE, wait(retry_after), Json(detail(text))).into_response();
+                return (status, wait(retry_after), Json(detail(text))).into_response();
             }
             Error::Internal(fault) => {
                 tracing::error!(error = format!("{fault:#}"), "request failed");
-                (StatusCode::INTERNAL_SERVER_ERROR, detail("Internal server error."))
+                detail("Internal server error.")
             }
         };
         (status, Json(body)).into_response()

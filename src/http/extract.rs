@@ -155,6 +155,8 @@ impl<S: Sync> FromRequestParts<S> for QueryParams {
 pub struct IdempotencyKey(Vec<HeaderValue>);
 
 impl IdempotencyKey {
+    pub const NAME: &str = "Idempotency-Key";
+
     pub fn of(headers: &HeaderMap) -> Self {
         IdempotencyKey(headers.get_all("idempotency-key").iter().cloned().collect())
     }
@@ -179,7 +181,7 @@ impl IntoParams for IdempotencyKey {
         let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(255));
         let description =
             "Of the caller's choice: with the same key and body, a request repeats the answer and nothing else";
-        let header = ParameterBuilder::new().name("Idempotency-Key").parameter_in(ParameterIn::Header);
+        let header = ParameterBuilder::new().name(Self::NAME).parameter_in(ParameterIn::Header);
         vec![header.required(Required::False).schema(Some(text)).description(Some(description)).build()]
     }
 }

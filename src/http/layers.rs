@@ -179,12 +179,12 @@ fn portal_session() -> SecurityRequirement {
     SecurityRequirement::new::<_, [&str; 0], &str>("portal_session", [])
 }
 
-/// Whether a browser goes somewhere with this request, and shows what comes back.
-pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
+/// Whether a browser goes somewhere with this request, by a link or by sending a form, and shows what comes back.
+pub fn is_navigation(headers: &HeaderMap) -> bool {
     let says =
         |name, text| headers.get_all(name).iter().any(|value| value.to_str().is_ok_and(|value| value.contains(text)));
     let is_mode = headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate");
-    method.is_safe() && (is_mode || says(header::ACCEPT, HTML))
+    is_mode || says(header::ACCEPT, HTML)
 }
 
 /// The media types an operation's answers are documented with.
@@ -261,7 +261,7 @@ async fn enter(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
         let origin = door.allowed_origin(request.headers());
         let preflight = is_preflight(&request);
         let under_api = is_api(request.uri().path());
-        let shows_pages = !under_api && is_navigation(request.method(), request.headers());
+        let shows_pages = !under_api && is_navigation(request.headers());
         let mut response = match preflight {
             true => StatusCode::OK.into_response(),
             false => door.admit(request, found, next).await.into_response(),
@@ -1110,6 +1110,16 @@ mod tests {
         )
             .prop_map(|(start, segments, end)| format!("{start}{}{end}", segments.join("/")));
         prop_oneof![3 => shaped, 1 => "/\\PC{0,30}"]
+    }
+
+    #[test]
+    fn a_navigation_is_known_by_its_mode_or_by_wanting_html() {
+        let of = |name: &'static str, value| {
+            is_navigation(&HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))]))
+        };
+        assert!(of("sec-fetch-mode", "navigate") && of("accept", "text/html,application/xhtml+xml;q=0.9"));
+        assert!(!of("sec-fetch-mode", "cors") && !of("accept", "*/*") && !of("accept", "application/json"));
+        assert!(!is_navigation(&HeaderMap::new()));
     }
 
     proptest! {

@@ -22,7 +22,7 @@ use crate::{
     auth::CurrentUser,
     calendar, clock,
     context::Context,
-    http::{Error, Result},
+    http::{Error, Result, extract::IdempotencyKey},
     mail::Kind,
     notification,
 };
@@ -90,7 +90,7 @@ pub async fn schedule(ctx: Context, user: CurrentUser, request: Request, key: Op
     let parties = check(&user, &request, facts)?;
     let is_meet = request.interview_type == InterviewType::GoogleMeet;
     if is_meet {
-        calendar::require_grant(&ctx, user.id).await?;
+        calendar::require_grant(&ctx, user.id).await.map_err(|refusal| refusal.about("interview_type"))?;
     }
     let intent = match claim(&ctx, user.id, is_meet, key.as_ref()).await? {
         Keyed::Ours(intent) => intent,
@@ -118,7 +118,8 @@ async fn find_replay(ctx: &Context, user_id: i64, key: &KeyUse) -> Result<Option
         Some(held) if held.fingerprint != key.fingerprint => Err(Error::refused(
             StatusCode::UNPROCESSABLE_ENTITY,
             "This Idempotency-Key was already used with a different request.",
-        )),
+        )
+        .about(IdempotencyKey::NAME)),
         Some(Key { interview_id: Some(interview_id), .. }) => Ok(Some(interview_id)),
         Some(_) => Err(still_processed()),
     }
@@ -126,6 +127,7 @@ async fn find_replay(ctx: &Context, user_id: i64, key: &KeyUse) -> Result<Option
 
 fn still_processed() -> Error {
     Error::refused(StatusCode::CONFLICT, "A request with this Idempotency-Key is still being processed.")
+        .about(IdempotencyKey::NAME)
 }
 
 /// Who and what the interview is about, once the rules have been checked.
@@ -140,21 +142,23 @@ struct Parties {
 /// Rules 6 to 10.
 fn check(user: &CurrentUser, request: &Request, facts: store::Facts) -> Result<Parties> {
     if request.candidate_id == user.id {
-        return Err(Error::bad_request("You cannot schedule an interview with yourself."));
+        return Err(Error::bad_request("You cannot schedule an interview with yourself.").about("candidate_id"));
     }
     if request.company_id.is_some_and(|asked| facts.company_id.map(i64::from) != Some(asked)) {
-        return Err(Error::missing("Company not found", "No Company matches the given query."));
+        return Err(Error::missing("Company not found", "No Company matches the given query.").about("company_id"));
     }
     let Some(candidate) = facts.candidate() else {
-        return Err(Error::missing("Candidate not found", "No User matches the given query."));
+        return Err(Error::missing("Candidate not found", "No User matches the given query.").about("candidate_id"));
     };
     let job_title = match (&request.job, facts.job_title) {
         (_, Some(title)) => title,
         (JobChoice::Title(title), None) => title.clone(),
-        (JobChoice::Id(_), None) => return Err(Error::missing("Job not found", "No Job matches the given query.")),
+        (JobChoice::Id(_), None) => {
+            return Err(Error::missing("Job not found", "No Job matches the given query.").about("job_id"));
+        }
     };
     if !facts.has_applied {
-        return Err(Error::bad_request("This candidate has not applied to this job."));
+        return Err(Error::bad_request("This candidate has not applied to this job.").about("candidate_id"));
     }
     Ok(Parties {
         candidate,

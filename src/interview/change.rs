@@ -116,7 +116,7 @@ async fn plan_with_grant(ctx: &Context, user: &CurrentUser, id: i64, change: &Ch
     let interview = store::by_id(&ctx.db, id).await?.ok_or_else(super::not_found)?;
     let planned = plan(ctx, interview, change)?;
     if !planned.is_nothing() && needs_google(&planned.before, &planned.after) {
-        calendar::require_grant(ctx, user.id).await?;
+        calendar::require_grant(ctx, user.id).await.map_err(|refusal| refusal.about("interview_type"))?;
     }
     Ok(planned)
 }

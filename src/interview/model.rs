@@ -264,7 +264,7 @@ impl Request {
         if endpoint == Endpoint::Company {
             for (key, value) in [("date", &asked.date), ("time", &asked.time)] {
                 if is_falsy(value) {
-                    return Err(Error::bad_request(format!("The '{key}' field is required.")));
+                    return Err(Error::bad_request(format!("The '{key}' field is required.")).about(key));
                 }
             }
         }
@@ -274,15 +274,20 @@ impl Request {
         {
             return Err(Error::bad_request("Missing required fields"));
         }
-        let candidate_id = id(asked.candidate_id.get()).ok_or(Error::bad_request("Invalid candidate_id."))?;
+        let candidate_id =
+            id(asked.candidate_id.get()).ok_or(Error::bad_request("Invalid candidate_id.").about("candidate_id"))?;
         let job = match no_job {
-            false => JobChoice::Id(id(asked.job_id.get()).ok_or(Error::bad_request("Invalid job_id."))?),
-            true => JobChoice::Title(job_title(asked.job_title.get()).ok_or(Error::bad_request("Invalid job_title."))?),
+            false => {
+                JobChoice::Id(id(asked.job_id.get()).ok_or(Error::bad_request("Invalid job_id.").about("job_id"))?)
+            }
+            true => JobChoice::Title(
+                job_title(asked.job_title.get()).ok_or(Error::bad_request("Invalid job_title.").about("job_title"))?,
+            ),
         };
         let company_id = match asked.company_id.get() {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) if text.is_empty() => None,
-            some => match id(some).ok_or(Error::bad_request("Invalid company_id."))? {
+            some => match id(some).ok_or(Error::bad_request("Invalid company_id.").about("company_id"))? {
                 0 => None,
                 id => Some(id),
             },
@@ -390,7 +395,7 @@ pub fn cancellation_reason(body: &Map<String, Value>) -> Result<Option<String>> 
         Some(Value::String(text)) if text.chars().count() <= REASON_LIMIT => {
             Ok(Some(text).filter(|text| !text.trim().is_empty()))
         }
-        Some(_) => Err(Error::bad_request("Invalid reason.")),
+        Some(_) => Err(Error::bad_request("Invalid reason.").about("reason")),
     }
 }
 
@@ -429,16 +434,19 @@ fn date(value: Option<&Value>) -> Result<NaiveDate> {
 }
 
 fn invalid_date() -> Error {
-    Error::bad_request("Invalid date. Use YYYY-MM-DD.")
+    Error::bad_request("Invalid date. Use YYYY-MM-DD.").about("date")
 }
 
 fn time(value: Option<&Value>) -> Result<NaiveTime> {
-    value.and_then(Value::as_str).and_then(zone::parse_time).ok_or(Error::bad_request("Invalid time. Use HH:MM."))
+    value
+        .and_then(Value::as_str)
+        .and_then(zone::parse_time)
+        .ok_or(Error::bad_request("Invalid time. Use HH:MM.").about("time"))
 }
 
 fn zone(value: Option<&Value>) -> Result<Zone> {
     let zone = value.and_then(Value::as_str).and_then(Zone::parse);
-    zone.ok_or(Error::bad_request("Invalid timezone. Use an IANA name such as America/New_York."))
+    zone.ok_or(Error::bad_request("Invalid timezone. Use an IANA name such as America/New_York.").about("timezone"))
 }
 
 /// The first of `note` and `notes` that is not blank.
@@ -449,26 +457,28 @@ fn note(note: &Given, notes: &Given) -> Result<Option<String>> {
             None | Some(Value::Null) => {}
             Some(Value::String(text)) if text.trim().is_empty() => {}
             Some(Value::String(text)) => chosen = chosen.or(Some(text.clone())),
-            Some(_) => return Err(Error::bad_request("Invalid note.")),
+            Some(_) => return Err(Error::bad_request("Invalid note.").about("note")),
         }
     }
     match chosen {
         Some(text) if text.chars().count() > NOTE_LIMIT => {
-            Err(Error::bad_request("Note is too long (at most 5000 characters)."))
+            Err(Error::bad_request("Note is too long (at most 5000 characters).").about("note"))
         }
         chosen => Ok(chosen),
     }
 }
 
 fn interview_type(value: Option<&Value>) -> Result<InterviewType> {
-    value.and_then(Value::as_str).and_then(InterviewType::parse).ok_or(Error::bad_request("Invalid interview_type."))
+    value
+        .and_then(Value::as_str)
+        .and_then(InterviewType::parse)
+        .ok_or(Error::bad_request("Invalid interview_type.").about("interview_type"))
 }
 
 fn duration_minutes(value: Option<&Value>) -> Result<i32> {
-    id(value)
-        .filter(|minutes| (5..=480).contains(minutes))
-        .map(|minutes| minutes as i32)
-        .ok_or(Error::bad_request("Invalid duration_minutes. Use a whole number from 5 to 480."))
+    id(value).filter(|minutes| (5..=480).contains(minutes)).map(|minutes| minutes as i32).ok_or(
+        Error::bad_request("Invalid duration_minutes. Use a whole number from 5 to 480.").about("duration_minutes"),
+    )
 }
 
 fn location(value: Option<&Value>) -> Result<Option<String>> {
@@ -477,7 +487,7 @@ fn location(value: Option<&Value>) -> Result<Option<String>> {
         Some(Value::String(text)) if text.trim().chars().count() <= TEXT_LIMIT => {
             Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
         }
-        Some(_) => Err(Error::bad_request("Invalid location.")),
+        Some(_) => Err(Error::bad_request("Invalid location.").about("location")),
     }
 }
 
@@ -742,7 +752,11 @@ mod tests {
             ("location", vec![json!(5), json!(long_name)], "Invalid location."),
         ] {
             for value in values {
-                assert_eq!(parse(with(key, value.clone())).unwrap_err(), text, "{key}: {value}");
+                let asked = with(key, value.clone());
+                assert_eq!(parse(asked.clone()).unwrap_err(), text, "{key}: {value}");
+                let refusal = Request::parse(asked.as_object().unwrap(), Endpoint::Google, 60).unwrap_err();
+                let Error::Refused { field: Some(field), .. } = refusal else { panic!("{refusal:?}") };
+                assert_eq!(field, if key == "notes" { "note" } else { key });
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The fields of an interview in a form: what was typed, what is wrong with it, what it means.
 
 use askama::Template;
+use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::{
     config::Settings,
-    http::Error,
+    http::{Error, extract::IdempotencyKey},
     interview::{
         Interview, Preview,
         model::{self, InterviewType},
@@ -200,15 +201,7 @@ fn advice(field: &str) -> &'static str {
 fn field_of(refusal: &Error) -> &'static str {
     match refusal {
         Error::Body(_, body) if body["needs_google_auth"] == true => "interview_type",
-        Error::Refused { error, .. } => match &**error {
-            "Google integration is not configured" => "interview_type",
-            "This candidate has not applied to this job."
-            | "Candidate not found"
-            | "You cannot schedule an interview with yourself." => "candidate_id",
-            // It does not fit into the years 1–9999.
-            error if error.starts_with("Invalid date") => "date",
-            _ => "",
-        },
+        Error::Refused { field: Some(field), .. } if *field == "candidate_id" || NAMES.contains(field) => field,
         _ => "",
     }
 }
@@ -216,19 +209,19 @@ fn field_of(refusal: &Error) -> &'static str {
 /// A refusal in the words of the API, for people.
 pub fn sentence(refusal: &Error) -> String {
     match refusal {
-        Error::Refused { error, .. } => match &**error {
-            "Google integration is not configured" => "Google Meet is not set up on this server.",
-            "Candidate not found" => "This person cannot be invited any more.",
-            "Invalid reason." => "Please use at most 1000 characters.",
-            "A request with this Idempotency-Key is still being processed." => {
+        Error::Refused { status, error, field, .. } => match (*status, *field) {
+            (StatusCode::SERVICE_UNAVAILABLE, Some("interview_type")) => "Google Meet is not set up on this server.",
+            (StatusCode::NOT_FOUND, Some("candidate_id")) => "This person cannot be invited any more.",
+            (_, Some("reason")) => "Please use at most 1000 characters.",
+            (StatusCode::CONFLICT, Some(IdempotencyKey::NAME)) => {
                 "This form is being worked on already. Look at your dashboard in a moment; if the interview is not \
                  there, send the form again."
             }
-            "This Idempotency-Key was already used with a different request." => {
+            (StatusCode::UNPROCESSABLE_ENTITY, Some(IdempotencyKey::NAME)) => {
                 "An interview was scheduled with this form already; you find it on your dashboard. Send the form again \
                  to schedule another one."
             }
-            error => error,
+            _ => error,
         }
         .to_owned(),
         Error::Body(_, body) if body["needs_google_auth"] == true => {

@@ -133,15 +133,23 @@ impl Done {
             Done::Scheduled if sends_mails => {
                 ("The interview is scheduled; the invitations to both of you are on their way.", "good")
             }
-            Done::Scheduled => ("The interview is scheduled. This server sends no mails: please tell the candidate.", "warn"),
+            Done::Scheduled => {
+                ("The interview is scheduled. This server sends no mails: please tell the candidate.", "warn")
+            }
             Done::ScheduledBefore => ("That form had made its interview already; nothing new was scheduled.", "warn"),
-            Done::Changed if sends_mails => ("The interview is changed; the mails to both of you are on their way.", "good"),
-            Done::Changed => ("The interview is changed. This server sends no mails: please tell the candidate.", "warn"),
+            Done::Changed if sends_mails => {
+                ("The interview is changed; the mails to both of you are on their way.", "good")
+            }
+            Done::Changed => {
+                ("The interview is changed. This server sends no mails: please tell the candidate.", "warn")
+            }
             Done::Unchanged => ("Nothing was different, so nothing was changed and nobody was told.", "good"),
             Done::Cancelled if sends_mails => {
                 ("The interview is cancelled; the mails to both of you are on their way.", "good")
             }
-            Done::Cancelled => ("The interview is cancelled. This server sends no mails: please tell the candidate.", "warn"),
+            Done::Cancelled => {
+                ("The interview is cancelled. This server sends no mails: please tell the candidate.", "warn")
+            }
             Done::Disconnected => ("Google Calendar is disconnected.", "good"),
             Done::Resent => ("The mail is on its way again.", "good"),
             Done::NotResent => ("That mail is not sent again: it was sent, is out of date, or is too late.", "warn"),

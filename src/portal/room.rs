@@ -154,8 +154,7 @@ impl Visit {
 
 /// One answer for all links that open nothing, so that none tells what exists.
 fn closed(ctx: &Context) -> Result<Instead> {
-    let words =
-        "It may have expired, or a part of it is missing. Please use the link in your latest invitation mail, or sign in.";
+    let words = "It may have expired, or a part of it is missing. Please use the link in your latest invitation mail, or sign in.";
     let links = vec![("Sign in", "/login/".to_owned())];
     let heading = "This link does not open an interview";
     Ok(Instead(message(ctx, None, StatusCode::FORBIDDEN, heading, words, links)?))

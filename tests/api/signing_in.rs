@@ -184,6 +184,34 @@ async fn errors_are_pages_for_people_and_json_for_clients() {
 }
 
 #[tokio::test]
+async fn what_goes_wrong_with_a_posted_form_is_a_page_and_with_a_clients_call_json() {
+    let app = TestApp::start().await;
+    let mut browser = Browser::of(&app, "rita@x.test").await;
+    let dashboard = browser.get("/dashboard/").await;
+    let form_token = dashboard.text.split("name=\"form_token\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+    let long = "x".repeat(1 << 20);
+    let gone = "/dashboard/interviews/999/cancel/";
+    for (path, reason, status, detail) in [
+        (gone, "", 404, "Not found."),
+        (gone, &*long, 413, "Request body too large."),
+        ("/nope/", "", 404, "Not found."),
+    ] {
+        let fields = [("form_token", form_token), ("reason", reason)];
+        let page = browser.post(path, &fields).await;
+        let kind = (page.status.as_u16(), page.header("content-type"));
+        assert_eq!(kind, (status, Some("text/html; charset=utf-8")), "{path}");
+        assert!(page.text.contains("<h1>") && !page.text.contains(detail), "{}", page.text);
+        let cookie = browser.request(Method::POST, path).build().unwrap().headers()["cookie"].clone();
+        let call = || app.request(Method::POST, path).header("cookie", &cookie).form(&fields);
+        send(call()).await.assert(status, json!({ "detail": detail }));
+        let mode = send(call().header("sec-fetch-mode", "navigate")).await;
+        assert_eq!(mode.header("content-type"), Some("text/html; charset=utf-8"), "{path}");
+    }
+    let api = browser.post("/api/users/login/", &[]).await;
+    assert_eq!((api.status.as_u16(), api.header("content-type")), (400, Some("application/json")));
+}
+
+#[tokio::test]
 async fn where_sign_ins_have_to_pass_recaptcha_the_page_leads_to_the_application() {
     let app = TestApp::start_with(&[("RECAPTCHA_SECRET_KEY", "secret")]).await;
     let mut browser = Browser::new(&app);
