@@ -1,8 +1,8 @@
 //! Portal sessions (contract §4.1): who has signed in on the portal's own page, and the cookie that says so.
 //!
-//! Promises: the cookie's secret is kept only as a hash; a session ends after 14 days, when its user is deactivated or
-//! deleted, when the stored password changes, and when it is ended. It opens pages and the way to Google, never the JSON
-//! API.
+//! Promises: the cookie's secret is kept only as a hash; a session ends after 14 days, when the password changes that was
+//! shown for it, and when it is ended; while its user is deactivated or deleted it is worth nothing. It opens pages and the
+//! way to Google, never the JSON API. What its pages' forms carry, no other site can know (CSRF).
 
 use aws_lc_rs::{constant_time, hmac};
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -72,16 +72,20 @@ pub fn forget_cookie(settings: &Settings) -> Result<HeaderValue> {
 pub struct Visitor(PlainToken);
 
 impl Visitor {
-    const COOKIE: &str = "umemployed_visitor";
-
-    /// The one that a browser's cookie stands for, or a new one.
-    pub fn of(headers: &HeaderMap) -> Visitor {
-        Visitor(cookie(headers, Self::COOKIE).map_or_else(PlainToken::generate, PlainToken::from_outside))
+    /// Where there is TLS, no other host of the domain can set it (RFC 6265bis, §4.1.3.2).
+    fn cookie_name(settings: &Settings) -> &'static str {
+        if is_secure(settings) { "__Host-umemployed_visitor" } else { "umemployed_visitor" }
     }
 
-    /// `Set-Cookie`, until the browser is closed; only for the sign-in page.
+    /// The one that a browser's cookie stands for, or a new one.
+    pub fn of(headers: &HeaderMap, settings: &Settings) -> Visitor {
+        let known = cookie(headers, Self::cookie_name(settings));
+        Visitor(known.map_or_else(PlainToken::generate, PlainToken::from_outside))
+    }
+
+    /// `Set-Cookie`, until the browser is closed.
     pub fn set_cookie(&self, settings: &Settings) -> Result<HeaderValue> {
-        set_cookie(Self::COOKIE, self.0.expose(), "/login/; HttpOnly; SameSite=Strict", settings)
+        set_cookie(Self::cookie_name(settings), self.0.expose(), "/; HttpOnly; SameSite=Strict", settings)
     }
 
     /// As [`Session::form_token`].
@@ -95,8 +99,12 @@ impl Visitor {
     }
 }
 
+fn is_secure(settings: &Settings) -> bool {
+    settings.public_url.starts_with("https:")
+}
+
 fn set_cookie(name: &str, value: &str, path_and_more: &str, settings: &Settings) -> Result<HeaderValue> {
-    let secure = if settings.public_url.starts_with("https:") { "; Secure" } else { "" };
+    let secure = if is_secure(settings) { "; Secure" } else { "" };
     let mut header = HeaderValue::try_from(format!("{name}={value}; Path={path_and_more}{secure}"))?;
     header.set_sensitive(true);
     Ok(header)

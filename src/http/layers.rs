@@ -261,17 +261,24 @@ async fn enter(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
         let origin = door.allowed_origin(request.headers());
         let preflight = is_preflight(&request);
         let under_api = is_api(request.uri().path());
-        let shows_pages = !under_api && is_navigation(request.headers());
+        // Probes answer as they do, whoever asks.
+        let is_page = found.as_ref().is_none_or(|(route, _)| route.renders.iter().any(|kind| kind == HTML));
+        let shows_pages = !under_api && is_page && is_navigation(request.headers());
         let mut response = match preflight {
             true => StatusCode::OK.into_response(),
             false => door.admit(request, found, next).await.into_response(),
         };
         let status = response.status();
         if shows_pages && (status.is_client_error() || status.is_server_error()) && is_json(&response) {
-            response = (door.error_page)(status);
+            let mut page = (door.error_page)(status);
+            for name in [header::ALLOW, header::RETRY_AFTER] {
+                page.headers_mut().extend(response.headers_mut().remove(&name).map(|value| (name, value)));
+            }
+            response = page;
         }
         let headers = response.headers_mut();
-        put_cors(headers, origin, preflight);
+        // No other site's script reads a page, which has its visitor's form tokens.
+        put_cors(headers, origin.filter(|_| !is_html(headers)), preflight);
         put_common(headers, &id, under_api);
         let (span, took) = (tracing::Span::current(), arrival.elapsed());
         span.record("status", response.status().as_u16());
@@ -407,10 +414,13 @@ fn put_cors(headers: &mut HeaderMap, origin: Option<HeaderValue>, preflight: boo
     }
 }
 
+fn is_html(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(HTML.as_bytes()))
+}
+
 /// Contract §3.5. A handler's own `Referrer-Policy` and `Cache-Control` stand.
 fn put_common(headers: &mut HeaderMap, id: &str, under_api: bool) {
-    let html = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(HTML.as_bytes()));
-    let opener = if html { "same-origin-allow-popups" } else { "same-origin" };
+    let opener = if is_html(headers) { "same-origin-allow-popups" } else { "same-origin" };
     headers.extend(HeaderValue::from_str(id).map(|id| (REQUEST_ID, id)));
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -421,7 +431,7 @@ fn put_common(headers: &mut HeaderMap, id: &str, under_api: bool) {
         headers.insert(name, HeaderValue::from_static(value));
     }
     headers.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("same-origin"));
-    if under_api || html {
+    if under_api || is_html(headers) {
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     }
 }

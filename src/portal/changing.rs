@@ -114,7 +114,9 @@ async fn make(
     if !model::malformed(changes).is_empty() {
         return Err(Error::bad_request("A field is malformed."));
     }
-    if form.contains_key("check") || TIME.iter().any(|name| changes.contains_key(*name)) {
+    let has_new_time = TIME.iter().any(|name| changes.contains_key(*name));
+    // A row of Django's may have a zone that is none: then nothing can be said.
+    if form.contains_key("check") || has_new_time && model::malformed(form).is_empty() {
         let said = Said::of(interview::preview(ctx, &session.user, form).await?, form);
         if form.contains_key("check") || !shown_before(&said, form) {
             return Ok(Made::Nothing(said));

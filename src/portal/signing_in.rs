@@ -52,7 +52,7 @@ async fn login_page(State(ctx): State<Context>, headers: HeaderMap, query: Query
     match Session::of(&ctx, &headers).await? {
         _ if ctx.settings.recaptcha_secret_key.is_some() => sign_in_elsewhere(&ctx),
         Some(session) => see_other(if next.is_empty() { home(&session.user) } else { next }),
-        None => show_login(&ctx, StatusCode::OK, &Visitor::of(&headers), next, "", None),
+        None => show_login(&ctx, StatusCode::OK, &Visitor::of(&headers, &ctx.settings), next, "", None),
     }
 }
 
@@ -72,7 +72,7 @@ async fn login(
         return sign_in_elsewhere(&ctx);
     }
     let form = request::fields(request, &ctx).await?;
-    let visitor = Visitor::of(&headers);
+    let visitor = Visitor::of(&headers, &ctx.settings);
     let next = Some(text(&form, "next")).filter(|next| is_own_path(next)).unwrap_or_default();
     let again = |status, error: String| show_login(&ctx, status, &visitor, next, text(&form, "email"), Some(error));
     if !visitor.has_sent(text(&form, "form_token")) {
