@@ -115,7 +115,7 @@ async fn make(ctx: &Context, session: &Session, interview: &Interview, changes: 
     if !model::malformed(changes).is_empty() {
         return Err(Error::bad_request("A field is malformed."));
     }
-    interview::change_as_asked(ctx, session.user.clone(), interview.clone(), changes).await?;
+    interview::change_from_body(ctx, session.user.clone(), interview.clone(), changes).await?;
     Ok(())
 }
 
@@ -148,7 +148,7 @@ async fn cancel(
     if interview.cancelled_at.is_some() {
         return see_other("/dashboard/?done=unchanged");
     }
-    match interview::cancel_as_asked(&ctx, session.user.clone(), interview.clone(), &form).await {
+    match interview::cancel_from_body(&ctx, session.user.clone(), interview.clone(), &form).await {
         Ok(_) => see_other("/dashboard/?done=cancelled"),
         Err(fault @ Error::Internal(_)) => Err(fault),
         Err(refusal) => {

@@ -133,7 +133,7 @@ async fn make(ctx: &Context, session: &Session, key: &str, form: &Map<String, Va
         return Err(Error::bad_request("A field is malformed."));
     }
     let key = (1..=255).contains(&key.len()).then_some(key);
-    interview::schedule_as_asked(ctx, session.user.clone(), Endpoint::Company, key, form.clone()).await?;
+    interview::schedule_from_body(ctx, session.user.clone(), Endpoint::Company, key, form.clone()).await?;
     Ok(())
 }
 
