@@ -2,8 +2,10 @@
 
 use std::{ops::Deref, sync::Arc};
 
+use anyhow::anyhow;
 use sqlx::PgPool;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use crate::{clock::Clock, config::Settings, metrics::Metrics, smtp::Smtp};
 
@@ -27,6 +29,19 @@ pub struct Parts {
 impl Context {
     pub fn new(parts: Parts) -> Self {
         Context(Arc::new(parts))
+    }
+
+    /// Does work as a task of its own, which runs to its end even when nobody waits for it any more (the client went
+    /// away), and which a graceful stop waits for.
+    ///
+    /// # Errors
+    /// The work panicked. The error names `what` that was ("a booking"); a panic's own text could quote anything.
+    pub async fn to_its_end<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        self.tasks.spawn(work.in_current_span()).await.map_err(|_| anyhow!("{what} panicked"))
     }
 }
 

@@ -13,7 +13,7 @@ mod throttle;
 
 use std::{net::IpAddr, sync::Arc};
 
-use anyhow::{anyhow, bail, ensure};
+use anyhow::{bail, ensure};
 use axum::{
     Json,
     extract::{FromRequestParts, Request, State},
@@ -27,7 +27,6 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use sqlx::{Connection, PgConnection};
 use tokio::task::spawn_blocking;
-use tracing::Instrument as _;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -313,9 +312,9 @@ pub async fn sign_in(ctx: &Context, peer: IpAddr, credentials: Credentials) -> R
     }
     let attempt = throttle.attempt().await?;
     // It runs to its end even when the client goes away: what is no failure must not stay counted as one.
-    let (ctx, tasks) = (ctx.clone(), ctx.tasks.clone());
+    let own = ctx.clone();
     let entering = async move {
-        match enter(&ctx, &email, password).await {
+        match enter(&own, &email, password).await {
             Ok(Some(user)) => {
                 throttle.reset().await?;
                 Ok(user)
@@ -327,7 +326,7 @@ pub async fn sign_in(ctx: &Context, peer: IpAddr, credentials: Credentials) -> R
             }
         }
     };
-    tasks.spawn(entering.in_current_span()).await.map_err(|_| anyhow!("a sign-in panicked"))?
+    ctx.to_its_end("a sign-in", entering).await?
 }
 
 /// Whom e-mail and password let in; `None` when there is nobody of that e-mail or the password is wrong.

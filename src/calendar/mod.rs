@@ -233,10 +233,8 @@ async fn disconnect(State(ctx): State<Context>, user: CurrentUser) -> http::Resu
 /// Forgets a person's grant, to the end even when nobody waits for it: nobody could revoke a removed grant later. Whether
 /// there was one.
 pub async fn disconnect_user(ctx: &Context, user_id: i64) -> http::Result<bool> {
-    let (tasks, ctx) = (ctx.tasks.clone(), ctx.clone());
-    let task = tasks.spawn(async move { forget_grant(&ctx, user_id).await });
-    // A panic's own text could quote anything.
-    Ok(task.await.map_err(|_| anyhow!("a disconnection panicked"))??)
+    let own = ctx.clone();
+    Ok(ctx.to_its_end("a disconnection", async move { forget_grant(&own, user_id).await }).await??)
 }
 
 /// Whether there was a grant.

@@ -74,7 +74,7 @@ pub struct Scheduled {
 
 /// Schedules an interview, or answers again what a request with the same key has made.
 ///
-/// Follows the rules of contract §5.6 from the fourth on. It must run to its end even when nobody waits for it: spawn it.
+/// Follows the rules of contract §5.6 from the fourth on. It must run [to its end](Context::to_its_end).
 pub async fn schedule(ctx: Context, user: CurrentUser, request: Request, key: Option<KeyUse>) -> Result<Scheduled> {
     let bound = match &key {
         Some(key) => find_replay(&ctx, user.id, key).await?,

@@ -60,7 +60,7 @@ pub struct Cancelled {
 }
 
 /// Changes an interview, as it was a moment ago, of the recruiter `user` (contract §5.14, from the formats on). It must
-/// run to its end even when nobody waits for it: spawn it.
+/// run [to its end](Context::to_its_end).
 pub async fn change(ctx: Context, user: CurrentUser, interview: Interview, change: Change) -> Result<Changed> {
     let id = interview.id;
     let planned = plan(&ctx, interview, &change)?;
@@ -366,7 +366,7 @@ async fn align(ctx: &Context, claim: &Claim) -> Result<()> {
 }
 
 /// Cancels an interview, as it was a moment ago, of the recruiter `user` (contract §5.15). Never waits long for Google,
-/// whatever it says. It must run to its end even when nobody waits for it: spawn it.
+/// whatever it says. It must run [to its end](Context::to_its_end).
 pub async fn cancel(
     ctx: Context,
     user: CurrentUser,

@@ -3,7 +3,8 @@
 //!
 //! Handlers here turn HTTP into calls and back; `model` has the pure rules, `store` the SQL. What crosses systems:
 //! `booking` makes an interview, `change` changes and cancels it under a `claim` and aligns its event. `presence` knows who
-//! is there, `analytics` what they come to; `reminder` and `instants` are sweeps, `emails` has the words of the mails, `when`
+//! is there, `analytics` what they come to, `applicants` who can be invited, `preview` what a time means and what speaks
+//! against it; `reminder` and `instants` are sweeps, `emails` has the words of the mails, `when`
 //! those of times.
 
 pub mod analytics;
@@ -16,6 +17,7 @@ mod instants;
 pub mod model;
 mod page;
 mod presence;
+mod preview;
 mod reminder;
 mod store;
 pub mod when;
@@ -23,8 +25,9 @@ pub mod when;
 pub use change::align_events;
 pub use instants::{Reach, fill_instants};
 pub use presence::{enter, leave};
+pub use preview::{Preview, preview};
 pub use reminder::remind;
-pub use store::Interview;
+pub use store::{Interview, is_mail_of_recruiter, of_candidate_with_applications, of_recruiter_with_mails};
 
 use axum::{
     Json,
@@ -35,10 +38,8 @@ use axum::{
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tracing::Instrument as _;
 use utoipa::{IntoResponses, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
-use uuid::Uuid;
 
 use self::{
     booking::{KeyUse, Scheduled},
@@ -147,14 +148,14 @@ async fn schedule(
     body: RequestBody,
 ) -> Result<Scheduled> {
     let body = body.object().await?;
+    let request = Request::parse(&body, endpoint, ctx.settings.interview_duration_minutes)?;
     // What is wrong with the body is told before what is wrong with the key.
-    Request::parse(&body, endpoint, ctx.settings.interview_duration_minutes)?;
-    let key = key.key()?;
-    schedule_as_asked(&ctx, user, endpoint, key.as_deref(), body).await
+    let key = key.key()?.map(|key| KeyUse::new(&key, endpoint, &Value::Object(body)));
+    ctx.to_its_end("a booking", booking::schedule(ctx.clone(), user, request, key)).await?
 }
 
 /// Schedules an interview as a body of [`Endpoint`] asks for it, at most once with a key.
-pub async fn schedule_as_asked(
+pub async fn schedule_from_body(
     ctx: &Context,
     user: CurrentUser,
     endpoint: Endpoint,
@@ -163,9 +164,7 @@ pub async fn schedule_as_asked(
 ) -> Result<Scheduled> {
     let request = Request::parse(&body, endpoint, ctx.settings.interview_duration_minutes)?;
     let key = key.map(|key| KeyUse::new(key, endpoint, &Value::Object(body)));
-    // A booking runs to its end even when the client goes away.
-    let booking = ctx.tasks.spawn(booking::schedule(ctx.clone(), user, request, key).in_current_span());
-    booking.await.map_err(|_| anyhow::anyhow!("a booking panicked"))?
+    ctx.to_its_end("a booking", booking::schedule(ctx.clone(), user, request, key)).await?
 }
 
 fn answer(status: StatusCode, scheduled: Scheduled) -> Response {
@@ -346,7 +345,7 @@ async fn change(
     body: RequestBody,
 ) -> Result<Json<Changed>> {
     let interview = recruited(&ctx, id, &user, "You are not authorized to change this interview").await?;
-    Ok(Json(change_as_asked(&ctx, user, interview, &body.object().await?).await?))
+    Ok(Json(change_from_body(&ctx, user, interview, &body.object().await?).await?))
 }
 
 /// Cancels one of the caller's interviews.
@@ -377,69 +376,29 @@ async fn cancel(
     body: RequestBody,
 ) -> Result<Json<Cancelled>> {
     let interview = recruited(&ctx, id, &user, "You are not authorized to cancel this interview").await?;
-    Ok(Json(cancel_as_asked(&ctx, user, interview, &body.object().await?).await?))
-}
-
-/// What a time means before anything is scheduled at it.
-#[derive(Clone, Debug, Serialize)]
-pub struct Preview {
-    /// Such as `Tue 1 Dec 2026, 09:00–10:00 in Vancouver (UTC−7)`.
-    pub line: String,
-    /// RFC 3339, for the reader's own clock.
-    pub start: String,
-    /// The day by the interview's own clock, `YYYY-MM-DD`.
-    pub day: String,
-    /// As scheduling would warn.
-    pub warnings: Vec<String>,
-}
-
-/// What `date`, `time`, `timezone` and `duration_minutes` of a form mean, and what speaks against them for `user` and, when
-/// he may be invited, the person of `candidate_id`. The interview of `interview_id`, which is to be moved, does not.
-pub async fn preview(ctx: &Context, user: &CurrentUser, form: &Map<String, Value>) -> Result<Preview> {
-    let slot = model::Slot::parse(form, ctx.settings.interview_duration_minutes)?;
-    let span = (slot.start.at, slot.end);
-    let mut warnings = model::time_warnings(&slot.zone, slot.date, slot.time, &slot.start, ctx.clock.now());
-    let id = |name| form.get(name).and_then(Value::as_str).and_then(|digits| digits.parse::<i64>().ok());
-    let candidate = match (user.company_id, id("candidate_id")) {
-        (Some(company_id), Some(id)) => applicants::person(ctx, company_id, id).await?,
-        _ => None,
-    };
-    if let Some(candidate) = candidate {
-        let moved = id("interview_id").unwrap_or_default();
-        warnings.extend(booking::overlaps(ctx, &candidate, user.id, span, moved).await);
-    }
-    Ok(Preview {
-        line: when::line(&slot.zone, span),
-        start: slot.start.at.to_rfc3339(),
-        day: slot.zone.local(slot.start.at).date_naive().to_string(),
-        warnings,
-    })
+    Ok(Json(cancel_from_body(&ctx, user, interview, &body.object().await?).await?))
 }
 
 /// Changes an interview, whose recruiter `user` is, as a body of contract §5.14 asks for it.
-pub async fn change_as_asked(
+pub async fn change_from_body(
     ctx: &Context,
     user: CurrentUser,
     interview: Interview,
     body: &Map<String, Value>,
 ) -> Result<Changed> {
     let change = Change::parse(body)?;
-    // It runs to its end even when the client goes away.
-    let changing = ctx.tasks.spawn(change::change(ctx.clone(), user, interview, change).in_current_span());
-    changing.await.map_err(|_| anyhow::anyhow!("a change panicked"))?
+    ctx.to_its_end("a change", change::change(ctx.clone(), user, interview, change)).await?
 }
 
 /// Cancels an interview, whose recruiter `user` is, with the reason in a body of contract §5.15.
-pub async fn cancel_as_asked(
+pub async fn cancel_from_body(
     ctx: &Context,
     user: CurrentUser,
     interview: Interview,
     body: &Map<String, Value>,
 ) -> Result<Cancelled> {
     let reason = model::cancellation_reason(body)?;
-    // It runs to its end even when the client goes away.
-    let cancelling = ctx.tasks.spawn(change::cancel(ctx.clone(), user, interview, reason).in_current_span());
-    cancelling.await.map_err(|_| anyhow::anyhow!("a cancellation panicked"))?
+    ctx.to_its_end("a cancellation", change::cancel(ctx.clone(), user, interview, reason)).await?
 }
 
 /// One of the caller's interviews for a calendar; of a cancelled one, what takes it off again.
@@ -557,22 +516,6 @@ async fn test_connection(_user: CurrentUser) -> Json<DeviceCheck> {
         network_quality: "good",
         recommendations: [],
     })
-}
-
-/// A recruiter's interviews, with what became of their invitations: at most `most` of those ahead, the soonest, and as many
-/// of the others, the latest.
-pub async fn of_recruiter_with_mails(ctx: &Context, user_id: i64, most: i64) -> sqlx::Result<Vec<Interview>> {
-    store::of_recruiter_with_mails(&ctx.db, user_id, most, ctx.clock.now()).await
-}
-
-/// A candidate's interviews, so many likewise, with whether he applied for the job.
-pub async fn of_candidate_with_applications(ctx: &Context, user_id: i64, most: i64) -> sqlx::Result<Vec<Interview>> {
-    store::of_candidate_with_applications(&ctx.db, user_id, most, ctx.clock.now()).await
-}
-
-/// Whether a mail is about an interview of this recruiter.
-pub async fn is_mail_of_recruiter(ctx: &Context, mail: Uuid, recruiter_id: i64) -> sqlx::Result<bool> {
-    store::is_mail_of_recruiter(&ctx.db, mail, recruiter_id).await
 }
 
 /// An interview, with who was there; whoever asks has to see to it that he may.

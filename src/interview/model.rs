@@ -274,20 +274,15 @@ impl Request {
         {
             return Err(Error::bad_request("Missing required fields"));
         }
-        let candidate_id =
-            id(asked.candidate_id.get()).ok_or(Error::bad_request("Invalid candidate_id.").about("candidate_id"))?;
+        let candidate_id = id(asked.candidate_id.get()).ok_or(invalid("candidate_id"))?;
         let job = match no_job {
-            false => {
-                JobChoice::Id(id(asked.job_id.get()).ok_or(Error::bad_request("Invalid job_id.").about("job_id"))?)
-            }
-            true => JobChoice::Title(
-                job_title(asked.job_title.get()).ok_or(Error::bad_request("Invalid job_title.").about("job_title"))?,
-            ),
+            false => JobChoice::Id(id(asked.job_id.get()).ok_or(invalid("job_id"))?),
+            true => JobChoice::Title(job_title(asked.job_title.get()).ok_or(invalid("job_title"))?),
         };
         let company_id = match asked.company_id.get() {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) if text.is_empty() => None,
-            some => match id(some).ok_or(Error::bad_request("Invalid company_id.").about("company_id"))? {
+            some => match id(some).ok_or(invalid("company_id"))? {
                 0 => None,
                 id => Some(id),
             },
@@ -395,7 +390,7 @@ pub fn cancellation_reason(body: &Map<String, Value>) -> Result<Option<String>> 
         Some(Value::String(text)) if text.chars().count() <= REASON_LIMIT => {
             Ok(Some(text).filter(|text| !text.trim().is_empty()))
         }
-        Some(_) => Err(Error::bad_request("Invalid reason.").about("reason")),
+        Some(_) => Err(invalid("reason")),
     }
 }
 
@@ -410,7 +405,7 @@ fn is_falsy(field: &Given) -> bool {
 }
 
 /// An integer, a number without a fraction, or a string of digits; beyond 64 bit it is an id that no row has.
-fn id(value: Option<&Value>) -> Option<i64> {
+pub fn id(value: Option<&Value>) -> Option<i64> {
     match value? {
         Value::Number(number) => match (number.as_i64(), number.as_f64()) {
             (Some(id), _) => Some(id),
@@ -429,22 +424,26 @@ fn job_title(value: Option<&Value>) -> Option<String> {
     (1..=TEXT_LIMIT).contains(&title.chars().count()).then(|| title.to_owned())
 }
 
-fn date(value: Option<&Value>) -> Result<NaiveDate> {
+pub fn date(value: Option<&Value>) -> Result<NaiveDate> {
     value.and_then(Value::as_str).and_then(zone::parse_date).ok_or_else(invalid_date)
+}
+
+fn invalid(field: &'static str) -> Error {
+    Error::bad_request(format!("Invalid {field}.")).about(field)
 }
 
 fn invalid_date() -> Error {
     Error::bad_request("Invalid date. Use YYYY-MM-DD.").about("date")
 }
 
-fn time(value: Option<&Value>) -> Result<NaiveTime> {
+pub fn time(value: Option<&Value>) -> Result<NaiveTime> {
     value
         .and_then(Value::as_str)
         .and_then(zone::parse_time)
         .ok_or(Error::bad_request("Invalid time. Use HH:MM.").about("time"))
 }
 
-fn zone(value: Option<&Value>) -> Result<Zone> {
+pub fn zone(value: Option<&Value>) -> Result<Zone> {
     let zone = value.and_then(Value::as_str).and_then(Zone::parse);
     zone.ok_or(Error::bad_request("Invalid timezone. Use an IANA name such as America/New_York.").about("timezone"))
 }
@@ -457,7 +456,7 @@ fn note(note: &Given, notes: &Given) -> Result<Option<String>> {
             None | Some(Value::Null) => {}
             Some(Value::String(text)) if text.trim().is_empty() => {}
             Some(Value::String(text)) => chosen = chosen.or(Some(text.clone())),
-            Some(_) => return Err(Error::bad_request("Invalid note.").about("note")),
+            Some(_) => return Err(invalid("note")),
         }
     }
     match chosen {
@@ -469,13 +468,10 @@ fn note(note: &Given, notes: &Given) -> Result<Option<String>> {
 }
 
 fn interview_type(value: Option<&Value>) -> Result<InterviewType> {
-    value
-        .and_then(Value::as_str)
-        .and_then(InterviewType::parse)
-        .ok_or(Error::bad_request("Invalid interview_type.").about("interview_type"))
+    value.and_then(Value::as_str).and_then(InterviewType::parse).ok_or(invalid("interview_type"))
 }
 
-fn duration_minutes(value: Option<&Value>) -> Result<i32> {
+pub fn duration_minutes(value: Option<&Value>) -> Result<i32> {
     id(value).filter(|minutes| (5..=480).contains(minutes)).map(|minutes| minutes as i32).ok_or(
         Error::bad_request("Invalid duration_minutes. Use a whole number from 5 to 480.").about("duration_minutes"),
     )
@@ -487,26 +483,7 @@ fn location(value: Option<&Value>) -> Result<Option<String>> {
         Some(Value::String(text)) if text.trim().chars().count() <= TEXT_LIMIT => {
             Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
         }
-        Some(_) => Err(Error::bad_request("Invalid location.").about("location")),
-    }
-}
-
-/// A time as somebody types it, with the formats of [`Request::parse`].
-pub struct Slot {
-    pub date: NaiveDate,
-    pub time: NaiveTime,
-    pub zone: Zone,
-    pub start: Resolved,
-    pub end: DateTime<Utc>,
-}
-
-impl Slot {
-    pub fn parse(body: &Map<String, Value>, default_duration: i32) -> Result<Slot> {
-        let (date, time) = (date(body.get("date"))?, time(body.get("time"))?);
-        let zone = zone(body.get("timezone"))?;
-        let minutes = body.get("duration_minutes").map(|minutes| duration_minutes(Some(minutes))).transpose()?;
-        let (start, end) = span(&zone, date, time, minutes.unwrap_or(default_duration))?;
-        Ok(Slot { date, time, zone, start, end })
+        Some(_) => Err(invalid("location")),
     }
 }
 
@@ -529,7 +506,7 @@ pub fn malformed(form: &Map<String, Value>) -> Vec<&'static str> {
 }
 
 /// Start and end, both within the years 1–9999 in UTC.
-fn span(zone: &Zone, date: NaiveDate, time: NaiveTime, minutes: i32) -> Result<(Resolved, DateTime<Utc>)> {
+pub fn span(zone: &Zone, date: NaiveDate, time: NaiveTime, minutes: i32) -> Result<(Resolved, DateTime<Utc>)> {
     let start = zone.instant(date, time).ok_or_else(invalid_date)?;
     let end = start.at + TimeDelta::minutes(minutes.into());
     if end > zone::LAST {
@@ -610,6 +587,11 @@ impl Window {
 
     pub fn can_join(&self, now: DateTime<Utc>) -> bool {
         !self.cancelled && self.opens <= now && now <= self.closes
+    }
+
+    /// It is not cancelled and has not ended, so changing and cancelling it make sense.
+    pub fn can_change(&self, now: DateTime<Utc>) -> bool {
+        !self.cancelled && now < self.end
     }
 
     pub fn meeting_status(&self, now: DateTime<Utc>) -> MeetingStatus {
@@ -822,9 +804,10 @@ mod tests {
             let seen =
                 (window.can_join(now), window.meeting_status(now), window.status(now), window.minutes_until_start(now));
             assert_eq!(seen, (can_join, meeting, status, until), "at {seconds} s");
+            assert_eq!(window.can_change(now), status != S::Completed, "at {seconds} s");
         }
         let cancelled = Window::new(span, true, &settings);
-        assert!(!cancelled.can_join(start));
+        assert!(!cancelled.can_join(start) && !cancelled.can_change(start));
         assert_eq!((cancelled.meeting_status(start), cancelled.status(start)), (M::Ended, S::Cancelled));
     }
 }

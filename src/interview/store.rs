@@ -13,6 +13,7 @@ use super::{
 use crate::{
     clock::random_bytes,
     config::Settings,
+    context::Context,
     icalendar,
     secret::TokenHash,
     zone::{self, Zone},
@@ -150,10 +151,13 @@ impl Interview {
     }
 }
 
-/// Selects [`Interview`]s: attendance, invitations and application (SQL expressions), then what follows the joins, then its
-/// arguments.
+/// Selects [`Interview`]s: what follows the joins, with its arguments. Before it may stand the expression of one of the
+/// columns that are null otherwise: `attendance`, `invitations` or `has_applied`.
 macro_rules! interviews {
-    ($attendance:literal, $invitations:literal, $has_applied:literal, $rest:literal $(, $argument:expr)*) => {
+    (attendance: $sql:literal, $($rest:tt)*) => { interviews!(@ $sql, "NULL::jsonb", "NULL::bool", $($rest)*) };
+    (invitations: $sql:literal, $($rest:tt)*) => { interviews!(@ "NULL::jsonb", $sql, "NULL::bool", $($rest)*) };
+    (has_applied: $sql:literal, $($rest:tt)*) => { interviews!(@ "NULL::jsonb", "NULL::jsonb", $sql, $($rest)*) };
+    (@ $attendance:literal, $invitations:literal, $has_applied:literal, $first:literal $(+ $rest:literal)* $(, $argument:expr)*) => {
         sqlx::query_as!(
             Interview,
             r#"
@@ -176,8 +180,29 @@ macro_rules! interviews {
             LEFT JOIN job_job j ON j.id = i.job_id
             LEFT JOIN company_company jc ON jc.id = j.company_id
             LEFT JOIN company_company rc ON rc.user_id = i.recruiter_id
-            "# + $rest
+            "# + $first $(+ $rest)*
             $(, $argument)*
+        )
+    };
+    ($($rest:tt)*) => { interviews!(@ "NULL::jsonb", "NULL::jsonb", "NULL::bool", $($rest)*) };
+}
+
+/// Selects the [`Interview`]s in which the person of `$column` is `$user`: at most `$most` of those that may be ahead
+/// wherever they are, the soonest, and as many of the others, the latest; with one more column as [`interviews!`] has it.
+macro_rules! nearest_interviews {
+    ($column:literal, $user:expr, $most:expr, $now:expr, $more:ident: $sql:literal) => {
+        interviews!(
+            $more: $sql,
+            "WHERE i.id IN (
+                 (SELECT id FROM company_interview WHERE " + $column + " = $1 AND date >= $3
+                  ORDER BY date, time, id LIMIT $2)
+                 UNION ALL
+                 (SELECT id FROM company_interview WHERE " + $column + " = $1 AND date < $3
+                  ORDER BY date DESC, time DESC, id DESC LIMIT $2))
+             ORDER BY i.date DESC, i.time DESC, i.id DESC",
+            $user,
+            $most,
+            maybe_ahead($now)
         )
     };
 }
@@ -192,9 +217,6 @@ pub async fn of_user(
     page: &Page,
 ) -> sqlx::Result<Vec<Interview>> {
     interviews!(
-        "NULL::jsonb",
-        "NULL::jsonb",
-        "NULL::bool",
         "WHERE i.id IN (
              (SELECT id FROM company_interview
               WHERE candidate_id = $1 AND $2 AND (date, time, id) < ($4, $5, $6)
@@ -218,56 +240,32 @@ pub async fn of_user(
 
 /// A recruiter's interviews, with what became of their invitations: at most `most` of those that may be ahead wherever they
 /// are, the soonest, and as many of the others, the latest.
-pub async fn of_recruiter_with_mails(
-    db: impl PgExecutor<'_>,
-    user_id: i64,
-    most: i64,
-    now: DateTime<Utc>,
-) -> sqlx::Result<Vec<Interview>> {
-    interviews!(
-        "NULL::jsonb",
-        "(SELECT jsonb_agg(jsonb_build_object('id', m.id, 'user_id', m.user_id, 'state', m.state))
-          FROM (SELECT DISTINCT ON (user_id) id, user_id, state FROM ivs_mail
-                WHERE interview_id = i.id AND kind IN ('scheduled', 'updated', 'cancelled')
-                  AND sequence = i.ical_sequence
-                ORDER BY user_id, created_at DESC) m)",
-        "NULL::bool",
-        "WHERE i.id IN (
-             (SELECT id FROM company_interview WHERE recruiter_id = $1 AND date >= $3 ORDER BY date, time, id LIMIT $2)
-             UNION ALL
-             (SELECT id FROM company_interview WHERE recruiter_id = $1 AND date < $3
-              ORDER BY date DESC, time DESC, id DESC LIMIT $2))
-         ORDER BY i.date DESC, i.time DESC, i.id DESC",
+pub async fn of_recruiter_with_mails(ctx: &Context, user_id: i64, most: i64) -> sqlx::Result<Vec<Interview>> {
+    nearest_interviews!(
+        "recruiter_id",
         user_id,
         most,
-        maybe_ahead(now)
+        ctx.clock.now(),
+        invitations: "(SELECT jsonb_agg(jsonb_build_object('id', m.id, 'user_id', m.user_id, 'state', m.state))
+                       FROM (SELECT DISTINCT ON (user_id) id, user_id, state FROM ivs_mail
+                             WHERE interview_id = i.id AND kind IN ('scheduled', 'updated', 'cancelled')
+                               AND sequence = i.ical_sequence
+                             ORDER BY user_id, created_at DESC) m)"
     )
-    .fetch_all(db)
+    .fetch_all(&ctx.db)
     .await
 }
 
 /// A candidate's interviews, so many likewise, with whether he applied for the job.
-pub async fn of_candidate_with_applications(
-    db: impl PgExecutor<'_>,
-    user_id: i64,
-    most: i64,
-    now: DateTime<Utc>,
-) -> sqlx::Result<Vec<Interview>> {
-    interviews!(
-        "NULL::jsonb",
-        "NULL::jsonb",
-        "EXISTS (SELECT FROM job_application a WHERE a.user_id = i.candidate_id AND a.job_id = i.job_id)",
-        "WHERE i.id IN (
-             (SELECT id FROM company_interview WHERE candidate_id = $1 AND date >= $3 ORDER BY date, time, id LIMIT $2)
-             UNION ALL
-             (SELECT id FROM company_interview WHERE candidate_id = $1 AND date < $3
-              ORDER BY date DESC, time DESC, id DESC LIMIT $2))
-         ORDER BY i.date DESC, i.time DESC, i.id DESC",
+pub async fn of_candidate_with_applications(ctx: &Context, user_id: i64, most: i64) -> sqlx::Result<Vec<Interview>> {
+    nearest_interviews!(
+        "candidate_id",
         user_id,
         most,
-        maybe_ahead(now)
+        ctx.clock.now(),
+        has_applied: "EXISTS (SELECT FROM job_application a WHERE a.user_id = i.candidate_id AND a.job_id = i.job_id)"
     )
-    .fetch_all(db)
+    .fetch_all(&ctx.db)
     .await
 }
 
@@ -277,25 +275,24 @@ fn maybe_ahead(now: DateTime<Utc>) -> NaiveDate {
     (now - TimeDelta::days(1)).date_naive()
 }
 
-pub async fn is_mail_of_recruiter(db: impl PgExecutor<'_>, mail: Uuid, recruiter_id: i64) -> sqlx::Result<bool> {
+/// Whether a mail is about an interview of this recruiter.
+pub async fn is_mail_of_recruiter(ctx: &Context, mail: Uuid, recruiter_id: i64) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM ivs_mail m JOIN company_interview i ON i.id = m.interview_id
                           WHERE m.id = $1 AND i.recruiter_id = $2) AS "is!""#,
         mail,
         recruiter_id
     )
-    .fetch_one(db)
+    .fetch_one(&ctx.db)
     .await
 }
 
 pub async fn by_id(db: impl PgExecutor<'_>, id: i64) -> sqlx::Result<Option<Interview>> {
     interviews!(
-        "(SELECT jsonb_agg(jsonb_build_object('user_id', p.user_id, 'user_role', p.user_role,
-                                             'joined_at', p.joined_at, 'left_at', p.left_at)
-                           ORDER BY p.joined_at, p.id)
-          FROM ivs_presence p WHERE p.interview_id = i.id)",
-        "NULL::jsonb",
-        "NULL::bool",
+        attendance: "(SELECT jsonb_agg(jsonb_build_object('user_id', p.user_id, 'user_role', p.user_role,
+                                                          'joined_at', p.joined_at, 'left_at', p.left_at)
+                                       ORDER BY p.joined_at, p.id)
+                      FROM ivs_presence p WHERE p.interview_id = i.id)",
         "WHERE i.id = $1",
         id
     )

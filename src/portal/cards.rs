@@ -8,7 +8,7 @@ use crate::{
     context::Context,
     interview::{
         Interview,
-        model::{Side, Status, Window, duration_words},
+        model::{MeetingStatus, Side, Status, Window, duration_words},
         when,
     },
 };
@@ -108,8 +108,8 @@ impl Card {
             status,
             tone,
             can_join: window.can_join(now),
-            is_ahead: !window.cancelled && now < window.end,
-            is_over: window.cancelled || now > window.closes,
+            is_ahead: window.can_change(now),
+            is_over: window.meeting_status(now) == MeetingStatus::Ended,
             room: format!("{}/interviews/{}/join/", ctx.settings.portal_url, interview.id),
             id: interview.id,
             job_title: interview.job_title,

@@ -122,7 +122,7 @@ async fn make(
             return Ok(Made::Nothing(said));
         }
     }
-    interview::change_as_asked(ctx, session.user.clone(), interview.clone(), changes).await?;
+    interview::change_from_body(ctx, session.user.clone(), interview.clone(), changes).await?;
     Ok(Made::Change(Done::Changed))
 }
 
@@ -142,7 +142,7 @@ async fn cancel(State(ctx): State<Context>, PathId(id): PathId, Form { session, 
     if interview.cancelled_at.is_some() {
         return Ok(Done::Unchanged.see()?);
     }
-    match interview::cancel_as_asked(&ctx, session.user.clone(), interview.clone(), &fields).await {
+    match interview::cancel_from_body(&ctx, session.user.clone(), interview.clone(), &fields).await {
         Ok(_) => Ok(Done::Cancelled.see()?),
         Err(fault @ Error::Internal(_)) => Err(fault.into()),
         Err(refusal) => {

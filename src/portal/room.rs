@@ -279,7 +279,7 @@ impl<'a> RoomPage<'a> {
             changes_in: changes_in(&window, now),
             counted: counted(if door == Door::Open { window.start } else { window.opens }, now),
             is_past_end: now >= window.end,
-            can_change: !window.cancelled && now < window.end,
+            can_change: window.can_change(now),
         }
     }
 

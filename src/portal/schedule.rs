@@ -121,7 +121,7 @@ async fn make(ctx: &Context, session: &Session, key: &str, form: &Map<String, Va
     }
     let key = (1..=255).contains(&key.len()).then_some(key);
     let user = session.user.clone();
-    let made = interview::schedule_as_asked(ctx, user, Endpoint::Company, key, asked(form)).await?;
+    let made = interview::schedule_from_body(ctx, user, Endpoint::Company, key, asked(form)).await?;
     Ok(Made::Interview(if made.replayed { Done::ScheduledBefore } else { Done::Scheduled }))
 }
 
