@@ -31,6 +31,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::session::{COOKIE as SESSION_COOKIE, Session, Visitor, forget_cookie};
+pub use self::store::Account;
 use self::{
     jwt::{Stranger, TokenType},
     throttle::Throttle,
@@ -295,15 +296,15 @@ struct FieldErrors {
 ))]
 async fn login(State(ctx): State<Context>, Peer(peer): Peer, body: RequestBody) -> Result<Json<SignedIn>> {
     let credentials = Credentials::parse(&body.value().await?)?;
-    let user = sign_in(&ctx, peer, credentials).await?;
-    Ok(Json(SignedIn::new(&ctx, user)))
+    let account = sign_in(&ctx, peer, credentials).await?;
+    Ok(Json(SignedIn::new(&ctx, account.user)))
 }
 
 /// Whom these credentials let in.
 ///
 /// # Errors
 /// Every row of contract §4.1's table from the throttle on.
-pub async fn sign_in(ctx: &Context, peer: IpAddr, credentials: Credentials) -> Result<CurrentUser> {
+pub async fn sign_in(ctx: &Context, peer: IpAddr, credentials: Credentials) -> Result<Account> {
     let Credentials { email, password, recaptcha_token } = credentials;
     let throttle = Throttle::of(ctx, peer, &email);
     if let Some(secret) = &ctx.settings.recaptcha_secret_key {
@@ -315,9 +316,9 @@ pub async fn sign_in(ctx: &Context, peer: IpAddr, credentials: Credentials) -> R
     let own = ctx.clone();
     let entering = async move {
         match enter(&own, &email, password).await {
-            Ok(Some(user)) => {
+            Ok(Some(account)) => {
                 throttle.reset().await?;
-                Ok(user)
+                Ok(account)
             }
             Ok(None) => Err(not_signed_in("Invalid email or password.")),
             Err(error) => {
@@ -329,14 +330,15 @@ pub async fn sign_in(ctx: &Context, peer: IpAddr, credentials: Credentials) -> R
     ctx.to_its_end("a sign-in", entering).await?
 }
 
-/// Whom e-mail and password let in; `None` when there is nobody of that e-mail or the password is wrong.
+/// Whom e-mail and password let in, with the stored hash that says so; `None` when there is nobody of that e-mail or the
+/// password is wrong.
 ///
 /// # Errors
 /// The right password of a deleted or inactive account; no place left for hashing.
-async fn enter(ctx: &Context, email: &str, password: SecretString) -> Result<Option<CurrentUser>> {
+async fn enter(ctx: &Context, email: &str, password: SecretString) -> Result<Option<Account>> {
     let account = store::account_by_email(&mut *ctx.db.acquire().await?, email).await?;
     let verdict = password::verify(password, account.as_ref().map(|account| account.password.clone())).await?;
-    let Some(account) = account.filter(|_| verdict.right) else {
+    let Some(mut account) = account.filter(|_| verdict.right) else {
         return Ok(None);
     };
     if account.is_deleted {
@@ -348,8 +350,9 @@ async fn enter(ctx: &Context, email: &str, password: SecretString) -> Result<Opt
     if let Some(strong) = verdict.upgrade {
         let db = &mut *ctx.db.acquire().await?;
         store::upgrade_password(db, account.user.id, &account.password, &strong).await?;
+        account.password = strong;
     }
-    Ok(Some(account.user))
+    Ok(Some(account))
 }
 
 fn not_signed_in(text: &str) -> Error {

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::TimeDelta;
 
-use super::{CurrentUser, store};
+use super::{Account, CurrentUser, store};
 use crate::{config::Settings, context::Context, http::Result, secret::PlainToken};
 
 /// The cookie's name.
@@ -25,11 +25,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// Starts a session of somebody who has just shown who he is.
-    pub async fn begin(ctx: &Context, user: CurrentUser) -> Result<Session> {
+    /// Starts a session of somebody who has just shown who he is. It hangs on the hash that his password was checked
+    /// against: one that has replaced it meanwhile ends it before it has begun.
+    pub async fn begin(ctx: &Context, Account { user, password, .. }: Account) -> Result<Session> {
         let token = PlainToken::generate();
         let expires_at = ctx.clock.now() + LIFETIME;
-        store::insert_session(&mut *ctx.db.acquire().await?, &token.hash(), user.id, expires_at).await?;
+        store::insert_session(&mut *ctx.db.acquire().await?, &token.hash(), user.id, &password, expires_at).await?;
         Ok(Session { user, token })
     }
 

@@ -62,13 +62,15 @@ pub async fn insert_session(
     db: &mut PgConnection,
     token: &TokenHash,
     user_id: i64,
+    password: &str,
     expires_at: DateTime<Utc>,
 ) -> Result<()> {
     sqlx::query!(
         "INSERT INTO ivs_portal_session (token_hash, user_id, password_digest, expires_at)
-         SELECT $1, id, sha256(convert_to(password, 'UTF8')), $3 FROM users_user WHERE id = $2",
+         SELECT $1, $2, sha256(convert_to($3, 'UTF8')), $4",
         token.as_bytes(),
         user_id,
+        password,
         expires_at
     )
     .execute(db)

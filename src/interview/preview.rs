@@ -1,10 +1,9 @@
 //! What a time in a form means before anything is scheduled at it, and what speaks against it.
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
-use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{applicants, booking, model, when};
+use super::{applicants, model, store, when};
 use crate::{
     auth::CurrentUser,
     context::Context,
@@ -13,14 +12,12 @@ use crate::{
 };
 
 /// What a time means, and the warnings of scheduling at it.
-#[derive(Clone, Debug, Serialize)]
 pub struct Preview {
     /// Such as `Tue 1 Dec 2026, 09:00–10:00 in Vancouver (UTC−7)`.
     pub line: String,
-    /// RFC 3339, for the reader's own clock.
-    pub start: String,
-    /// The day by the interview's own clock, `YYYY-MM-DD`.
-    pub day: String,
+    pub start: DateTime<Utc>,
+    /// The day by the interview's own clock.
+    pub day: NaiveDate,
     /// As scheduling would warn.
     pub warnings: Vec<String>,
 }
@@ -38,12 +35,14 @@ pub async fn preview(ctx: &Context, user: &CurrentUser, form: &Map<String, Value
     };
     if let Some(candidate) = candidate {
         let moved = id("interview_id").unwrap_or_default();
-        warnings.extend(booking::overlaps(ctx, &candidate, user.id, span, moved).await);
+        // Not known is not free.
+        let busy = store::busy(&ctx.db, candidate.id, user.id, span, moved, &ctx.settings).await?;
+        warnings.extend(model::overlap_warnings(&candidate, busy.candidate, busy.recruiter));
     }
     Ok(Preview {
         line: when::line(&slot.zone, span),
-        start: slot.start.at.to_rfc3339(),
-        day: slot.zone.local(slot.start.at).date_naive().to_string(),
+        start: slot.start.at,
+        day: slot.zone.local(slot.start.at).date_naive(),
         warnings,
     })
 }

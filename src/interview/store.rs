@@ -689,7 +689,8 @@ pub async fn busy(
         r#"
         SELECT candidate_id, recruiter_id, date, time, timezone, duration_minutes, starts_at, starts_at_tzdb
         FROM company_interview
-        WHERE (candidate_id IN ($1, $2) OR recruiter_id IN ($1, $2)) AND id <> $3 AND cancelled_at IS NULL
+        WHERE (candidate_id IN ($1, $2) OR recruiter_id IN ($1, $2)) AND cancelled_at IS NULL
+          AND NOT (id = $3 AND recruiter_id IS NOT DISTINCT FROM $2)
           AND ((starts_at < $5 AND ends_at > $4) OR (starts_at IS NULL AND date BETWEEN $6 AND $7))
         "#,
         candidate_id,

@@ -2,7 +2,6 @@
 
 use askama::Template;
 use axum::http::StatusCode;
-use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -163,10 +162,10 @@ impl Said {
     }
 
     pub fn of(preview: Preview, form: &Map<String, Value>) -> Said {
-        let own = Zone::parse(text(form, "reader_zone")).zip(preview.start.parse::<DateTime<Utc>>().ok());
-        let own = own.map(|(zone, start)| (local_times::words(&zone, start), zone.local(start)));
-        let own = own.filter(|(words, _)| !preview.line.starts_with(words)).map(|(_, local)| {
-            let is_same_day = local.date_naive().to_string() == preview.day;
+        let zone = Zone::parse(text(form, "reader_zone"));
+        let zone = zone.filter(|zone| !preview.line.starts_with(&local_times::words(zone, preview.start)));
+        let own = zone.map(|zone| zone.local(preview.start)).map(|local| {
+            let is_same_day = local.date_naive() == preview.day;
             local.format(if is_same_day { "%H:%M" } else { "%a %-d %b, %H:%M" }).to_string()
         });
         let is_asking = !["check", "reader_zone"].iter().any(|name| form.contains_key(*name));

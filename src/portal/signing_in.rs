@@ -82,14 +82,14 @@ async fn login(
         Ok(credentials) => auth::sign_in(&ctx, peer, credentials).await,
         Err(malformed) => Err(malformed),
     };
-    let user = match signed_in {
-        Ok(user) => user,
+    let account = match signed_in {
+        Ok(account) => account,
         Err(Error::Internal(fault)) => return Err(Error::Internal(fault)),
         Err(refusal) => return again(refusal.status(), sentence(&refusal)),
     };
-    let to = if next.is_empty() { home(&user) } else { next };
+    let to = if next.is_empty() { home(&account.user) } else { next };
     let mut response = see_other(to)?;
-    let session = Session::begin(&ctx, user).await?;
+    let session = Session::begin(&ctx, account).await?;
     response.headers_mut().append(header::SET_COOKIE, session.set_cookie(&ctx.settings)?);
     Ok(response)
 }
