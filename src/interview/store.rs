@@ -14,7 +14,7 @@ use crate::{
     clock::random_bytes,
     config::Settings,
     context::Context,
-    icalendar,
+    icalendar, mail,
     secret::TokenHash,
     zone::{self, Zone},
 };
@@ -71,8 +71,7 @@ pub struct Interview {
 pub struct InvitationMail {
     pub id: Uuid,
     pub user_id: i64,
-    /// As `ivs_mail` keeps it.
-    pub state: String,
+    pub state: mail::State,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -99,6 +99,8 @@ fn notice(query: &QueryParams) -> Option<(&'static str, bool)> {
         (_, Some("unchanged")) => ("Nothing was different, so nothing was changed and nobody was told.", true),
         (_, Some("cancelled")) => ("The interview is cancelled, and both of you are told.", true),
         (_, Some("resent")) => ("The mail is on its way again.", true),
+        (_, Some("hurried")) => ("The mail was waiting already, and is tried again now.", true),
+        (_, Some("sending")) => ("The mail is being sent at this moment. Nothing else was done.", true),
         (_, Some("outdated")) => ("That mail is out of date: the interview has changed since.", false),
         _ => return None,
     })
@@ -154,7 +156,11 @@ async fn resend(
         return Err(Error::NotFound);
     }
     match mail::resend(&mut *ctx.db.acquire().await?, mail, ctx.clock.now()).await? {
-        Resent::Outdated | Resent::Unknown => see_other("/dashboard/?done=outdated"),
-        _ => see_other("/dashboard/?done=resent"),
+        Resent::Again { .. } => see_other("/dashboard/?done=resent"),
+        Resent::Hurried { .. } => see_other("/dashboard/?done=hurried"),
+        Resent::BeingSent => see_other("/dashboard/?done=sending"),
+        Resent::Outdated => see_other("/dashboard/?done=outdated"),
+        // It has gone since it was looked up.
+        Resent::Unknown => Err(Error::NotFound),
     }
 }

@@ -43,6 +43,8 @@ pub fn routes() -> OpenApiRouter<Context> {
 struct JobsPage {
     shell: Shell,
     jobs: Vec<Job>,
+    /// There are more than are shown.
+    is_cut: bool,
 }
 
 #[derive(Template)]
@@ -82,8 +84,8 @@ async fn form(State(ctx): State<Context>, headers: HeaderMap, uri: Uri, query: Q
     let Some(session) = Session::of(&ctx, &headers).await? else { return Ok(auth::to_sign_in(&uri)) };
     let Some(company_id) = company_of(&session) else { return see_other("/dashboard/") };
     let Some(job) = query.get("job") else {
-        let jobs = interview::applicants::jobs(&ctx, company_id).await?;
-        return page(StatusCode::OK, JobsPage { shell: Shell::new(&ctx, Some(&session)), jobs }.render()?, &[]);
+        let (jobs, is_cut) = interview::applicants::jobs(&ctx, company_id).await?;
+        return page(StatusCode::OK, JobsPage { shell: Shell::new(&ctx, Some(&session)), jobs, is_cut }.render()?, &[]);
     };
     let fields = Fields::fresh(&ctx.settings);
     let form = Form { key: fresh_key(), chosen: String::new(), fields, preview: None };
