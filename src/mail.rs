@@ -18,6 +18,7 @@ use lettre::{
         header::{ContentType, Header, HeaderName, HeaderValue},
     },
 };
+use serde::Deserialize;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
@@ -249,13 +250,13 @@ where
         Ok(Attempt::Outdated) => {
             count(EmailOutcome::Dropped);
             tracing::info!(mail = %id, "mail dropped: what it would say is no longer true");
-            lease.finish("dropped", None).await?;
+            lease.finish(State::Dropped, None).await?;
             Ok(Outcome::Done)
         }
         Ok(Attempt::Failed(SendError::Refused(why))) => {
             count(EmailOutcome::Refused);
             tracing::warn!(mail = %id, attempts, error = why, "mail refused for good");
-            lease.finish("refused", Some(&why)).await?;
+            lease.finish(State::Refused, Some(&why)).await?;
             Ok(Outcome::Done)
         }
         Ok(Attempt::Failed(SendError::Later(why))) => {
@@ -263,7 +264,7 @@ where
             let Some(wait) = retry_after(age, attempts) else {
                 count(EmailOutcome::Expired);
                 tracing::error!(mail = %id, attempts, error = why, "mail given up after a day");
-                lease.finish("expired", Some(&why)).await?;
+                lease.finish(State::Expired, Some(&why)).await?;
                 return Ok(Outcome::Done);
             };
             count(EmailOutcome::Later);
@@ -305,10 +306,11 @@ where
 
 /// What stands in the row of a mail that could not be leased.
 async fn standing(ctx: &Context, id: Uuid) -> anyhow::Result<Outcome> {
-    let row =
-        sqlx::query!("SELECT state, leased_until FROM ivs_mail WHERE id = $1", id).fetch_optional(&ctx.db).await?;
+    let row = sqlx::query!(r#"SELECT state AS "state: State", leased_until FROM ivs_mail WHERE id = $1"#, id)
+        .fetch_optional(&ctx.db)
+        .await?;
     Ok(match row {
-        Some(row) if row.state == "queued" => {
+        Some(row) if row.state == State::Queued => {
             let left = row.leased_until.map_or(TimeDelta::zero(), |until| until - ctx.clock.now());
             Outcome::Again(left.to_std().unwrap_or_default() + Duration::from_secs(1))
         }
@@ -387,13 +389,13 @@ impl Lease<'_> {
     }
 
     /// Ends a mail that is not sent; a lease lost meanwhile leaves that to the new holder.
-    async fn finish(&self, state: &str, why: Option<&str>) -> sqlx::Result<()> {
+    async fn finish(&self, state: State, why: Option<&str>) -> sqlx::Result<()> {
         sqlx::query!(
             "UPDATE ivs_mail SET state = $3, finished_at = $4, error = $5, leased_by = NULL, leased_until = NULL
              WHERE id = $1 AND leased_by = $2",
             self.mail,
             self.holder,
-            state,
+            state.as_str(),
             self.ctx.clock.now(),
             why
         )
@@ -543,8 +545,41 @@ pub fn write_preview(dir: &Path, mails: &[(&str, Email)]) -> io::Result<()> {
     Ok(())
 }
 
-/// What can stand in `ivs_mail.state`.
-pub const STATES: [&str; 5] = ["queued", "sent", "refused", "expired", "dropped"];
+/// What has become of a mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, sqlx::Type)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub enum State {
+    Queued,
+    /// The SMTP server has accepted it.
+    Sent,
+    /// Sending it can never work.
+    Refused,
+    /// It was tried for a day.
+    Expired,
+    /// What it would say was no longer true.
+    Dropped,
+}
+
+impl State {
+    pub const ALL: [State; 5] = [State::Queued, State::Sent, State::Refused, State::Expired, State::Dropped];
+
+    /// As `ivs_mail.state` keeps it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Queued => "queued",
+            State::Sent => "sent",
+            State::Refused => "refused",
+            State::Expired => "expired",
+            State::Dropped => "dropped",
+        }
+    }
+
+    /// It has not arrived and is no longer tried, and somebody may still want it to.
+    pub fn can_be_resent(self) -> bool {
+        matches!(self, State::Refused | State::Expired)
+    }
+}
 
 /// How many mails of each kind are still to be sent.
 pub async fn count_queued(db: &mut PgConnection) -> sqlx::Result<Vec<(&'static str, i64)>> {
@@ -559,7 +594,7 @@ pub async fn count_queued(db: &mut PgConnection) -> sqlx::Result<Vec<(&'static s
 /// Which mails an operator wants to see.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// One of [`STATES`].
+    /// As [`State::as_str`].
     pub state: Option<String>,
     pub interview_id: Option<i64>,
     /// So many of the newest.
@@ -576,7 +611,7 @@ pub struct Listed {
     pub interview_id: Option<i64>,
     /// In full.
     pub recipient: String,
-    pub state: String,
+    pub state: State,
     pub attempts: i32,
     pub error: Option<String>,
 }
@@ -586,7 +621,7 @@ pub async fn list(db: impl PgExecutor<'_>, wanted: &Wanted) -> sqlx::Result<Vec<
     sqlx::query_as!(
         Listed,
         r#"SELECT mail.id, COALESCE(resent_at, mail.created_at) AS "queued_at!", kind, interview_id,
-                  COALESCE(recipient, person.email) AS "recipient!", state, attempts, error
+                  COALESCE(recipient, person.email) AS "recipient!", state AS "state: State", attempts, error
            FROM ivs_mail AS mail
            JOIN users_user AS person ON person.id = user_id
            WHERE ($1::text IS NULL OR state = $1) AND ($2::bigint IS NULL OR interview_id = $2)
@@ -612,7 +647,7 @@ pub async fn find(db: impl PgExecutor<'_>, beginning: &str) -> sqlx::Result<Vec<
 pub enum Resent {
     /// It had ended in this state, and is queued anew for a day.
     Again {
-        state: String,
+        state: State,
     },
     /// It was queued already, to be tried next at this time, if known; it is due now.
     Hurried {
@@ -629,7 +664,7 @@ pub enum Resent {
 pub async fn resend(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> anyhow::Result<Resent> {
     let mut tx = sqlx::Connection::begin(db).await?;
     let row = sqlx::query!(
-        r#"SELECT mail.state, leased_until > $2 AS is_leased,
+        r#"SELECT mail.state AS "state: State", leased_until > $2 AS is_leased,
                   CASE WHEN mail.starts_at IS NULL THEN ical_sequence <> sequence
                        ELSE interview.starts_at <> mail.starts_at OR mail.starts_at <= $2 OR cancelled_at IS NOT NULL
                   END AS is_outdated
@@ -647,7 +682,7 @@ pub async fn resend(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> anyh
         return Ok(Resent::Outdated);
     }
     let job = Job::SendMail { mail: id };
-    let resent = if row.state != "queued" {
+    let resent = if row.state != State::Queued {
         sqlx::query!(
             "UPDATE ivs_mail
              SET state = 'queued', resent_at = $2, attempts = 0, finished_at = NULL, error = NULL,

@@ -70,7 +70,7 @@ enum MailsCommand {
 #[derive(clap::Args)]
 struct WantedMails {
     /// Those in this state alone
-    #[arg(long, value_parser = mail::STATES)]
+    #[arg(long, value_parser = mail::State::ALL.map(mail::State::as_str))]
     state: Option<String>,
     /// Those about this interview alone
     #[arg(long, value_name = "ID")]

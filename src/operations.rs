@@ -115,7 +115,7 @@ pub async fn mails_table(db: &PgPool, wanted: &Wanted) -> anyhow::Result<String>
         let id = mail.id.to_string()[..8].to_owned();
         let interview = mail.interview_id.map(|id| id.to_string()).unwrap_or_default();
         let (when, to, tries) = (shown(mail.queued_at), masked(&mail.recipient), mail.attempts.to_string());
-        [id, when, mail.kind, interview, to, mail.state, tries, mail.error.unwrap_or_default()]
+        [id, when, mail.kind, interview, to, mail.state.as_str().to_owned(), tries, mail.error.unwrap_or_default()]
     });
     Ok(table(["ID", "QUEUED (UTC)", "KIND", "INTERVIEW", "TO", "STATE", "TRIES", "ERROR"], rows.collect()))
 }
@@ -129,10 +129,10 @@ pub async fn resend_mail(db: &PgPool, beginning: &str, now: DateTime<Utc>) -> an
         _ => bail!("several mails have ids that begin with {beginning}: give more of it"),
     };
     let sentence = match mail::resend(&mut conn, id, now).await? {
-        Resent::Again { state } if state == "sent" => {
+        Resent::Again { state: mail::State::Sent } => {
             "was sent already; a second copy, with the same Message-ID, is due now".to_owned()
         }
-        Resent::Again { state } => format!("was {state}; it is queued again and due now"),
+        Resent::Again { state } => format!("was {}; it is queued again and due now", state.as_str()),
         Resent::Hurried { next: Some(next) } => {
             format!("is still queued; its next try, at {} UTC, is due now", next.format("%F %T"))
         }

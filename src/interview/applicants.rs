@@ -15,25 +15,29 @@ pub struct Job {
 /// Somebody who can be invited.
 #[derive(Clone, Debug)]
 pub struct Applicant {
-    pub id: i64,
-    pub first_name: String,
-    pub last_name: String,
-    pub email: String,
+    pub person: Person,
     pub is_shortlisted: bool,
 }
 
-/// A company's jobs, the newest first.
-pub async fn jobs(ctx: &Context, company_id: i64) -> sqlx::Result<Vec<Job>> {
-    sqlx::query_as!(
+/// So many of a company's jobs can be chosen from.
+const MOST_JOBS: usize = 200;
+
+/// A company's newest jobs, the newest first, at most 200; and whether it has more.
+pub async fn jobs(ctx: &Context, company_id: i64) -> sqlx::Result<(Vec<Job>, bool)> {
+    let mut jobs = sqlx::query_as!(
         Job,
         r#"SELECT id, title,
                   EXISTS (SELECT FROM job_application WHERE job_id = j.id)
                   OR EXISTS (SELECT FROM job_shortlist WHERE job_id = j.id) AS "has_people!"
-           FROM job_job j WHERE company_id = $1::bigint ORDER BY id DESC LIMIT 200"#,
-        company_id
+           FROM job_job j WHERE company_id = $1::bigint ORDER BY id DESC LIMIT $2"#,
+        company_id,
+        MOST_JOBS as i64 + 1
     )
     .fetch_all(&ctx.db)
-    .await
+    .await?;
+    let is_cut = jobs.len() > MOST_JOBS;
+    jobs.truncate(MOST_JOBS);
+    Ok((jobs, is_cut))
 }
 
 /// So many people can be chosen from for a job.
@@ -73,13 +77,9 @@ pub async fn of_job(
     let applicants: Vec<Applicant> = rows
         .into_iter()
         .filter_map(|row| {
-            Some(Applicant {
-                id: row.id?,
-                first_name: row.first_name?,
-                last_name: row.last_name?,
-                email: row.email?,
-                is_shortlisted: row.is_shortlisted?,
-            })
+            let person =
+                Person { id: row.id?, first_name: row.first_name?, last_name: row.last_name?, email: row.email? };
+            Some(Applicant { person, is_shortlisted: row.is_shortlisted? })
         })
         .collect();
     Ok(Some((Job { id: job_id, title, has_people: !applicants.is_empty() }, applicants)))

@@ -27,7 +27,7 @@ pub use instants::{Reach, fill_instants};
 pub use presence::{enter, leave};
 pub use preview::{Preview, preview};
 pub use reminder::remind;
-pub use store::{Interview, is_mail_of_recruiter, of_candidate_with_applications, of_recruiter_with_mails};
+pub use store::{Interview, mail_of_recruiter, of_candidate_with_applications, of_recruiter_with_mails};
 
 use axum::{
     Json,

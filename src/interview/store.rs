@@ -14,7 +14,7 @@ use crate::{
     clock::random_bytes,
     config::Settings,
     context::Context,
-    icalendar,
+    icalendar, mail,
     secret::TokenHash,
     zone::{self, Zone},
 };
@@ -71,8 +71,7 @@ pub struct Interview {
 pub struct InvitationMail {
     pub id: Uuid,
     pub user_id: i64,
-    /// As `ivs_mail` keeps it.
-    pub state: String,
+    pub state: mail::State,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -275,16 +274,19 @@ fn maybe_ahead(now: DateTime<Utc>) -> NaiveDate {
     (now - TimeDelta::days(1)).date_naive()
 }
 
-/// Whether a mail is about an interview of this recruiter.
-pub async fn is_mail_of_recruiter(ctx: &Context, mail: Uuid, recruiter_id: i64) -> sqlx::Result<bool> {
-    sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM ivs_mail m JOIN company_interview i ON i.id = m.interview_id
-                          WHERE m.id = $1 AND i.recruiter_id = $2) AS "is!""#,
+/// What became of a mail about an interview of this recruiter, and when that ends, if that is known.
+pub async fn mail_of_recruiter(
+    ctx: &Context,
+    mail: Uuid,
+    recruiter_id: i64,
+) -> sqlx::Result<Option<(mail::State, Option<DateTime<Utc>>)>> {
+    let row = sqlx::query!(
+        r#"SELECT m.state AS "state: mail::State", i.ends_at FROM ivs_mail m JOIN company_interview i ON i.id = m.interview_id
+           WHERE m.id = $1 AND i.recruiter_id = $2"#,
         mail,
         recruiter_id
-    )
-    .fetch_one(&ctx.db)
-    .await
+    );
+    Ok(row.fetch_optional(&ctx.db).await?.map(|row| (row.state, row.ends_at)))
 }
 
 pub async fn by_id(db: impl PgExecutor<'_>, id: i64) -> sqlx::Result<Option<Interview>> {

@@ -11,6 +11,7 @@ use crate::{
         model::{MeetingStatus, Side, Status, Window, duration_words},
         when,
     },
+    mail::State,
 };
 
 /// So many of somebody's interviews are shown of those ahead, the soonest, and of the others, the latest.
@@ -80,15 +81,14 @@ impl Card {
                 Side::Candidate => "candidate",
                 Side::Recruiter => "you",
             };
-            let (state, tone) = match mail.state.as_str() {
-                "sent" => ("sent", "good"),
-                "queued" => ("waits to be sent", "warn"),
-                "refused" => ("refused by the mail server", "bad"),
-                "expired" => ("could not be sent", "bad"),
-                _ => ("out of date", ""),
+            let (state, tone) = match mail.state {
+                State::Sent => ("sent", "good"),
+                State::Queued => ("waits to be sent", "warn"),
+                State::Refused => ("refused by the mail server", "bad"),
+                State::Expired => ("could not be sent", "bad"),
+                State::Dropped => ("out of date", ""),
             };
-            let can_repeat = matches!(mail.state.as_str(), "refused" | "expired");
-            Some(Told { who, state, tone, mail: can_repeat.then_some(mail.id) })
+            Some(Told { who, state, tone, mail: (mail.state.can_be_resent() && now < window.end).then_some(mail.id) })
         });
         let mut invitations: Vec<Told> = invitations.collect();
         invitations.sort_by_key(|told| told.who);

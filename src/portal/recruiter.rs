@@ -189,11 +189,14 @@ async fn disconnect(State(ctx): State<Context>, Form { session, .. }: Form) -> R
     responses((status = 303, description = "To the dashboard", content_type = "text/html")))]
 async fn resend(State(ctx): State<Context>, Path(mail): Path<String>, Form { session, .. }: Form) -> Result {
     let mail = mail.parse().map_err(|_| Error::NotFound)?;
-    if !interview::is_mail_of_recruiter(&ctx, mail, session.user.id).await? {
-        return Err(Error::NotFound.into());
+    let found = interview::mail_of_recruiter(&ctx, mail, session.user.id).await?;
+    let (state, ends_at) = found.ok_or(Error::NotFound)?;
+    let now = ctx.clock.now();
+    if !state.can_be_resent() || ends_at.is_some_and(|end| end <= now) {
+        return Ok(Done::NotResent.see()?);
     }
-    match mail::resend(&mut *ctx.db.acquire().await?, mail, ctx.clock.now()).await? {
+    match mail::resend(&mut *ctx.db.acquire().await?, mail, now).await? {
+        Resent::Again { .. } | Resent::Hurried { .. } | Resent::BeingSent => Ok(Done::Resent.see()?),
         Resent::Outdated | Resent::Unknown => Ok(Done::NotResent.see()?),
-        _ => Ok(Done::Resent.see()?),
     }
 }

@@ -37,6 +37,8 @@ pub fn routes() -> OpenApiRouter<Context> {
 struct JobsPage {
     shell: Shell,
     jobs: Vec<Job>,
+    /// There are more than are shown.
+    is_cut: bool,
 }
 
 #[derive(Template)]
@@ -71,8 +73,9 @@ struct Filled {
 async fn form(State(ctx): State<Context>, SignedIn(session): SignedIn, query: QueryParams) -> Result {
     let Some(company_id) = company_of(&session) else { return Ok(see_other("/dashboard/")?) };
     let Some(job) = query.get("job") else {
-        let jobs = interview::applicants::jobs(&ctx, company_id).await?;
-        return Ok(page(StatusCode::OK, JobsPage { shell: Shell::new(&ctx, Some(&session)), jobs }.render()?, &[])?);
+        let (jobs, is_cut) = interview::applicants::jobs(&ctx, company_id).await?;
+        let jobs = JobsPage { shell: Shell::new(&ctx, Some(&session)), jobs, is_cut };
+        return Ok(page(StatusCode::OK, jobs.render()?, &[])?);
     };
     let fields = Fields::fresh(&ctx.settings);
     let form = Filled { key: fresh_key(), chosen: String::new(), fields, said: Said::nothing() };

@@ -145,7 +145,7 @@ fn sentence(refusal: &Error) -> String {
         Error::Refused { error, .. } => error.to_string(),
         Error::Body(_, body) => match body["non_field_errors"][0].as_str() {
             Some(said) => said.to_owned(),
-            None => "Please enter your e-mail address and your password.".to_owned(),
+            None => "Please enter the e-mail address of your account, and your password.".to_owned(),
         },
         _ => "Signing in did not work. Please try again.".to_owned(),
     }

@@ -216,6 +216,14 @@ async fn the_mails_of_each_interview_are_shown_as_they_are_and_those_that_failed
 
     let sent = otto.submit(&page, &again, &[]).await;
     assert_eq!((sent.status.as_u16(), sent.header("location")), (303, Some("/dashboard/?done=resent")));
+    // The same page once more: each time it is said what is done.
+    let waits = otto.submit(&page, &again, &[]).await;
+    assert_eq!(waits.header("location"), Some("/dashboard/?done=hurried"));
+    execute(&app, "UPDATE ivs_mail SET leased_until = '2026-11-20T12:00:30Z' WHERE state = 'queued'").await;
+    let busy = otto.submit(&page, &again, &[]).await;
+    assert_eq!(busy.header("location"), Some("/dashboard/?done=sending"));
+    assert!(otto.get("/dashboard/?done=sending").await.text.contains("is being sent at this moment"));
+    execute(&app, "UPDATE ivs_mail SET leased_until = NULL").await;
     app.run_jobs().await;
     app.mails(1).await;
     let page = Page::of(&otto.get(DASHBOARD).await);

@@ -13,8 +13,7 @@ use interviews::{
         google::{Call, Fault, FaultKind},
         mailbox::{self, Step},
     },
-    mail::STATES,
-    operations,
+    mail, operations,
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -477,7 +476,7 @@ async fn commands_say_what_is_wrong_in_a_sentence() {
     );
     let usage = command(&world, &["mails", "--state", "lost"]);
     let usage = String::from_utf8(usage.stderr).unwrap();
-    assert!(STATES.iter().all(|state| usage.contains(state)), "{usage}");
+    assert!(mail::State::ALL.iter().all(|state| usage.contains(state.as_str())), "{usage}");
 
     let empty = World::on(database::empty().await).await;
     assert_eq!(refused(&empty, &["mails"]), "the database is not up to date: run `interviews migrate`");
