@@ -11,10 +11,12 @@ use crate::{
 async fn a_room_and_all_that_it_loads_are_less_than_60_kilobytes() {
     let app = TestApp::start().await;
     let (_, link, _) = room::meeting(&app).await;
-    let page = app.get(&link).await.text;
-    let files: Vec<&str> = page.split('"').filter(|part| part.starts_with("/interviews/static/")).collect();
+    let answer = app.get(&link).await;
+    let page = Page::of(&answer);
+    let loaded = page.all("link, script, img").into_iter();
+    let files: Vec<&str> = loaded.filter_map(|file| file.attribute("href").or(file.attribute("src"))).collect();
     assert_eq!(files.len(), 4, "{files:?}");
-    let mut bytes = page.len();
+    let mut bytes = answer.text.len();
     for file in files {
         let answer = app.get(file).await;
         assert_eq!(answer.header("cache-control"), Some("public, max-age=31536000, immutable"));

@@ -88,7 +88,7 @@ async fn interviews_and_jobs_of_other_recruiters_do_not_exist() {
 }
 
 #[tokio::test]
-async fn each_page_of_planning_takes_one_query_besides_the_session() {
+async fn each_page_to_schedule_or_change_takes_one_query_besides_the_session() {
     let app = TestApp::start().await;
     let mut otto = CookieClient::of(&app, "otto@x.test").await;
     for path in [
