@@ -579,6 +579,41 @@ mod tests {
     }
 
     #[test]
+    fn an_accent_is_a_colour_in_six_digits() {
+        let accent = |text: &'static str| settings(&[REQUIRED[0], REQUIRED[1], ("BRAND_ACCENT", text)]);
+        assert_eq!(accent("#FFee00").unwrap().brand_accent.to_string(), "#ffee00");
+        for text in ["red", "#fe0", "#ffee000", "#ffee0g", "}body{"] {
+            let faults = accent(text).unwrap_err().to_string();
+            assert!(faults.ends_with("  BRAND_ACCENT: is not a colour such as #2747c7"), "{faults}");
+        }
+    }
+
+    #[test]
+    fn a_logo_is_a_small_picture_that_is_there() {
+        let folder = std::env::temp_dir().join(format!("interviews-logo-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        for (name, bytes) in [("logo.png", 256 << 10), ("large.png", (256 << 10) + 1), ("logo.gif", 1), ("png", 1)] {
+            std::fs::write(folder.join(name), vec![0; bytes]).unwrap();
+        }
+        let with = |name: &str| {
+            let path = folder.join(name);
+            settings(&[REQUIRED[0], REQUIRED[1], ("BRAND_LOGO", path.to_str().unwrap())])
+        };
+        let logo = with("logo.png").unwrap().brand_logo.unwrap();
+        assert_eq!((logo.media_type, logo.bytes.len()), ("image/png", 256 << 10));
+        for (name, fault) in [
+            ("large.png", "is larger than 256 KiB"),
+            ("logo.gif", "does not end in .svg, .png or .webp"),
+            ("png", "does not end in .svg, .png or .webp"),
+            ("missing.svg", "cannot be read: "),
+        ] {
+            let faults = with(name).unwrap_err().to_string();
+            assert!(faults.contains(&format!("  BRAND_LOGO: {fault}")), "{name}: {faults}");
+        }
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
     fn a_config_file_stands_between_defaults_and_environment() {
         let file = std::env::temp_dir().join(format!("interviews-config-{}.toml", std::process::id()));
         std::fs::write(&file, "brand_name = \"Acme\"\nport = 9000\n").unwrap();

@@ -14,12 +14,8 @@ const REFUSAL: &str = "Only recruiters with a company can see interview analytic
 /// Without interviews.
 async fn without_interviews() -> TestApp {
     let app = TestApp::start().await;
-    execute(&app, "DELETE FROM company_interview").await;
+    app.execute("DELETE FROM company_interview").await;
     app
-}
-
-async fn execute(app: &TestApp, sql: &'static str) {
-    sqlx::query(sql).execute(app.db()).await.unwrap();
 }
 
 /// Writes an interview of Rita and Carl as Django does, an hour from noon in UTC unless the columns say otherwise; gives
@@ -96,12 +92,12 @@ async fn only_recruiters_with_a_company_see_them_whatever_the_dates() {
         }
     }
     // Neither does a company make a recruiter, nor does Django's flag make a company.
-    execute(&app, "UPDATE users_user SET is_recruiter = false WHERE id = 102").await;
-    execute(&app, "UPDATE users_user SET has_company = true WHERE id = 103").await;
+    app.execute("UPDATE users_user SET is_recruiter = false WHERE id = 102").await;
+    app.execute("UPDATE users_user SET has_company = true WHERE id = 103").await;
     for user in [OTTO, NORA] {
         app.user(user).get(ANALYTICS).await.assert(403, json!({ "error": REFUSAL }));
     }
-    execute(&app, "UPDATE users_user SET has_company = false WHERE id = 101").await;
+    app.execute("UPDATE users_user SET has_company = false WHERE id = 101").await;
     assert_eq!(app.user(RITA).get(ANALYTICS).await.status, 200);
     assert_eq!(app.get(ANALYTICS).await.status, 401);
 }
@@ -174,7 +170,7 @@ async fn the_range_includes_both_dates_and_means_the_interviews_own() {
         assert_eq!(numbers(&app, query).await["total_interviews"], total, "{query}");
     }
     // Half a day before and after that date in UTC.
-    execute(&app, "DELETE FROM company_interview").await;
+    app.execute("DELETE FROM company_interview").await;
     add(&app, "2026-12-07", json!({"time": "01:00", "timezone": "Pacific/Kiritimati"})).await;
     add(&app, "2026-12-06", json!({"time": "23:30", "timezone": "Pacific/Pago_Pago"})).await;
     for (query, weeks) in [
@@ -218,7 +214,7 @@ async fn an_interview_is_completed_when_it_has_ended_or_has_begun_and_its_time_i
         // Whoever has come and gone before the start: completed, and upcoming all the same.
         (json!({"meeting_ended_at": "2026-11-20T11:55:00Z"}), "2026-11-20T11:56:00Z", 1),
     ] {
-        execute(&app, "DELETE FROM company_interview").await;
+        app.execute("DELETE FROM company_interview").await;
         add(&app, "2026-11-20", columns.clone()).await;
         app.set_now(now);
         let numbers = numbers(&app, "").await;
@@ -250,7 +246,7 @@ async fn nobody_has_stayed_away_until_the_door_has_closed() {
         (&[("INTERVIEW_DURATION_MINUTES", "30")], "2026-11-20T13:30:00Z", "2026-11-20T13:30:00.000001Z"),
     ] {
         let app = TestApp::start_with(settings).await;
-        execute(&app, "DELETE FROM company_interview").await;
+        app.execute("DELETE FROM company_interview").await;
         add(&app, "2026-11-20", json!({})).await;
         for (now, no_shows) in [(before, 0), (after, 1)] {
             app.set_now(now);
@@ -264,7 +260,7 @@ async fn nobody_has_stayed_away_until_the_door_has_closed() {
 async fn types_are_counted_and_by_phone_or_in_person_nobody_is_seen_to_stay_away() {
     let app = without_interviews().await;
     for (kind, no_shows) in [("google_meet", 1), ("custom", 1), ("phone", 0), ("in_person", 0), ("zoom", 1)] {
-        execute(&app, "DELETE FROM company_interview").await;
+        app.execute("DELETE FROM company_interview").await;
         add(&app, "2026-11-12", json!({ "interview_type": kind })).await;
         let numbers = numbers(&app, "").await;
         let mut types = json!({"google_meet": 0, "phone": 0, "in_person": 0, "custom": 0});
@@ -307,15 +303,13 @@ async fn who_has_joined_by_a_mailed_link_was_seen() {
     let app = TestApp::start().await;
     let rita = app.connected(RITA).await;
     assert_eq!(rita.schedule(body(json!({}))).await.status, 200);
-    let mails = app.mails(2).await;
-    let text = mails.iter().find(|mail| mail.to() == ["carl@x.test"]).unwrap().text();
-    let link = text.split_whitespace().find(|word| word.contains("/join/?token=")).unwrap();
+    let link = app.mailed_link("carl@x.test").await;
     let day = "?from=2030-02-01&to=2030-02-01";
     app.set_now("2030-02-01T21:00:01Z");
     app.run_jobs().await;
     assert_eq!(numbers(&app, day).await["no_shows"], 1);
     app.set_now("2030-02-01T21:00:00Z");
-    assert_eq!(send(app.request(Method::POST, link)).await.status, 303);
+    assert_eq!(send(app.request(Method::POST, &link)).await.status, 303);
     app.set_now("2030-02-01T21:00:01Z");
     assert_eq!(numbers(&app, day).await["no_shows"], 0);
 }
@@ -356,7 +350,7 @@ async fn means_are_of_the_interviews_that_have_a_value_in_minutes_to_one_decimal
             json!(0.0),
         ),
     ] {
-        execute(&app, "DELETE FROM company_interview").await;
+        app.execute("DELETE FROM company_interview").await;
         for (started, ended) in &meetings {
             add(&app, "2026-11-12", json!({"meeting_started_at": started, "meeting_ended_at": ended})).await;
         }
@@ -419,7 +413,7 @@ async fn an_instant_that_is_missing_is_computed() {
     let now = |minute: &str| format!("2026-11-20T11:{minute}:00Z");
     for (minute, completed, upcoming) in [("29", 0, 2), ("30", 1, 2), ("59", 1, 2)] {
         app.set_now(&now(minute));
-        execute(&app, "UPDATE company_interview SET ends_at = NULL WHERE date = '2026-11-20'").await;
+        app.execute("UPDATE company_interview SET ends_at = NULL WHERE date = '2026-11-20'").await;
         let expected = [json!(3), json!(completed), json!(upcoming), json!(1.0)];
         assert_eq!(pick(&numbers(&app, "").await, keys), expected, "{minute}");
     }

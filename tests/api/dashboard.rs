@@ -6,7 +6,7 @@ use std::time::Duration;
 use interviews::dev::mailbox::{Fault, Step};
 use serde_json::{Value, json};
 
-use crate::support::{browser::Browser, page::Page, *};
+use crate::support::{cookie_client::CookieClient, page::Page, *};
 
 const DASHBOARD: &str = "/dashboard/";
 
@@ -30,10 +30,6 @@ async fn add(app: &TestApp, columns: Value) -> i64 {
     id
 }
 
-async fn execute(app: &TestApp, sql: &'static str) {
-    sqlx::query(sql).execute(app.db()).await.unwrap();
-}
-
 /// The sections with the titles of their interviews.
 fn sections(page: &Page) -> Vec<(String, Vec<String>)> {
     let sections = page.all("section:has(.grid)").into_iter();
@@ -51,7 +47,7 @@ fn mails(page: &Page, id: i64) -> Vec<String> {
 #[tokio::test]
 async fn connecting_google_begins_and_ends_on_the_dashboard() {
     let app = TestApp::start().await;
-    let mut rita = Browser::of(&app, "rita@x.test").await;
+    let mut rita = CookieClient::of(&app, "rita@x.test").await;
     let page = rita.get(DASHBOARD).await;
     assert!(page.text.contains("Not connected."), "{}", page.text);
     let policy = page.header("content-security-policy").unwrap();
@@ -87,11 +83,11 @@ async fn connecting_google_begins_and_ends_on_the_dashboard() {
 #[tokio::test]
 async fn a_callback_in_the_browser_of_somebody_else_connects_nothing() {
     let app = TestApp::start().await;
-    let mut rita = Browser::of(&app, "rita@x.test").await;
+    let mut rita = CookieClient::of(&app, "rita@x.test").await;
     let page = rita.get(DASHBOARD).await;
     let away = rita.submit(&page, "/dashboard/google/connect/", &[]).await;
     let callback = app.google.allow_as(away.header("location").unwrap(), "rita@gmail.test").unwrap();
-    let mut otto = Browser::of(&app, "otto@x.test").await;
+    let mut otto = CookieClient::of(&app, "otto@x.test").await;
     let back = otto.get(&callback).await;
     assert!(back.header("location").unwrap().starts_with("/dashboard/?google_oauth=error"), "{back:?}");
     assert_eq!(app.count("company_googlecredentials").await, 0);
@@ -101,7 +97,7 @@ async fn a_callback_in_the_browser_of_somebody_else_connects_nothing() {
 async fn a_connection_that_google_has_ended_is_to_be_made_again() {
     let app = TestApp::start().await;
     app.connected(RITA).await;
-    let mut rita = Browser::of(&app, "rita@x.test").await;
+    let mut rita = CookieClient::of(&app, "rita@x.test").await;
     app.google.revoke_grants();
     app.advance(Duration::from_secs(2 * 3600));
     let refused = app.user(RITA).schedule(body(json!({}))).await;
@@ -115,7 +111,7 @@ async fn a_connection_that_google_has_ended_is_to_be_made_again() {
 #[tokio::test]
 async fn interviews_stand_by_when_they_are_and_today_is_the_day_of_the_interviews_own_zone() {
     let app = TestApp::start().await;
-    execute(&app, "DELETE FROM company_interview").await;
+    app.execute("DELETE FROM company_interview").await;
     // It is noon in UTC on 20 November: early on the 21st in Kiritimati (+14), still 1 a.m. of the 20th in Pago Pago.
     for (title, date, time, zone) in [
         ("ended", "2026-11-20", "11:00", "UTC"),
@@ -131,7 +127,7 @@ async fn interviews_stand_by_when_they_are_and_today_is_the_day_of_the_interview
     ] {
         add(&app, json!({"job_title": title, "date": date, "time": time, "timezone": zone})).await;
     }
-    let page = Page::of(&Browser::of(&app, "rita@x.test").await.get(DASHBOARD).await);
+    let page = Page::of(&CookieClient::of(&app, "rita@x.test").await.get(DASHBOARD).await);
     let expected = [
         ("Today", vec!["lasts", "tonight", "kiritimati's today", "pago pago's today"]),
         ("Next 7 days", vec!["tomorrow", "pago pago's tomorrow", "in a week"]),
@@ -148,7 +144,7 @@ async fn interviews_stand_by_when_they_are_and_today_is_the_day_of_the_interview
 async fn a_card_says_what_the_interview_is_and_what_can_be_done() {
     let app = TestApp::start().await;
     app.set_now("2030-01-15T18:00:00Z");
-    let mut rita = Browser::of(&app, "rita@x.test").await;
+    let mut rita = CookieClient::of(&app, "rita@x.test").await;
     let page = Page::of(&rita.get(DASHBOARD).await);
     let card = page.one("article");
     for words in [
@@ -188,7 +184,7 @@ async fn the_mails_of_each_interview_are_shown_as_they_are_and_those_that_failed
     let app = TestApp::start().await;
     app.mailbox.order(Step::Connect, Fault::Close, 100);
     let id = app.user(OTTO).phone().await;
-    let mut otto = Browser::of(&app, "otto@x.test").await;
+    let mut otto = CookieClient::of(&app, "otto@x.test").await;
     let page = otto.get(DASHBOARD).await;
     let both = |state: &str| vec![format!("Mail to candidate:{state}"), format!("Mail to you:{state}")];
     assert_eq!(mails(&Page::of(&page), id), both("waits to be sent"));
@@ -205,9 +201,9 @@ async fn the_mails_of_each_interview_are_shown_as_they_are_and_those_that_failed
     let again = Page::of(&page).all("form[action$='/resend/']")[0].attribute("action").unwrap().to_owned();
 
     // Not by somebody else, who cannot even learn that there is such a mail.
-    let mut rita = Browser::of(&app, "rita@x.test").await;
+    let mut rita = CookieClient::of(&app, "rita@x.test").await;
     let own = rita.get(DASHBOARD).await;
-    let token = Page::of(&own).one("input[name=form_token]").attribute("value").unwrap().to_owned();
+    let token = Page::of(&own).form_token().to_owned();
     for path in [&again, "/dashboard/mails/00000000-0000-0000-0000-000000000000/resend/", "/dashboard/mails/x/resend/"]
     {
         assert_eq!(rita.post(path, &[("form_token", &token)]).await.status, 404, "{path}");
@@ -219,11 +215,11 @@ async fn the_mails_of_each_interview_are_shown_as_they_are_and_those_that_failed
     // The same page once more: each time it is said what is done.
     let waits = otto.submit(&page, &again, &[]).await;
     assert_eq!(waits.header("location"), Some("/dashboard/?done=hurried"));
-    execute(&app, "UPDATE ivs_mail SET leased_until = '2026-11-20T12:00:30Z' WHERE state = 'queued'").await;
+    app.execute("UPDATE ivs_mail SET leased_until = '2026-11-20T12:00:30Z' WHERE state = 'queued'").await;
     let busy = otto.submit(&page, &again, &[]).await;
     assert_eq!(busy.header("location"), Some("/dashboard/?done=sending"));
     assert!(otto.get("/dashboard/?done=sending").await.text.contains("is being sent at this moment"));
-    execute(&app, "UPDATE ivs_mail SET leased_until = NULL").await;
+    app.execute("UPDATE ivs_mail SET leased_until = NULL").await;
     app.run_jobs().await;
     app.mails(1).await;
     let page = Page::of(&otto.get(DASHBOARD).await);
@@ -240,7 +236,7 @@ async fn only_the_mails_about_the_interview_as_it_is_are_shown() {
     let otto = app.user(OTTO);
     let id = otto.phone().await;
     app.mails(2).await;
-    let mut browser = Browser::of(&app, "otto@x.test").await;
+    let mut browser = CookieClient::of(&app, "otto@x.test").await;
     let shown = |page: &Answer| mails(&Page::of(page), id);
     assert_eq!(shown(&browser.get(DASHBOARD).await), ["Mail to candidate:sent", "Mail to you:sent"]);
     app.mailbox.order(Step::Sender, Fault::Answer(451), 100);
@@ -248,7 +244,7 @@ async fn only_the_mails_about_the_interview_as_it_is_are_shown() {
     let waiting = ["Mail to candidate:waits to be sent", "Mail to you:waits to be sent"];
     let page = browser.get(DASHBOARD).await;
     assert_eq!(shown(&page), waiting);
-    execute(&app, "UPDATE ivs_mail SET state = 'expired' WHERE state = 'queued'").await;
+    app.execute("UPDATE ivs_mail SET state = 'expired' WHERE state = 'queued'").await;
     let page = browser.get(DASHBOARD).await;
     assert_eq!(shown(&page), ["Mail to candidate:could not be sent", "Mail to you:could not be sent"]);
     let again = Page::of(&page).all("form[action$='/resend/']")[0].attribute("action").unwrap().to_owned();
@@ -264,17 +260,17 @@ async fn only_the_mails_about_the_interview_as_it_is_are_shown() {
     app.run_jobs().await;
     assert_eq!(shown(&browser.get(DASHBOARD).await), ["Mail to candidate:sent", "Mail to you:sent"]);
     // Raised by somebody who sent no mail.
-    execute(&app, "UPDATE company_interview SET ical_sequence = 9").await;
+    app.execute("UPDATE company_interview SET ical_sequence = 9").await;
     assert!(shown(&browser.get(DASHBOARD).await).is_empty());
 }
 
 #[tokio::test]
 async fn who_is_no_recruiter_is_led_to_his_own_dashboard_and_who_is_not_signed_in_to_sign_in() {
     let app = TestApp::start().await;
-    let mut carl = Browser::of(&app, "carl@x.test").await;
+    let mut carl = CookieClient::of(&app, "carl@x.test").await;
     let led = carl.get(DASHBOARD).await;
     assert_eq!((led.status.as_u16(), led.header("location")), (303, Some("/dashboard/jobseeker/")));
-    let mut nobody = Browser::new(&app);
+    let mut nobody = CookieClient::new(&app);
     let led = nobody.get("/dashboard/?done=changed").await;
     assert_eq!((led.status.as_u16(), led.header("location")), (302, Some("/login/?next=/dashboard/%3Fdone%3Dchanged")));
 }
@@ -282,14 +278,14 @@ async fn who_is_no_recruiter_is_led_to_his_own_dashboard_and_who_is_not_signed_i
 #[tokio::test]
 async fn a_recruiter_without_a_company_and_one_without_interviews_are_told_what_to_do_next() {
     let app = TestApp::start().await;
-    execute(&app, "DELETE FROM company_interview").await;
-    let page = Browser::of(&app, "nora@x.test").await.get(DASHBOARD).await;
+    app.execute("DELETE FROM company_interview").await;
+    let page = CookieClient::of(&app, "nora@x.test").await.get(DASHBOARD).await;
     assert!(
         page.text.contains("complete your company") && !page.text.contains("/dashboard/schedule/"),
         "{}",
         page.text
     );
-    let page = Browser::of(&app, "rita@x.test").await.get(DASHBOARD).await;
+    let page = CookieClient::of(&app, "rita@x.test").await.get(DASHBOARD).await;
     assert!(page.text.contains("No interviews yet") && page.text.contains("/dashboard/schedule/"), "{}", page.text);
     assert!(!page.text.contains("Your numbers"), "{}", page.text);
 }
@@ -297,14 +293,14 @@ async fn a_recruiter_without_a_company_and_one_without_interviews_are_told_what_
 #[tokio::test]
 async fn the_numbers_are_those_of_the_analytics_as_figures_charts_and_tables() {
     let app = TestApp::start().await;
-    execute(&app, "DELETE FROM company_interview").await;
+    app.execute("DELETE FROM company_interview").await;
     let met = json!({"interview_type": "google_meet", "date": "2026-11-12", "portal_join_count": 1,
         "meeting_started_at": "2026-11-12T12:02:30Z", "meeting_ended_at": "2026-11-12T12:45:00Z"});
     add(&app, met).await;
     add(&app, json!({"interview_type": "google_meet", "date": "2026-11-13"})).await;
     add(&app, json!({"date": "2026-11-18", "cancelled_at": NOW})).await;
     add(&app, json!({"date": "2026-11-25"})).await;
-    let mut rita = Browser::of(&app, "rita@x.test").await;
+    let mut rita = CookieClient::of(&app, "rita@x.test").await;
     let page = Page::of(&rita.get(DASHBOARD).await);
     let figures: Vec<_> = page.all(".numbers strong").iter().map(|value| value.text()).collect();
     assert_eq!(figures, ["4", "1", "1", "1", "1", "42.5 min", "2.5 min"]);
@@ -322,7 +318,7 @@ async fn the_numbers_are_those_of_the_analytics_as_figures_charts_and_tables() {
         ]
     );
     assert!(page.all("[style]").is_empty(), "the policy of the pages forbids styles in the page");
-    execute(&app, "UPDATE company_interview SET meeting_started_at = NULL, meeting_ended_at = NULL").await;
+    app.execute("UPDATE company_interview SET meeting_started_at = NULL, meeting_ended_at = NULL").await;
     let page = Page::of(&rita.get(DASHBOARD).await);
     let figures: Vec<_> = page.all(".numbers strong").iter().map(|value| value.text()).collect();
     assert_eq!(figures[5..], ["–", "–"]);
@@ -331,11 +327,11 @@ async fn the_numbers_are_those_of_the_analytics_as_figures_charts_and_tables() {
 #[tokio::test]
 async fn the_dashboard_asks_the_database_four_times_however_much_it_shows() {
     let app = TestApp::start().await;
-    execute(&app, "DELETE FROM company_interview").await;
+    app.execute("DELETE FROM company_interview").await;
     let instants =
         json!({"starts_at": "2026-11-20T12:00:00Z", "ends_at": "2026-11-20T13:00:00Z", "starts_at_tzdb": "2026a"});
     add(&app, instants.clone()).await;
-    let mut rita = Browser::of(&app, "rita@x.test").await;
+    let mut rita = CookieClient::of(&app, "rita@x.test").await;
     let (_, few) = counting_statements(rita.get(DASHBOARD)).await;
     for _ in 0..30 {
         add(&app, instants.clone()).await;
@@ -347,7 +343,7 @@ async fn the_dashboard_asks_the_database_four_times_however_much_it_shows() {
 #[tokio::test]
 async fn of_very_many_interviews_the_next_and_the_latest_are_shown() {
     let app = TestApp::start().await;
-    execute(&app, "DELETE FROM company_interview").await;
+    app.execute("DELETE FROM company_interview").await;
     sqlx::query(
         "INSERT INTO company_interview (candidate_id, recruiter_id, interview_type, date, time, timezone, meeting_link,
              room_id, created_at, updated_at)
@@ -357,7 +353,7 @@ async fn of_very_many_interviews_the_next_and_the_latest_are_shown() {
     .execute(app.db())
     .await
     .unwrap();
-    let page = Page::of(&Browser::of(&app, "rita@x.test").await.get(DASHBOARD).await);
+    let page = Page::of(&CookieClient::of(&app, "rita@x.test").await.get(DASHBOARD).await);
     assert_eq!(page.all("article").len(), 200);
     let titles: Vec<_> = sections(&page).into_iter().map(|(title, cards)| (title, cards.len())).collect();
     let expected = [("Today", 1), ("Next 7 days", 6), ("Later", 92), ("Past", 101)];

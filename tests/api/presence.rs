@@ -26,10 +26,6 @@ async fn presences(app: &TestApp) -> Vec<Value> {
     sqlx::query_scalar("SELECT to_jsonb(p) FROM ivs_presence p ORDER BY id").fetch_all(app.db()).await.unwrap()
 }
 
-async fn execute(app: &TestApp, sql: &'static str) {
-    sqlx::query(sql).execute(app.db()).await.unwrap();
-}
-
 #[tokio::test]
 async fn example_32_the_meeting_lasts_from_the_first_to_join_to_the_last_to_leave() {
     let app = at_the_door().await;
@@ -75,7 +71,7 @@ async fn joining_is_possible_exactly_while_the_door_is_open() {
             answer.assert(409, closed.clone());
         }
     }
-    execute(&app, "UPDATE company_interview SET cancelled_at = now() WHERE id = 501").await;
+    app.execute("UPDATE company_interview SET cancelled_at = now() WHERE id = 501").await;
     app.set_now("2030-01-15T19:00:00Z");
     app.user(RITA).post(JOINED, json!({})).await.assert(409, closed);
     assert_eq!((app.count("ivs_presence").await, row(&app).await["portal_join_count"].clone()), (1, json!(1)));
@@ -135,7 +131,7 @@ async fn leaving_is_possible_at_any_time_and_who_never_leaves_stays() {
     let (carl, rita) = (app.user(CARL), app.user(RITA));
     carl.post(JOINED, json!({})).await;
     rita.post(JOINED, json!({})).await;
-    execute(&app, "UPDATE company_interview SET cancelled_at = now() WHERE id = 501").await;
+    app.execute("UPDATE company_interview SET cancelled_at = now() WHERE id = 501").await;
     app.set_now("2030-01-16T12:00:00Z");
     let left = rita.post(LEFT, json!({})).await.json();
     assert_eq!((&left["left_at"], &left["meeting_ended_at"]), (&json!("2030-01-16T12:00:00Z"), &Value::Null));
@@ -246,7 +242,7 @@ async fn nobody_joins_an_interview_that_is_cancelled_while_he_waits() {
 async fn django_can_delete_an_interview_that_people_were_in() {
     let app = at_the_door().await;
     app.user(CARL).post(JOINED, json!({})).await;
-    execute(&app, "DELETE FROM company_interview WHERE id = 501").await;
+    app.execute("DELETE FROM company_interview WHERE id = 501").await;
     assert_eq!(app.count("ivs_presence").await, 0);
     assert_eq!(app.user(CARL).post(LEFT, json!({})).await.status, 404);
 }

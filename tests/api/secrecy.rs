@@ -377,11 +377,10 @@ impl<'a> Product<'a> {
         let mails = until(|| Some(self.mailbox.mails()).filter(|mails| mails.len() > 3)).await;
         let mut links = Vec::new();
         for mail in &mails {
-            let text = mail.text();
-            let Some(link) = text.split_whitespace().find(|word| word.contains("/join/?token=")) else { continue };
-            let token = self.keep("mailed token", parameter(link, "token"));
+            let Some(link) = room_link(mail) else { continue };
+            let token = self.keep("mailed token", parameter(&link, "token"));
             assert!(!mail.calendar().unwrap().text.contains(&token), "calendar entries are shared");
-            links.push((link.to_owned(), token));
+            links.push((link, token));
         }
         let (link, token) = links.first().expect("a mailed link");
         assert_eq!(self.get(link, &["mailed token"]).await.status, 200);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{browser::Browser, *};
+use crate::support::{cookie_client::CookieClient, *};
 
 fn session_cookie(answer: &Answer) -> Option<&str> {
     let mut cookies = answer.headers.get_all("set-cookie").iter().map(|cookie| cookie.to_str().unwrap());
@@ -16,7 +16,7 @@ fn session_cookie(answer: &Answer) -> Option<&str> {
 async fn whoever_signs_in_gets_a_session_of_14_days_and_goes_where_he_belongs() {
     let app = TestApp::start().await;
     for (email, home) in [("rita@x.test", "/dashboard/"), ("carl@x.test", "/dashboard/jobseeker/")] {
-        let mut browser = Browser::new(&app);
+        let mut browser = CookieClient::new(&app);
         assert_eq!(browser.get("/").await.header("location"), Some("/login/"));
         let answer = browser.sign_in(email).await;
         assert_eq!((answer.status.as_u16(), answer.header("location")), (303, Some(home)));
@@ -38,8 +38,7 @@ async fn whoever_signs_in_gets_a_session_of_14_days_and_goes_where_he_belongs() 
 async fn a_session_ends_when_its_user_is_deactivated_or_deleted_or_has_another_password_and_by_signing_out() {
     let app = TestApp::start().await;
     for change in ["is_active = false", "is_deleted = true", "password = '!'"] {
-        let mut browser = Browser::new(&app);
-        browser.sign_in("rita@x.test").await;
+        let mut browser = CookieClient::of(&app, "rita@x.test").await;
         assert_eq!(browser.get("/").await.header("location"), Some("/dashboard/"));
         let before: String =
             sqlx::query_scalar("SELECT password FROM users_user WHERE id = 101").fetch_one(app.db()).await.unwrap();
@@ -52,8 +51,7 @@ async fn a_session_ends_when_its_user_is_deactivated_or_deleted_or_has_another_p
             .await
             .unwrap();
     }
-    let mut browser = Browser::new(&app);
-    browser.sign_in("carl@x.test").await;
+    let mut browser = CookieClient::of(&app, "carl@x.test").await;
     let copy = browser.cookies.clone();
     let page = browser.get("/interviews/502/join/").await;
     assert_eq!(page.status, 200);
@@ -74,7 +72,7 @@ async fn signing_in_leads_on_to_own_paths_only() {
         ("https://evil.test/", "/dashboard/"),
         ("/\\evil.test", "/dashboard/"),
     ] {
-        let mut browser = Browser::new(&app);
+        let mut browser = CookieClient::new(&app);
         let query: String = form_urlencoded::Serializer::new(String::new()).append_pair("next", next).finish();
         let page = browser.get(&format!("/login/?{query}")).await;
         let fields = [("email", "rita@x.test"), ("password", PASSWORD)];
@@ -86,12 +84,12 @@ async fn signing_in_leads_on_to_own_paths_only() {
 #[tokio::test]
 async fn a_refused_sign_in_says_why_keeps_the_address_and_makes_no_session() {
     let app = TestApp::start().await;
-    let mut browser = Browser::new(&app);
+    let mut browser = CookieClient::new(&app);
     for (email, password, status, said) in [
         ("rita@x.test", "wrong", 400, "Invalid email or password."),
         ("nobody@x.test", PASSWORD, 400, "Invalid email or password."),
         ("ines@x.test", PASSWORD, 403, "Email not verified."),
-        ("", "", 400, "Please enter your e-mail address and your password."),
+        ("", "", 400, "Please enter the e-mail address of your account, and your password."),
     ] {
         let page = browser.get("/login/").await;
         let answer = browser.submit(&page, "/login/", &[("email", email), ("password", password)]).await;
@@ -105,19 +103,17 @@ async fn a_refused_sign_in_says_why_keeps_the_address_and_makes_no_session() {
 #[tokio::test]
 async fn forms_of_other_sites_are_refused() {
     let app = TestApp::start().await;
-    let mut browser = Browser::new(&app);
+    let mut browser = CookieClient::new(&app);
     let fields = [("email", "rita@x.test"), ("password", PASSWORD), ("form_token", "made-up")];
     let foreign = send(browser.request(Method::POST, "/login/").form(&fields)).await;
     assert_eq!((foreign.status.as_u16(), session_cookie(&foreign)), (403, None));
     // Nor does the token of another browser help.
-    let other = Browser::new(&app).get("/login/").await;
+    let other = CookieClient::new(&app).get("/login/").await;
     browser.get("/login/").await;
     let answer = browser.submit(&other, "/login/", &[("email", "rita@x.test"), ("password", PASSWORD)]).await;
     assert_eq!((answer.status.as_u16(), session_cookie(&answer)), (403, None));
-    browser.sign_in("carl@x.test").await;
     app.set_now("2030-01-16T00:30:00Z");
-    let mut browser = Browser::new(&app);
-    browser.sign_in("carl@x.test").await;
+    let mut browser = CookieClient::of(&app, "carl@x.test").await;
     for path in ["/logout/", "/interviews/502/join/", "/interviews/502/left/"] {
         let answer = send(browser.request(Method::POST, path).form(&[("form_token", "made-up")])).await;
         assert_eq!(answer.status, 403, "{path}");
@@ -129,32 +125,30 @@ async fn forms_of_other_sites_are_refused() {
 #[tokio::test]
 async fn a_session_opens_the_rooms_of_its_user_and_of_nobody_else() {
     let app = TestApp::start().await;
-    let mut carl = Browser::new(&app);
     app.set_now("2030-01-16T00:30:00Z");
-    carl.sign_in("carl@x.test").await;
+    let mut carl = CookieClient::of(&app, "carl@x.test").await;
     let page = carl.get("/interviews/502/join/").await;
     assert!(page.status == 200 && page.text.contains("Otto Other"), "{page:?}");
     let answer = carl.submit(&page, "/interviews/502/join/", &[]).await;
     assert_eq!((answer.status.as_u16(), answer.header("location")), (303, Some("/interviews/502/join/")));
     assert_eq!(app.count("ivs_presence").await, 1);
-    let mut rita = Browser::new(&app);
-    rita.sign_in("rita@x.test").await;
+    let mut rita = CookieClient::of(&app, "rita@x.test").await;
     assert_eq!(rita.get("/interviews/502/join/").await.status, 403);
     assert_eq!(rita.get("/interviews/999/join/").await.status, 404);
-    assert_eq!(Browser::new(&app).get("/interviews/502/join/").await.status, 401);
+    assert_eq!(CookieClient::new(&app).get("/interviews/502/join/").await.status, 401);
 }
 
 #[tokio::test]
 async fn a_session_leads_a_navigation_to_google_and_never_opens_the_json_api() {
     const CONNECT: &str = "/api/company/google/connect/";
     let app = TestApp::start().await;
-    let mut browser = Browser::new(&app);
+    let mut browser = CookieClient::new(&app);
     let nobody = browser.get(CONNECT).await;
     assert_eq!(
         (nobody.status.as_u16(), nobody.header("location")),
         (302, Some("/login/?next=/api/company/google/connect/"))
     );
-    browser.sign_in("rita@x.test").await;
+    let mut browser = CookieClient::of(&app, "rita@x.test").await;
     let answer = browser.get(CONNECT).await;
     assert_eq!(answer.status, 302);
     assert!(answer.header("location").unwrap().starts_with(&app.ctx.settings.google_auth_uri));
@@ -174,7 +168,7 @@ async fn a_session_leads_a_navigation_to_google_and_never_opens_the_json_api() {
 #[tokio::test]
 async fn errors_are_pages_for_people_and_json_for_clients() {
     let app = TestApp::start().await;
-    let mut browser = Browser::new(&app);
+    let mut browser = CookieClient::new(&app);
     let page = browser.get("/nope/").await;
     assert_eq!((page.status.as_u16(), page.header("content-type")), (404, Some("text/html; charset=utf-8")));
     assert!(page.text.contains("<h1>This page does not exist</h1>"), "{}", page.text);
@@ -186,7 +180,7 @@ async fn errors_are_pages_for_people_and_json_for_clients() {
 #[tokio::test]
 async fn what_goes_wrong_with_a_posted_form_is_a_page_and_with_a_clients_call_json() {
     let app = TestApp::start().await;
-    let mut browser = Browser::of(&app, "rita@x.test").await;
+    let mut browser = CookieClient::of(&app, "rita@x.test").await;
     let dashboard = browser.get("/dashboard/").await;
     let form_token = dashboard.text.split("name=\"form_token\" value=\"").nth(1).unwrap().split('"').next().unwrap();
     let long = "x".repeat(1 << 20);
@@ -214,7 +208,7 @@ async fn what_goes_wrong_with_a_posted_form_is_a_page_and_with_a_clients_call_js
 #[tokio::test]
 async fn where_sign_ins_have_to_pass_recaptcha_the_page_leads_to_the_application() {
     let app = TestApp::start_with(&[("RECAPTCHA_SECRET_KEY", "secret")]).await;
-    let mut browser = Browser::new(&app);
+    let mut browser = CookieClient::new(&app);
     let page = browser.get("/login/").await;
     assert_eq!(page.status, 403);
     assert!(page.text.contains("http://localhost:3000") && !page.text.contains("<form"), "{}", page.text);

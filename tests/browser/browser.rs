@@ -137,7 +137,7 @@ impl Browser {
 
     /// What opens for somebody who follows the link that he was mailed last, in a browser that knows nothing of him.
     pub async fn of_mailed(app: &TestApp, to: &str, profile: Profile) -> Option<Browser> {
-        let link = mailed_link(app, to);
+        let link = app.mailed_link(to).await;
         let browser = Browser::of(app, profile).await?;
         browser.open(&link).await;
         Some(browser)
@@ -284,6 +284,16 @@ impl Browser {
         self.window().execute(script, Vec::new()).await.map(|answer: ScriptRet| answer.json().clone()).unwrap()
     }
 
+    /// Runs a script that leads to another page, and waits for that.
+    pub async fn leave(&self, script: &str) {
+        self.run(&format!("window.isOld = true; {script}")).await;
+        self.sees_that("another page", async || {
+            let is_old = self.window().execute("return window.isOld === true", Vec::new()).await;
+            is_old.is_ok_and(|is_old| *is_old.json() == false)
+        })
+        .await;
+    }
+
     /// What the browser has complained of since this was asked last, but for answers that are errors.
     pub async fn complaints(&self) -> Vec<String> {
         let log = self.window().browser_log().await.unwrap();
@@ -336,12 +346,4 @@ pub async fn turn_to_sign_in() -> MutexGuard<'static, ()> {
 /// Buttons and links.
 fn of_words(words: &str) -> By {
     By::XPath(format!("//*[self::a or self::button][normalize-space()='{words}']"))
-}
-
-/// The link that this person was mailed last, the token included.
-pub fn mailed_link(app: &TestApp, to: &str) -> String {
-    let mails = app.mailbox.mails();
-    let mail = mails.iter().rev().find(|mail| mail.to() == [to] && mail.text().contains("/join/?token="));
-    let text = mail.unwrap_or_else(|| panic!("{to} has no mail with a link")).text();
-    text.split_whitespace().find(|word| word.contains("/join/?token=")).unwrap().to_owned()
 }

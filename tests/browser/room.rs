@@ -1,8 +1,12 @@
 //! The interview's room, as the mailed link opens it.
 
+use std::time::Duration;
+
+use serde_json::json;
+
 use crate::{
     browser::{Browser, Profile},
-    support::*,
+    support::{page::Page, *},
 };
 
 /// What the check of one device has come to.
@@ -68,6 +72,72 @@ async fn who_waits_in_the_room_sees_that_the_interview_is_cancelled() {
     carl.run("dispatchEvent(new Event('focus'))").await;
     carl.sees("This interview has been cancelled.").await;
     assert!(announced(&carl).await.contains("cancelled"));
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn what_has_the_focus_stays_when_the_page_has_asked_again_and_nothing_has_changed() {
+    let app = TestApp::start().await;
+    app.connected(RITA).await.meet().await;
+    app.set_now("2030-02-01T18:00:00Z");
+    let Some(carl) = Browser::of_mailed(&app, "carl@x.test", Profile::default()).await else { return };
+    carl.sees("It opens in").await;
+    // Counts the answers that the page has dealt with: what it does with one's text is done before the timer.
+    carl.run(
+        "window.answers = 0;
+         const ask = window.fetch;
+         window.fetch = async (...what) => {
+           const answer = await ask(...what);
+           const text = await answer.text();
+           answer.text = () => { setTimeout(() => { answers++; }); return Promise.resolve(text); };
+           return answer;
+         };
+         window.focused = [...document.links].find((link) => link.textContent === 'Add to your calendar');
+         focused.focus()",
+    )
+    .await;
+    assert_eq!(carl.run("return document.activeElement === focused").await, true);
+    app.advance(Duration::from_secs(1));
+    carl.run("dispatchEvent(new Event('focus'))").await;
+    carl.sees_that("the page has asked again", async || carl.run("return answers").await == 1).await;
+    let counted = carl.run("return document.querySelector('[data-countdown]').dataset.countdown").await;
+    assert_eq!(counted, "2699000", "it counts on from what the server says now");
+    assert_eq!(carl.run("return focused.isConnected && document.activeElement === focused").await, true);
+    assert_eq!(announced(&carl).await, "", "nothing has changed");
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn the_script_says_what_is_left_in_the_servers_words() {
+    let app = TestApp::start().await;
+    app.connected(RITA).await.meet().await;
+    let link = app.mailed_link("carl@x.test").await;
+    let Some(carl) = Browser::start(&app).await else { return };
+    // Time goes on in the browser, but not for what it shows: it counts only when it has asked the server.
+    let source = json!({"source": "window.setInterval = () => 0"});
+    carl.tell("Page.addScriptToEvaluateOnNewDocument", source).await;
+    for (now, expected) in [
+        ("2030-01-30T18:44:59Z", "2 days 0 h"),
+        ("2030-01-31T16:10:00Z", "1 day 2 h"),
+        ("2030-01-31T18:45:00Z", "1 day 0 h"),
+        ("2030-01-31T18:45:01Z", "23 h 59 min"),
+        ("2030-02-01T17:45:00Z", "1 h 0 min"),
+        ("2030-02-01T17:45:01Z", "59 min 59 s"),
+        ("2030-02-01T18:43:59.500Z", "1 min 1 s"),
+        ("2030-02-01T18:44:00Z", "1 min 0 s"),
+        // Until it begins.
+        ("2030-02-01T18:46:30Z", "13 min 30 s"),
+    ] {
+        app.set_now(now);
+        let served = Page::of(&app.get(&link).await).one("[data-countdown]").text();
+        carl.open(&link).await;
+        let shown = async || carl.run("return document.querySelector('[data-countdown]').textContent").await;
+        assert_eq!((&served, shown().await), (&expected.to_owned(), json!(served)), "{now}");
+        carl.run("document.querySelector('[data-countdown]').textContent = ''; dispatchEvent(new Event('focus'))")
+            .await;
+        carl.sees_that("the script's words", async || shown().await != "").await;
+        assert_eq!(shown().await, served, "{now}");
+    }
     app.run_jobs().await;
 }
 

@@ -1,7 +1,7 @@
 //! The product under test: the production assembly on a database of its own, with a clock that is moved by hand, the
 //! Google simulator and a mailbox over real TCP; and the people who use it.
 
-pub mod browser;
+pub mod cookie_client;
 pub mod database;
 pub mod document;
 pub mod page;
@@ -193,9 +193,19 @@ impl TestApp {
             .unwrap()
     }
 
+    /// Runs SQL without parameters, as Django or an operator might; several statements end with `;`.
+    pub async fn execute(&self, sql: &'static str) {
+        sqlx::raw_sql(sql).execute(self.db()).await.unwrap();
+    }
+
     /// The mails so far, waiting for `count` of them.
     pub async fn mails(&self, count: usize) -> Vec<Received> {
         until(|| Some(self.mailbox.mails()).filter(|mails| mails.len() >= count)).await
+    }
+
+    /// The link to a room that this person was mailed last, the token included, waiting for one.
+    pub async fn mailed_link(&self, to: &str) -> String {
+        until(|| self.mailbox.mails().iter().rev().filter(|mail| mail.to() == [to]).find_map(room_link)).await
     }
 
     /// Rita, with her calendar connected.
@@ -381,6 +391,11 @@ pub fn phone_body(changes: Value) -> Value {
         body[key] = value.clone();
     }
     body
+}
+
+/// The link to the room in a mail, the token included.
+pub fn room_link(mail: &Received) -> Option<String> {
+    mail.text().split_whitespace().find(|word| word.contains("/join/?token=")).map(str::to_owned)
 }
 
 /// Polls until there is something, for at most ten seconds.

@@ -1,18 +1,26 @@
-//! A person's browser on the portal's pages.
+//! The portal's pages over HTTP, as a browser without scripts asks for them.
 
 use reqwest::{Method, RequestBuilder};
 
-use super::{Answer, PASSWORD, TestApp, send};
+use super::{Answer, PASSWORD, TestApp, page::Page, send};
 
-/// A browser: it keeps cookies and sends the hidden fields of forms.
-pub struct Browser<'a> {
+/// Somebody's cookies: it keeps what it is given, and sends the hidden fields of forms.
+pub struct CookieClient<'a> {
     app: &'a TestApp,
     pub cookies: Vec<(String, String)>,
 }
 
-impl<'a> Browser<'a> {
+impl<'a> CookieClient<'a> {
     pub fn new(app: &'a TestApp) -> Self {
-        Browser { app, cookies: Vec::new() }
+        CookieClient { app, cookies: Vec::new() }
+    }
+
+    /// Somebody of the fixture, signed in.
+    pub async fn of(app: &'a TestApp, email: &str) -> Self {
+        let mut client = CookieClient::new(app);
+        let answer = client.sign_in(email).await;
+        assert_eq!(answer.status, 303, "{answer:?}");
+        client
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -39,24 +47,13 @@ impl<'a> Browser<'a> {
 
     /// Sends the page's one form of this action, with these fields filled in.
     pub async fn submit(&mut self, page: &Answer, action: &str, fields: &[(&str, &str)]) -> Answer {
-        let form = page.text.split("<form ").find(|form| form.contains(&format!("action=\"{action}\""))).expect(action);
-        let form = form.split("</form>").next().unwrap();
-        let hidden = form.split("<input type=\"hidden\" ").skip(1).map(|input| {
-            let part =
-                |name: &str| input.split(&format!("{name}=\"")).nth(1).unwrap().split('"').next().unwrap().to_owned();
-            (part("name"), part("value"))
-        });
-        let mut form: Vec<(String, String)> = hidden.collect();
-        form.extend(fields.iter().map(|(name, value)| (name.to_string(), value.to_string())));
+        let page = Page::of(page);
+        let form = page.one(&format!("form[action='{action}']"));
+        let hidden = form.all("input[type=hidden]");
+        let mut form: Vec<_> =
+            hidden.iter().map(|field| ["name", "value"].map(|part| field.attribute(part).unwrap())).collect();
+        form.extend(fields.iter().map(|(name, value)| [*name, *value]));
         self.send(self.request(Method::POST, action).form(&form)).await
-    }
-
-    /// Somebody of the fixture, signed in.
-    pub async fn of(app: &'a TestApp, email: &str) -> Self {
-        let mut browser = Browser::new(app);
-        let answer = browser.sign_in(email).await;
-        assert_eq!(answer.status, 303, "{answer:?}");
-        browser
     }
 
     /// What a page's script asks for.
