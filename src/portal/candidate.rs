@@ -17,7 +17,10 @@ use crate::{
     auth::{self, Session},
     context::Context,
     http::Result,
-    interview::{self, Interview, model::Side},
+    interview::{
+        self, Interview,
+        model::{MeetingStatus, Side},
+    },
 };
 
 pub fn routes() -> OpenApiRouter<Context> {
@@ -56,7 +59,7 @@ fn sections(ctx: &Context, interviews: Vec<Interview>) -> Vec<Section> {
     for interview in interviews {
         let window = interview.window(&ctx.settings);
         let part = match interview.has_applied {
-            _ if window.cancelled || window.closes < now => 2,
+            _ if window.meeting_status(now) == MeetingStatus::Ended => 2,
             Some(true) => 0,
             _ => 1,
         };
