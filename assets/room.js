@@ -49,7 +49,7 @@
   };
   const show = (fresh) => {
     // The page's policy names where its forms may lead: another meeting needs another page.
-    if (fresh.dataset.leadsTo !== live.dataset.leadsTo) return reload();
+    if (fresh.dataset.leadsTo && fresh.dataset.leadsTo !== live.dataset.leadsTo) return reload();
     servedAt = performance.now();
     const [before, after] = [door(), fresh.querySelector("#door")];
     if (content(fresh) === asServed) {

@@ -43,6 +43,12 @@ impl KeyUse {
     }
 }
 
+/// Whether somebody's Idempotency-Key stands for a request that runs or has made an interview.
+pub async fn is_key_used(ctx: &Context, user_id: i64, key: &str) -> sqlx::Result<bool> {
+    let known = store::key(&ctx.db, user_id, &Sha256::digest(key)).await?;
+    Ok(known.is_some_and(|known| known.counts(ctx.clock.now())))
+}
+
 /// A scheduled interview, as both create endpoints answer it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(json!({"success": true, "interview_id": 456, "interview_type": "google_meet",

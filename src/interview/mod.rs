@@ -22,6 +22,7 @@ mod reminder;
 mod store;
 pub mod when;
 
+pub use booking::is_key_used;
 pub use change::align_events;
 pub use instants::{Reach, fill_instants};
 pub use presence::{enter, leave};

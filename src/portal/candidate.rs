@@ -15,7 +15,7 @@ use crate::{
     context::Context,
     interview::{
         self, Interview,
-        model::{Side, Window},
+        model::{MeetingStatus, Side, Window},
     },
 };
 
@@ -51,7 +51,7 @@ const TITLES: [&str; 3] = ["Jobs you applied for", "Other invitations", "Past an
 
 fn by_application(interview: &Interview, window: &Window, now: DateTime<Utc>) -> usize {
     match interview.has_applied {
-        _ if window.cancelled || window.closes < now => 2,
+        _ if window.meeting_status(now) == MeetingStatus::Ended => 2,
         Some(true) => 0,
         _ => 1,
     }

@@ -152,7 +152,9 @@ impl Done {
             }
             Done::Disconnected => ("Google Calendar is disconnected.", "good"),
             Done::Resent => ("The mail is on its way again.", "good"),
-            Done::NotResent => ("That mail is not sent again: it was sent, is out of date, or is too late.", "warn"),
+            Done::NotResent => {
+                ("Nothing was done: that mail was sent or is on its way, is out of date, or comes too late.", "warn")
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
 };
 use chrono::{DateTime, TimeDelta, Utc};
+use sha2::{Digest, Sha256};
 use url::Url;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -227,7 +228,7 @@ struct RoomPage<'a> {
     /// Calls the location, when that is a number.
     dial: Option<String>,
     calendar: String,
-    /// Its origin, open or not.
+    /// Another one for another origin of the link, open or not.
     leads_to: Option<String>,
     /// While the door is open.
     link: Option<String>,
@@ -272,7 +273,7 @@ impl<'a> RoomPage<'a> {
             status: status_words(window.status(now)),
             dial: interview.location.as_deref().filter(|_| kind == InterviewType::Phone).and_then(dial),
             calendar: visit.address("calendar.ics"),
-            leads_to: link.as_ref().map(|link| link.origin().ascii_serialization()),
+            leads_to: link.as_ref().map(|link| hex::encode(&Sha256::digest(link.origin().ascii_serialization())[..6])),
             link: link.filter(|_| door == Door::Open).map(String::from),
             join_action: visit.address("join/"),
             leave_action: interview.is_present(visit.user_id).then(|| visit.address("left/")),

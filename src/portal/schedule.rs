@@ -119,10 +119,15 @@ async fn make(ctx: &Context, session: &Session, key: &str, form: &Map<String, Va
         return Err(Error::bad_request("A field is malformed."));
     }
     let said = Said::of(interview::preview(ctx, &session.user, form).await?, form);
-    if form.contains_key("check") || !shown_before(&said, form) {
+    let key = (1..=255).contains(&key.len()).then_some(key);
+    // What a form has made does not speak against sending it again, which makes nothing.
+    let is_used = match key {
+        Some(key) => interview::is_key_used(ctx, session.user.id, key).await?,
+        None => false,
+    };
+    if form.contains_key("check") || !is_used && !shown_before(&said, form) {
         return Ok(Made::Nothing(said));
     }
-    let key = (1..=255).contains(&key.len()).then_some(key);
     let user = session.user.clone();
     let made = interview::schedule_from_body(ctx, user, Endpoint::Company, key, asked(form)).await?;
     Ok(Made::Interview(if made.replayed { Done::ScheduledBefore } else { Done::Scheduled }))

@@ -49,6 +49,7 @@ async fn an_interview_is_rescheduled_and_only_what_differs_is_changed() {
     ] {
         let mut wrong = moved;
         wrong.iter_mut().find(|(name, _)| *name == field).unwrap().1 = value;
+        let answer = otto.get(&change).await;
         let refused = otto.submit(&answer, &change, &wrong).await;
         assert_eq!(refused.status, 400);
         assert_eq!(Page::of(&refused).error_of(field), words);
@@ -78,6 +79,56 @@ async fn without_a_script_a_button_shows_the_preview_in_the_page_and_changes_not
         .await;
     assert_eq!(Page::of(&checked).one("[data-preview]").text(), "Wed 2 Dec 2026, 10:00–10:30 UTC");
     assert_eq!(app.row(502).await["date"], "2030-01-16");
+}
+
+#[tokio::test]
+async fn a_form_whose_interview_has_changed_since_changes_nothing() {
+    let app = TestApp::start().await;
+    let id = app.user(OTTO).phone().await;
+    let change = format!("/dashboard/interviews/{id}/change/");
+    let mut otto = CookieClient::of(&app, "otto@x.test").await;
+    let page = otto.get(&change).await;
+    assert_eq!(app.user(OTTO).change(id, json!({"time": "16:00"})).await.status, 200);
+    let old = [
+        ("date", "2030-01-16"),
+        ("time", "10:00"),
+        ("timezone", "Asia/Tokyo"),
+        ("duration_minutes", "60"),
+        ("interview_type", "phone"),
+        ("location", ""),
+        ("note", "new"),
+    ];
+    let refused = otto.submit(&page, &change, &old).await;
+    assert_eq!(refused.status, 409);
+    let shown = Page::of(&refused);
+    assert!(shown.one(".note.bad").text().contains("has been changed since this page was opened"));
+    assert_eq!(shown.one("#time").attribute("value"), Some("16:00"));
+    assert_eq!((&app.row(id).await["time"], &app.row(id).await["ical_sequence"]), (&json!("16:00:00"), &json!(1)));
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn what_speaks_against_a_new_time_is_shown_before_it_is_changed() {
+    let app = TestApp::start().await;
+    let id = app.user(OTTO).phone().await;
+    let change = format!("/dashboard/interviews/{id}/change/");
+    let mut otto = CookieClient::of(&app, "otto@x.test").await;
+    let page = otto.get(&change).await;
+    let past = [
+        ("date", "2026-11-20"),
+        ("time", "10:00"),
+        ("timezone", "Asia/Tokyo"),
+        ("duration_minutes", "60"),
+        ("interview_type", "phone"),
+        ("location", ""),
+        ("note", ""),
+    ];
+    let asked = otto.submit(&page, &change, &past).await;
+    assert!(Page::of(&asked).one("[data-preview]").text().contains("is in the past"), "{asked:?}");
+    assert_eq!(app.row(id).await["date"], "2030-01-16");
+    assert_eq!(otto.submit(&asked, &change, &past).await.header("location"), Some("/dashboard/?done=changed"));
+    assert_eq!(app.row(id).await["date"], "2026-11-20");
+    app.run_jobs().await;
 }
 
 #[tokio::test]

@@ -66,7 +66,7 @@ async fn an_interview_is_scheduled_by_choosing_a_job_and_one_of_its_people() {
     let page = rita.get("/dashboard/?done=scheduled").await;
     let shown = Page::of(&page).text();
     for words in [
-        "The interview is scheduled, and both of you are invited.",
+        "The interview is scheduled; the invitations to both of you are on their way.",
         "Tue 1 Dec 2026, 09:00–10:00 in Vancouver (UTC−7)",
         "Mail to candidate: sent",
     ] {
@@ -197,7 +197,7 @@ async fn a_form_that_is_sent_twice_at_once_makes_one_interview() {
     statuses.sort();
     assert!(matches!(statuses, [303, 303] | [303, 409]), "{one:?} {two:?}");
     let again = otto.submit(&page, SCHEDULE, &fields).await;
-    assert_eq!((again.status.as_u16(), again.header("location")), (303, Some("/dashboard/?done=scheduled")));
+    assert_eq!((again.status.as_u16(), again.header("location")), (303, Some("/dashboard/?done=scheduled-before")));
     assert_eq!(app.count("company_interview WHERE id > 1000").await, 1);
     assert_eq!(app.mails(2).await.len(), 2);
 
@@ -211,58 +211,95 @@ async fn a_form_that_is_sent_twice_at_once_makes_one_interview() {
     app.run_jobs().await;
 }
 
+/// What the preview says, line by line.
+async fn said(browser: &mut CookieClient<'_>, path: &str) -> Vec<String> {
+    let answer = browser.fetch(path).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let lines = Page::of(&answer).all("[data-preview] p").iter().map(|line| line.text()).collect::<Vec<_>>();
+    lines.iter().map(|line| line.strip_prefix("Please note ").unwrap_or(line).to_owned()).collect()
+}
+
+#[tokio::test]
+async fn what_speaks_against_a_form_is_shown_before_anything_is_made() {
+    let app = TestApp::start().await;
+    let mut otto = CookieClient::of(&app, "otto@x.test").await;
+    let page = form(&mut otto, 22).await;
+    let past = with(&[("date", "2026-11-20"), ("time", "01:00")]);
+    let asked = otto.submit(&page, SCHEDULE, &past).await;
+    assert_eq!(asked.status, 200);
+    let words = Page::of(&asked).one("[data-preview]").text();
+    assert!(words.contains("is in the past") && words.contains("Nothing has been done yet."), "{words}");
+    assert_eq!(app.count("company_interview WHERE id > 1000").await, 0);
+    // Another warning than the one that was seen is shown, too.
+    let twice = with(&[("date", "2026-11-01"), ("time", "01:30"), ("timezone", "America/New_York")]);
+    let asked_again = otto.submit(&asked, SCHEDULE, &twice).await;
+    assert!(Page::of(&asked_again).one("[data-preview]").text().contains("happens twice"));
+    assert_eq!(otto.submit(&asked, SCHEDULE, &past).await.header("location"), Some("/dashboard/?done=scheduled"));
+    assert_eq!(app.count("company_interview WHERE id > 1000").await, 1);
+
+    // A form that was filled in anew because an answer was lost does not make a second interview unasked.
+    let other = form(&mut otto, 22).await;
+    let asked = otto.submit(&other, SCHEDULE, &past).await;
+    assert!(Page::of(&asked).one("[data-preview]").text().contains("You already have an interview at this time."));
+    assert_eq!(app.count("company_interview WHERE id > 1000").await, 1);
+    app.run_jobs().await;
+}
+
 #[tokio::test]
 async fn the_preview_says_what_the_time_means_and_what_speaks_against_it() {
     let app = TestApp::start().await;
     app.execute("UPDATE company_interview SET date = '2026-12-01', time = '09:30', timezone = 'America/Vancouver' WHERE id = 502").await;
     let mut otto = CookieClient::of(&app, "otto@x.test").await;
     let base = "/dashboard/schedule/preview/?candidate_id=201&duration_minutes=60";
-    for (when, line, start, warnings) in [
+    for (when, line, warnings) in [
         (
             "date=2026-12-01&time=08:00&timezone=America/Vancouver",
             "Tue 1 Dec 2026, 08:00–09:00 in Vancouver (UTC−7)",
-            "2026-12-01T15:00:00+00:00",
-            json!([]),
+            vec![],
         ),
         (
             "date=2026-12-01&time=09:00&timezone=America/Vancouver",
             "Tue 1 Dec 2026, 09:00–10:00 in Vancouver (UTC−7)",
-            "2026-12-01T16:00:00+00:00",
-            json!(["Carl Candy already has an interview at this time.", "You already have an interview at this time."]),
+            vec!["Carl Candy already has an interview at this time.", "You already have an interview at this time."],
         ),
         (
             "date=2026-11-20&time=11:00&timezone=UTC",
             "Fri 20 Nov 2026, 11:00–12:00 UTC",
-            "2026-11-20T11:00:00+00:00",
-            json!(["The interview time is in the past."]),
+            vec!["The interview time is in the past."],
         ),
         (
             "date=2027-03-14&time=02:30&timezone=America/New_York",
             "Sun 14 Mar 2027, 03:30–04:30 in New York (UTC−4)",
-            "2027-03-14T07:30:00+00:00",
-            json!(["02:30 does not exist on 2027-03-14 in America/New_York; the interview starts at 03:30."]),
+            vec!["02:30 does not exist on 2027-03-14 in America/New_York; the interview starts at 03:30."],
         ),
         (
             "date=2027-11-07&time=01:30&timezone=America/New_York",
             "Sun 7 Nov 2027, 01:30–01:30 in New York (UTC−4, then UTC−5)",
-            "2027-11-07T05:30:00+00:00",
-            json!(["01:30 happens twice on 2027-11-07 in America/New_York; the first one is used."]),
+            vec!["01:30 happens twice on 2027-11-07 in America/New_York; the first one is used."],
         ),
         (
             "date=2027-01-15&time=23:30&timezone=Asia/Kolkata",
             "Fri 15 Jan 2027, 23:30–00:30 (+1 day) in Kolkata (UTC+5:30)",
-            "2027-01-15T18:00:00+00:00",
-            json!([]),
+            vec![],
         ),
     ] {
-        let said = otto.fetch(&format!("{base}&{when}")).await;
-        let day = when.split(['=', '&']).nth(1).unwrap();
-        said.assert(200, json!({"line": line, "start": start, "day": day, "warnings": warnings}));
+        assert_eq!(said(&mut otto, &format!("{base}&{when}")).await, [vec![line], warnings].concat());
+    }
+    // And for a reader elsewhere, by the rules of this server, not of the browser.
+    for (reader, own) in [
+        ("Europe/Berlin", ", 16:00 your time"),
+        ("Asia/Tokyo", ", Wed 2 Dec, 00:00 your time"),
+        ("America/Edmonton", ", 09:00 your time"),
+        ("America/Vancouver", ""),
+        ("Mars/Phobos", ""),
+    ] {
+        let when = "date=2026-12-01&time=08:00&timezone=America/Vancouver";
+        let line = said(&mut otto, &format!("{base}&{when}&reader_zone={reader}")).await.concat();
+        assert_eq!(line, format!("Tue 1 Dec 2026, 08:00–09:00 in Vancouver (UTC−7){own}"), "{reader}");
     }
     // The interview that is to be moved does not stand in its own way.
-    let moved =
-        otto.fetch(&format!("{base}&interview_id=502&date=2026-12-01&time=09:00&timezone=America/Vancouver")).await;
-    assert_eq!(moved.json()["warnings"], json!([]));
+    let moved = format!("{base}&interview_id=502&date=2026-12-01&time=09:00&timezone=America/Vancouver");
+    assert_eq!(said(&mut otto, &moved).await.len(), 1);
     for (when, error) in [
         (
             "date=2026-12-01&time=09:00&timezone=Mars/Phobos",
@@ -271,17 +308,17 @@ async fn the_preview_says_what_the_time_means_and_what_speaks_against_it() {
         ("date=2026-12-01&time=9am&timezone=UTC", "Please enter a time, such as 14:00."),
         ("date=9999-12-31&time=23:30&timezone=UTC", "Invalid date. Use YYYY-MM-DD."),
     ] {
-        otto.fetch(&format!("{base}&{when}")).await.assert(400, json!({ "error": error }));
+        assert_eq!(said(&mut otto, &format!("{base}&{when}")).await, [error]);
     }
     // Who has nothing to do with a person learns nothing of him.
     let mut rita = CookieClient::of(&app, "rita@x.test").await;
     app.execute("DELETE FROM job_application").await;
-    let said = rita.fetch(&format!("{base}&date=2026-12-01&time=09:00&timezone=America/Vancouver")).await;
-    assert_eq!(said.json()["warnings"], json!([]));
-    assert_eq!(
-        CookieClient::new(&app).fetch(&format!("{base}&date=2026-12-01&time=09:00&timezone=UTC")).await.status,
-        401
-    );
+    let when = "date=2026-12-01&time=09:00&timezone=America/Vancouver";
+    assert_eq!(said(&mut rita, &format!("{base}&{when}")).await.len(), 1);
+    // Nor does somebody else's interview stand aside for whoever guesses its number.
+    app.execute("INSERT INTO job_application SELECT (jsonb_populate_record(a, '{\"id\": 900, \"user_id\": 201, \"job_id\": 21}')).* FROM (SELECT NULL::job_application a) n").await;
+    let nobody = CookieClient::new(&app).fetch(&format!("{base}&{when}")).await;
+    assert!(nobody.header("location").unwrap().starts_with("/login/"), "{nobody:?}");
 }
 
 #[tokio::test]

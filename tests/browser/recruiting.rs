@@ -41,7 +41,7 @@ async fn a_recruiter_signs_in_connects_google_and_schedules_and_the_candidates_l
     rita.sees("Fri 1 Feb 2030, 14:00–15:00 in New York (UTC−5), 20:00 your time").await;
     rita.fill("Note", "Bring <b>questions</b>").await;
     rita.press("Schedule and invite").await;
-    rita.sees("The interview is scheduled, and both of you are invited.").await;
+    rita.sees("The interview is scheduled; the invitations to both of you are on their way.").await;
     rita.sees("Fri 1 Feb 2030, 14:00–15:00 in New York (UTC−5)").await;
     let mails = app.mails(2).await;
     let mut to: Vec<_> = mails.iter().flat_map(|mail| mail.to()).collect();
@@ -96,7 +96,7 @@ async fn a_double_click_makes_one_interview() {
     rita.fill("Time", "0200PM").await;
     rita.sees("14:00–15:00 in Berlin").await;
     rita.double_click("Schedule and invite").await;
-    rita.sees("The interview is scheduled, and both of you are invited.").await;
+    rita.sees("The interview is scheduled; the invitations to both of you are on their way.").await;
     app.mails(2).await;
     assert_eq!((app.count("company_interview").await, app.live().len(), app.mailbox.mails().len()), (4, 1, 2));
 }
@@ -114,7 +114,7 @@ async fn a_recruiter_reschedules_and_cancels_with_a_reason_and_both_are_told() {
     rita.fill("Date", "02042030").await;
     rita.fill("Time", "0930AM").await;
     rita.press("Save and tell both").await;
-    rita.sees("The interview is changed, and both of you are told.").await;
+    rita.sees("The interview is changed; the mails to both of you are on their way.").await;
     rita.sees("Mon 4 Feb 2030, 09:30–10:30").await;
     let mails = app.mails(2).await;
     assert!(mails.iter().all(|mail| mail.text().contains("February 04, 2030")), "{}", mails[0].text());
@@ -124,7 +124,7 @@ async fn a_recruiter_reschedules_and_cancels_with_a_reason_and_both_are_told() {
     rita.open(&format!("/dashboard/interviews/{id}/cancel/")).await;
     rita.fill("Reason", "The position is filled").await;
     rita.press("Cancel the interview").await;
-    rita.sees("The interview is cancelled, and both of you are told.").await;
+    rita.sees("The interview is cancelled; the mails to both of you are on their way.").await;
     rita.sees("Cancelled").await;
     let mails = app.mails(2).await;
     assert!(mails.iter().all(|mail| mail.text().contains("The position is filled")), "{}", mails[0].text());
@@ -184,7 +184,7 @@ async fn without_javascript_a_recruiter_connects_checks_the_time_and_schedules_a
     rita.sees("Fri 20 Nov 2026, 13:10–14:10 in Paris (UTC+1)").await;
     assert_eq!(app.count("company_interview").await, 3);
     rita.press("Schedule and invite").await;
-    rita.sees("The interview is scheduled, and both of you are invited.").await;
+    rita.sees("The interview is scheduled; the invitations to both of you are on their way.").await;
     app.mails(2).await;
     drop(rita);
 
@@ -241,6 +241,6 @@ async fn the_keyboard_alone_signs_in_and_schedules() {
     rita.sees("Fri 1 Feb 2030, 14:00–15:00 in Berlin (UTC+1)").await;
     tab_to("form[data-schedule] button").await;
     rita.keys(ENTER).await;
-    rita.sees("The interview is scheduled, and both of you are invited.").await;
+    rita.sees("The interview is scheduled; the invitations to both of you are on their way.").await;
     app.mails(2).await;
 }
