@@ -31,7 +31,7 @@
 //!
 //! | features | |
 //! |---|---|
-//! | `auth` | login and how often it may fail, profile, Django's tokens and password hashes |
+//! | `auth` | login and how often it may fail, profile, Django's tokens and password hashes, portal sessions |
 //! | `calendar` | Google: OAuth, grants, events, and the undoing of what a dead request left there |
 //! | `notification` | what a person has been told |
 //! | `interview` | scheduling, changing, cancelling; listing, opening, joining, counting; reminders; new time rules; the words of the mails |
@@ -47,7 +47,8 @@
 //! A feature has these files, and none before it earns its place: `mod.rs` (routes and handlers), `model.rs` (pure
 //! rules), `store.rs` (the SQL that several files need), a verb or a protocol for what crosses systems (`booking.rs`,
 //! `google.rs`), `emails.rs` (words), and a file for each concern with SQL of its own that nothing else needs
-//! (`reminder.rs`, `analytics.rs`).
+//! (`reminder.rs`, `analytics.rs`). `portal` has a file for each page instead, and `request.rs` for what they are given. It stands
+//! above the door, which shows errors as pages by a function that `app` hands it.
 //!
 //! `.clippy.toml` keeps some calls in one place: time, randomness, the environment, the system's zones, HTTP clients.
 //!
@@ -144,9 +145,13 @@
 //!   HMAC of peer and e-mail: who guesses elsewhere keeps nobody out, and the table names nobody.
 //! * **Migrations take turns by polling** `pg_try_advisory_lock`: a waiter blocked inside a statement would deadlock
 //!   with `CREATE INDEX CONCURRENTLY`.
-//! * **On pages the server decides, scripts only add.** Everything but the check of devices works without JavaScript. The
-//!   room's script counts down what the server has counted out, then asks for the page again and puts its live part in
-//!   place: it knows no rule, so it cannot be wrong about one. `assets/` has no dependencies, and pages load nothing else.
+//! * **On pages the server decides, scripts only add.** All but copying, popups and the check of devices works without
+//!   JavaScript. The room's script counts down what the server has counted out, then asks for the page again and puts its live
+//!   part in place; readers' own times are asked of the server, whose time rules are current. Scripts know no rule, so they
+//!   cannot be wrong about one. `assets/` has no dependencies, and pages load nothing else.
+//! * **A form shows first what speaks against it**: past times, overlaps, clocks that change. It is taken when it carries the
+//!   digest of what was shown, by the script while it was typed or by the answer to sending it. So nobody schedules a
+//!   second interview because the first one's answer was lost.
 //! * **A portal session opens pages, never the JSON API**, which a form of another site could send requests to. What a page's
 //!   forms carry against that is an HMAC by the cookie's secret, so there is nothing to store and nothing to expire.
 //! * **No framework of our own**: no traits with one implementation, no repositories, no second set of structs for rows.

@@ -118,8 +118,11 @@ async fn make(
     // A row of Django's may have a zone that is none: then nothing can be said.
     if form.contains_key("check") || has_new_time && model::malformed(form).is_empty() {
         let said = Said::of(interview::preview(ctx, &session.user, form).await?, form);
-        if form.contains_key("check") || !shown_before(&said, form) {
+        if form.contains_key("check") {
             return Ok(Made::Nothing(said));
+        }
+        if !shown_before(&said, form) {
+            return Ok(Made::Nothing(said.asking()));
         }
     }
     interview::change_from_body(ctx, session.user.clone(), interview.clone(), changes).await?;

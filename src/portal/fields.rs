@@ -84,18 +84,15 @@ impl Fields {
         Fields { errors: vec![("", why.to_owned())], ..self }
     }
 
+    /// In the order of [`NAMES`].
+    fn values(&self) -> [&str; 7] {
+        let Fields { date, time, timezone, duration_minutes, interview_type, location, note, .. } = self;
+        [date, time, timezone, duration_minutes, interview_type, location, note]
+    }
+
     /// Another for fields that say something else.
     pub fn digest(&self) -> String {
-        let said = [
-            &self.date,
-            &self.time,
-            &self.timezone,
-            &self.duration_minutes,
-            &self.interview_type,
-            &self.location,
-            &self.note,
-        ];
-        hex::encode(Sha256::digest(said.map(String::as_str).join("\0")))
+        hex::encode(Sha256::digest(self.values().join("\0")))
     }
 
     /// Whether a browser may insist on the usual bounds: Django's rows may lie outside.
@@ -105,17 +102,8 @@ impl Fields {
 
     /// What a form changes of what its page showed: the fields that differ.
     pub fn changes(&self, form: &Map<String, Value>) -> Map<String, Value> {
-        let shown = [
-            &self.date,
-            &self.time,
-            &self.timezone,
-            &self.duration_minutes,
-            &self.interview_type,
-            &self.location,
-            &self.note,
-        ];
-        let differs = |(name, shown): &(&str, &String)| form.contains_key(*name) && text(form, name) != shown.as_str();
-        let changed = NAMES.into_iter().zip(shown).filter(differs);
+        let differs = |(name, shown): &(&str, &str)| form.contains_key(*name) && text(form, name) != *shown;
+        let changed = NAMES.into_iter().zip(self.values()).filter(differs);
         changed.map(|(name, _)| (name.to_owned(), form[name].clone())).collect()
     }
 
@@ -168,8 +156,12 @@ impl Said {
             let is_same_day = local.date_naive() == preview.day;
             local.format(if is_same_day { "%H:%M" } else { "%a %-d %b, %H:%M" }).to_string()
         });
-        let is_asking = !["check", "reader_zone"].iter().any(|name| form.contains_key(*name));
-        Said { line: preview.line, own, warnings: preview.warnings, error: None, is_asking }
+        Said { line: preview.line, own, warnings: preview.warnings, ..Said::nothing() }
+    }
+
+    /// The same for whoever has sent the form and is to see this first.
+    pub fn asking(self) -> Said {
+        Said { is_asking: true, ..self }
     }
 
     fn digest(&self) -> String {

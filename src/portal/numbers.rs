@@ -64,17 +64,13 @@ impl Numbers {
         Numbers { figures: figures(numbers), types: types(numbers), weeks: weeks(numbers) }
     }
 
-    /// The chart's height.
-    pub fn types_height(&self) -> usize {
-        self.types.len() * 20 + 4
-    }
-
-    /// Both charts in a sentence each.
+    /// The chart in a sentence.
     pub fn types_said(&self) -> String {
         let said: Vec<String> = self.types.iter().map(|bar| format!("{} {}", bar.name, bar.count)).collect();
         format!("Interviews by type: {}.", said.join(", "))
     }
 
+    /// The chart in a sentence.
     pub fn weeks_said(&self) -> String {
         let said = |bar: &WeekBar| format!("week of {}: {}, {} completed", bar.monday, bar.total, bar.completed);
         format!("Interviews by week. {}.", self.weeks.iter().map(said).collect::<Vec<_>>().join("; "))

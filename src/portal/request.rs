@@ -18,20 +18,26 @@ use crate::{
 };
 
 /// What somebody gets instead of what he asked for: another page, or an error.
-pub struct Instead(pub Response);
+pub struct Instead(Box<Response>);
+
+impl Instead {
+    pub fn page(response: Response) -> Self {
+        Instead(Box::new(response))
+    }
+}
 
 /// Of a page's handler.
 pub type Result<T = Response, E = Instead> = std::result::Result<T, E>;
 
 impl<E: Into<Error>> From<E> for Instead {
     fn from(error: E) -> Self {
-        Instead(error.into().into_response())
+        Instead::page(error.into().into_response())
     }
 }
 
 impl IntoResponse for Instead {
     fn into_response(self) -> Response {
-        self.0
+        *self.0
     }
 }
 
@@ -43,7 +49,7 @@ impl FromRequestParts<Context> for SignedIn {
 
     async fn from_request_parts(parts: &mut Parts, ctx: &Context) -> Result<Self> {
         let session = Session::of(ctx, &parts.headers).await?;
-        session.map(SignedIn).ok_or_else(|| Instead(auth::to_sign_in(&parts.uri)))
+        session.map(SignedIn).ok_or_else(|| Instead::page(auth::to_sign_in(&parts.uri)))
     }
 }
 
@@ -58,7 +64,7 @@ impl FromRequest<Context> for Form {
 
     async fn from_request(request: Request, ctx: &Context) -> Result<Self> {
         let Some(session) = Session::of(ctx, request.headers()).await? else {
-            return Err(Instead(see_other("/login/?next=/dashboard/")?));
+            return Err(Instead::page(see_other("/login/?next=/dashboard/")?));
         };
         let fields = fields(request, ctx).await?;
         own(ctx, &session, &fields)?;
@@ -89,7 +95,7 @@ pub fn own(ctx: &Context, session: &Session, fields: &Map<String, Value>) -> Res
     }
     let links = vec![("To the start page", "/".to_owned())];
     let words = "Nothing was changed. Please open the page anew and try again.";
-    Err(Instead(message(ctx, Some(session), StatusCode::FORBIDDEN, "This page was out of date", words, links)?))
+    Err(Instead::page(message(ctx, Some(session), StatusCode::FORBIDDEN, "This page was out of date", words, links)?))
 }
 
 /// The text of a form's field; empty without one.

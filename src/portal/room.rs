@@ -118,7 +118,7 @@ impl Visit {
         };
         let (status, heading, words) = refusal;
         let links = vec![("To the start page", "/".to_owned())];
-        Err(Instead(message(ctx, Some(&session), status, heading, words, links)?))
+        Err(Instead::page(message(ctx, Some(&session), status, heading, words, links)?))
     }
 
     /// The same of somebody who sends a form, whose `token` may also be a field, with the request's headers.
@@ -158,7 +158,7 @@ fn closed(ctx: &Context) -> Result<Instead> {
     let words = "It may have expired, or a part of it is missing. Please use the link in your latest invitation mail, or sign in.";
     let links = vec![("Sign in", "/login/".to_owned())];
     let heading = "This link does not open an interview";
-    Ok(Instead(message(ctx, None, StatusCode::FORBIDDEN, heading, words, links)?))
+    Ok(Instead::page(message(ctx, None, StatusCode::FORBIDDEN, heading, words, links)?))
 }
 
 /// Neither a link's token nor a session.
@@ -170,7 +170,7 @@ fn not_signed_in(ctx: &Context, id: Option<i64>) -> Result<Instead> {
     };
     let links = vec![("Sign in", format!("/login/{next}")), ("Open it in the application", there)];
     let words = "Open the link in your invitation mail, or sign in to see this interview.";
-    Ok(Instead(message(ctx, None, StatusCode::UNAUTHORIZED, "Please sign in", words, links)?))
+    Ok(Instead::page(message(ctx, None, StatusCode::UNAUTHORIZED, "Please sign in", words, links)?))
 }
 
 /// What the door is like.

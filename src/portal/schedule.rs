@@ -125,8 +125,11 @@ async fn make(ctx: &Context, session: &Session, key: &str, form: &Map<String, Va
         Some(key) => interview::is_key_used(ctx, session.user.id, key).await?,
         None => false,
     };
-    if form.contains_key("check") || !is_used && !shown_before(&said, form) {
+    if form.contains_key("check") {
         return Ok(Made::Nothing(said));
+    }
+    if !is_used && !shown_before(&said, form) {
+        return Ok(Made::Nothing(said.asking()));
     }
     let user = session.user.clone();
     let made = interview::schedule_from_body(ctx, user, Endpoint::Company, key, asked(form)).await?;

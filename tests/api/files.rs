@@ -1,6 +1,7 @@
 //! The files that pages load: what they cost, how long they are kept, and the brand in them.
 
 use reqwest::Method;
+use serde_json::json;
 
 use crate::{
     room,
@@ -60,4 +61,43 @@ async fn the_brand_colours_names_and_signs_the_pages() {
     assert!(logo.header("content-security-policy").unwrap().ends_with("sandbox"), "a logo runs nothing");
     assert!(other.all("img").is_empty());
     assert_eq!(plain.get("/interviews/static/logo").await.status, 404);
+}
+
+#[tokio::test]
+async fn readers_times_are_said_by_this_servers_time_rules() {
+    let app = TestApp::start().await;
+    // 1 December 2026, 16:00 UTC, in the zones whose rules changed that year; and what is no instant.
+    for (zone, words) in [
+        ("America/Vancouver", "Tue 1 Dec 2026, 09:00"),
+        ("America/Edmonton", "Tue 1 Dec 2026, 10:00"),
+        ("Africa/Casablanca", "Tue 1 Dec 2026, 16:00"),
+        ("Asia/Tokyo", "Wed 2 Dec 2026, 01:00"),
+    ] {
+        let answer = app.get(&format!("/interviews/local-times/?zone={zone}&at=1796140800,x,99999999999999")).await;
+        answer.assert(200, json!([words, null, null]));
+    }
+    for zone in ["", "Mars/Phobos"] {
+        assert_eq!(app.get(&format!("/interviews/local-times/?zone={zone}&at=0")).await.status, 400);
+    }
+}
+
+#[tokio::test]
+async fn a_file_asked_for_by_a_page_of_another_version_is_not_kept() {
+    let app = TestApp::start().await;
+    let page = app.get("/login/").await.text;
+    let address = page.split('"').find(|part| part.starts_with("/interviews/static/style.css?v=")).unwrap();
+    let kept = |answer: &Answer| answer.header("cache-control").unwrap().to_owned();
+    assert_eq!(kept(&app.get(address).await), "public, max-age=31536000, immutable");
+    for other in ["/interviews/static/style.css?v=abc", "/interviews/static/style.css"] {
+        assert_eq!(kept(&app.get(other).await), "no-store");
+    }
+}
+
+#[tokio::test]
+async fn no_other_sites_script_reads_a_page_and_calls_may_be_read_as_before() {
+    let app = TestApp::start().await;
+    let from = |path: &str| send(app.request(Method::GET, path).header("origin", "http://localhost:3000"));
+    for (path, allowed) in [("/login/", None), ("/api/users/profile/", Some("http://localhost:3000"))] {
+        assert_eq!(from(path).await.header("access-control-allow-origin"), allowed, "{path}");
+    }
 }

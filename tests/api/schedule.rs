@@ -213,8 +213,10 @@ async fn a_form_that_is_sent_twice_at_once_makes_one_interview() {
 
 /// What the preview says, line by line.
 async fn said(browser: &mut CookieClient<'_>, path: &str) -> Vec<String> {
-    let answer = browser.fetch(path).await;
+    let mut answer = browser.fetch(path).await;
     assert_eq!(answer.status, 200, "{answer:?}");
+    // A part of a page.
+    answer.text = format!("<!doctype html><html lang=\"en\"><title>x</title>{}", answer.text);
     let lines = Page::of(&answer).all("[data-preview] p").iter().map(|line| line.text()).collect::<Vec<_>>();
     lines.iter().map(|line| line.strip_prefix("Please note ").unwrap_or(line).to_owned()).collect()
 }
