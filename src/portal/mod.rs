@@ -111,6 +111,8 @@ struct MessagePage<'a> {
     text: &'a str,
     /// Where to go from here, the best first: the words and the address.
     links: Vec<(&'a str, String)>,
+    /// What somebody has written for nothing, to be kept.
+    typed: &'a str,
 }
 
 fn message(
@@ -121,7 +123,8 @@ fn message(
     text: &str,
     links: Vec<(&str, String)>,
 ) -> Result<Response> {
-    page(status, MessagePage { shell: Shell::new(ctx, session), heading, text, links }.render()?, &[])
+    let message = MessagePage { shell: Shell::new(ctx, session), heading, text, links, typed: "" };
+    page(status, message.render()?, &[])
 }
 
 /// An error as a page: what happened and what to do, nothing of the inside.

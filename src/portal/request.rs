@@ -3,6 +3,7 @@
 //! Who is not signed in, or sends a form that no page of his session made (cross-site request forgery), gets another page
 //! instead, so no handler need ask.
 
+use askama::Template;
 use axum::{
     extract::{FromRequest, FromRequestParts, Request},
     http::{StatusCode, request::Parts},
@@ -10,7 +11,7 @@ use axum::{
 };
 use serde_json::{Map, Value};
 
-use super::{message, see_other};
+use super::{MessagePage, Shell, page};
 use crate::{
     auth::{self, CurrentUser, Session},
     context::Context,
@@ -63,10 +64,12 @@ impl FromRequest<Context> for Form {
     type Rejection = Instead;
 
     async fn from_request(request: Request, ctx: &Context) -> Result<Self> {
-        let Some(session) = Session::of(ctx, request.headers()).await? else {
-            return Err(Instead::page(see_other("/login/?next=/dashboard/")?));
-        };
+        let session = Session::of(ctx, request.headers()).await?;
         let fields = fields(request, ctx).await?;
+        let Some(session) = session else {
+            let sign_in = ("Sign in", "/login/?next=/dashboard/".to_owned());
+            return Err(nothing_done(ctx, None, StatusCode::UNAUTHORIZED, "Please sign in again", sign_in, &fields)?);
+        };
         own(ctx, &session, &fields)?;
         Ok(Form { session, fields })
     }
@@ -93,9 +96,25 @@ pub fn own(ctx: &Context, session: &Session, fields: &Map<String, Value>) -> Res
     if session.has_sent(text(fields, "form_token")) {
         return Ok(());
     }
-    let links = vec![("To the start page", "/".to_owned())];
+    let start = ("To the start page", "/".to_owned());
+    let heading = "This page was out of date";
+    Err(nothing_done(ctx, Some(session), StatusCode::FORBIDDEN, heading, start, fields)?)
+}
+
+/// What somebody gets whose form is not taken: its longest text is not lost.
+fn nothing_done(
+    ctx: &Context,
+    session: Option<&Session>,
+    status: StatusCode,
+    heading: &str,
+    link: (&str, String),
+    fields: &Map<String, Value>,
+) -> Result<Instead> {
     let words = "Nothing was changed. Please open the page anew and try again.";
-    Err(Instead::page(message(ctx, Some(session), StatusCode::FORBIDDEN, "This page was out of date", words, links)?))
+    let typed = Some(text(fields, "note")).filter(|note| !note.is_empty()).unwrap_or(text(fields, "reason"));
+    let shell = Shell::new(ctx, session);
+    let message = MessagePage { shell, heading, text: words, links: vec![link], typed };
+    Ok(Instead::page(page(status, message.render()?, &[])?))
 }
 
 /// The text of a form's field; empty without one.
