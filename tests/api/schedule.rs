@@ -318,7 +318,9 @@ async fn the_preview_says_what_the_time_means_and_what_speaks_against_it() {
     let when = "date=2026-12-01&time=09:00&timezone=America/Vancouver";
     assert_eq!(said(&mut rita, &format!("{base}&{when}")).await.len(), 1);
     // Nor does somebody else's interview stand aside for whoever guesses its number.
-    app.execute("INSERT INTO job_application SELECT (jsonb_populate_record(a, '{\"id\": 900, \"user_id\": 201, \"job_id\": 21}')).* FROM (SELECT NULL::job_application a) n").await;
+    app.execute("UPDATE job_shortlist SET job_id = 21").await;
+    let lines = said(&mut rita, &format!("{base}&{when}&interview_id=502")).await;
+    assert_eq!(lines[1..], ["Carl Candy already has an interview at this time."]);
     let nobody = CookieClient::new(&app).fetch(&format!("{base}&{when}")).await;
     assert!(nobody.header("location").unwrap().starts_with("/login/"), "{nobody:?}");
 }
