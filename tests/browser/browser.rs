@@ -50,24 +50,30 @@ struct Driver {
 }
 
 impl Driver {
-    /// `None` where there is none.
+    /// `None` where there is none. One that does not start, as when another takes its port first, is started again.
     fn start() -> Option<Driver> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let script = "command -v chromium >/dev/null && command -v chromedriver >/dev/null || exit
+        let script = "command -v chromium >/dev/null && command -v chromedriver >/dev/null || { echo absent; exit; }
                       chromedriver --port=0 & exec >&-; read _; kill -KILL 0";
-        let name = format!("interviews-browser-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let folder = std::env::temp_dir().join(name);
-        fs::create_dir_all(&folder).unwrap();
-        let mut command = Command::new("sh");
-        command.args(["-c", script]).env("TMPDIR", &folder).env("HOME", &folder).process_group(0);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut driver = Driver { shell: command.spawn().unwrap(), url: String::new(), folder };
-        let said = BufReader::new(driver.shell.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let port =
-            said.filter_map(|line| Some(line.split_once("started successfully on port ")?.1.to_owned())).next()?;
-        driver.url = format!("http://127.0.0.1:{}", port.trim_end_matches('.'));
-        Some(driver)
-    }
+        for _ in 0..10 {
+            let name = format!("interviews-browser-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+            let folder = std::env::temp_dir().join(name);
+            fs::create_dir_all(&folder).unwrap();
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).env("TMPDIR", &folder).env("HOME", &folder).process_group(0);
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+            let mut driver = Driver { shell: command.spawn().unwrap(), url: String::new(), folder };
+            for line in BufReader::new(driver.shell.stdout.take().unwrap()).lines().map_while(Result::ok) {
+                if line == "absent" {
+                    return None;
+                }
+                if let Some((_, port)) = line.split_once("started successfully on port ") {
+                    driver.url = format!("http://127.0.0.1:{}", port.trim_end_matches('.'));
+                    return Some(driver);
+                }
+            }
+        }
+        panic!("chromedriver does not start");
 }
 
 impl Drop for Driver {
