@@ -74,6 +74,7 @@ impl Driver {
             }
         }
         panic!("chromedriver does not start");
+    }
 }
 
 impl Drop for Driver {
