@@ -26,9 +26,9 @@
   document.addEventListener("click", async ({ target }) => {
     const button = target.closest("[data-copy]");
     if (!button || button.dataset.words) return;
+    button.dataset.words = button.textContent;
     const words = (await copied(button.dataset.copy)) ? "Copied" : "Copying did not work";
     button.focus();
-    button.dataset.words = button.textContent;
     said.textContent = button.textContent = words;
     setTimeout(() => {
       button.textContent = button.dataset.words;
@@ -63,22 +63,35 @@
     const check = form.querySelector("[data-check]");
     check.hidden = true;
     const names = ["candidate_id", "interview_id", "date", "time", "timezone", "duration_minutes"];
+    const place = form.querySelector("[data-preview]");
+    const show = (...said) => { if (place.textContent !== said.map((one) => one.textContent ?? one).join("")) place.replaceChildren(...said); };
+    const asked = async (query) => {
+      try {
+        const answer = await fetch(`/dashboard/schedule/preview/?${query}`, { signal: AbortSignal.timeout(8000) });
+        return answer.ok ? new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("[data-preview]") : null;
+      } catch {
+        return null;
+      }
+    };
     let waiting;
     let newest = 0;
     const ask = async () => {
-      const asked = ++newest;
+      const nth = ++newest;
       const query = new URLSearchParams({ reader_zone: zone ?? "" });
       for (const name of names) query.set(name, form.elements[name]?.value ?? "");
-      if (!query.get("date") || !query.get("time")) return;
-      const answer = await fetch(`/dashboard/schedule/preview/?${query}`, { signal: AbortSignal.timeout(8000) }).catch(() => null);
-      const page = answer?.ok ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
-      const said = page?.querySelector("[data-preview]");
-      if (asked !== newest) return;
+      if (!query.get("date") || !query.get("time")) return show("Choose a date and a time to see what they mean.");
+      const said = await asked(query);
+      if (nth !== newest) return;
       // Without an answer nothing is known; the button asks in another way.
       check.hidden = Boolean(said);
-      form.querySelector("[data-preview]").replaceChildren(...(said ? said.cloneNode(true).childNodes : ["What this time means could not be asked."]));
+      if (said) show(...said.childNodes);
+      else show("What this time means could not be asked.");
     };
-    form.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(ask, 400); });
+    form.addEventListener("input", ({ target }) => {
+      if (!names.includes(target.name)) return;
+      clearTimeout(waiting);
+      waiting = setTimeout(ask, 400);
+    });
     const enable = (yes) => { for (const button of form.querySelectorAll("button")) button.disabled = !yes; };
     // A second click sends nothing; when no page follows, it may be tried again.
     form.addEventListener("submit", () => { setTimeout(enable, 0, false); setTimeout(enable, 30_000, true); });

@@ -91,7 +91,7 @@ pub fn router(ctx: Context) -> anyhow::Result<Router> {
         .fold(Routes::from_openapi(&document), |known, path| known.with(path, &[Method::GET]));
     let authenticate = middleware::from_fn_with_state(ctx.clone(), auth::authenticate);
     let pages = ctx.clone();
-    let error_page = Arc::new(move |status| portal::error_page(&pages, status));
+    let error_page = Arc::new(move |method: &Method, status| portal::error_page(&pages, method, status));
     Ok(layers::door(inside, known, &ctx, error_page, |router| router.layer(authenticate)))
 }
 

@@ -337,7 +337,8 @@ pub async fn sign_in(ctx: &Context, peer: IpAddr, credentials: Credentials) -> R
 /// The right password of a deleted or inactive account; no place left for hashing.
 async fn enter(ctx: &Context, email: &str, password: SecretString) -> Result<Option<Account>> {
     let account = store::account_by_email(&mut *ctx.db.acquire().await?, email).await?;
-    let verdict = password::verify(password, account.as_ref().map(|account| account.password.clone())).await?;
+    let stored = account.as_ref().map(|account| account.password.clone());
+    let verdict = password::verify(password.clone(), stored).await?;
     let Some(mut account) = account.filter(|_| verdict.right) else {
         return Ok(None);
     };
@@ -349,7 +350,10 @@ async fn enter(ctx: &Context, email: &str, password: SecretString) -> Result<Opt
     }
     if let Some(strong) = verdict.upgrade {
         let db = &mut *ctx.db.acquire().await?;
-        store::upgrade_password(db, account.user.id, &account.password, &strong).await?;
+        if !store::upgrade_password(db, account.user.id, &account.password, &strong).await? {
+            // Another sign-in has upgraded it, or somebody has changed it: what is stored now decides.
+            return Box::pin(enter(ctx, email, password)).await;
+        }
         account.password = strong;
     }
     Ok(Some(account))

@@ -101,13 +101,14 @@ pub async fn remove_old_sessions(db: &mut PgConnection, now: DateTime<Utc>) -> R
     Ok(())
 }
 
-/// Stores a stronger hash of the same password, unless the password has been changed meanwhile. Like Django's own
-/// upgrade it leaves every other column alone.
-pub async fn upgrade_password(db: &mut PgConnection, id: i64, weak: &str, strong: &str) -> Result<()> {
-    sqlx::query!("UPDATE users_user SET password = $3 WHERE id = $1 AND password = $2", id, weak, strong)
-        .execute(db)
-        .await?;
-    Ok(())
+/// Stores a stronger hash of the same password, unless the stored one has been replaced meanwhile (`false`). Like
+/// Django's own upgrade it leaves every other column alone.
+pub async fn upgrade_password(db: &mut PgConnection, id: i64, weak: &str, strong: &str) -> Result<bool> {
+    let upgraded =
+        sqlx::query!("UPDATE users_user SET password = $3 WHERE id = $1 AND password = $2", id, weak, strong)
+            .execute(db)
+            .await?;
+    Ok(upgraded.rows_affected() == 1)
 }
 
 /// The new user's id; `None` when the e-mail (or, by it, the user name) is taken.

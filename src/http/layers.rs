@@ -217,7 +217,7 @@ struct Door {
 }
 
 /// Makes the page of an error that a browser meets outside `/api`.
-pub type ErrorPage = Arc<dyn Fn(StatusCode) -> Response + Send + Sync>;
+pub type ErrorPage = Arc<dyn Fn(&Method, StatusCode) -> Response + Send + Sync>;
 
 /// Wraps `inner`, which has the templates of `routes`, into everything of contract §3.
 ///
@@ -264,13 +264,14 @@ async fn enter(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
         // Probes answer as they do, whoever asks.
         let is_page = found.as_ref().is_none_or(|(route, _)| route.renders.iter().any(|kind| kind == HTML));
         let shows_pages = !under_api && is_page && is_navigation(request.headers());
+        let asked = request.method().clone();
         let mut response = match preflight {
             true => StatusCode::OK.into_response(),
             false => door.admit(request, found, next).await.into_response(),
         };
         let status = response.status();
         if shows_pages && (status.is_client_error() || status.is_server_error()) && is_json(&response) {
-            let mut page = (door.error_page)(status);
+            let mut page = (door.error_page)(&asked, status);
             for name in [header::ALLOW, header::RETRY_AFTER] {
                 page.headers_mut().extend(response.headers_mut().remove(&name).map(|value| (name, value)));
             }
@@ -586,7 +587,7 @@ mod tests {
             allowed_origins: vec![SPA.into(), "https://app.test".into()],
             patience,
             metrics,
-            error_page: Arc::new(|status| (status, Html("<p>")).into_response()),
+            error_page: Arc::new(|_, status| (status, Html("<p>")).into_response()),
         };
         (assemble(router, door, |router| router.layer(middleware::from_fn(authenticate))), document)
     }

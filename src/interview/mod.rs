@@ -26,9 +26,9 @@ pub use booking::is_key_used;
 pub use change::align_events;
 pub use instants::{Reach, fill_instants};
 pub use presence::{enter, leave};
-pub use preview::{Preview, preview};
+pub use preview::{Preview, preview, preview_change};
 pub use reminder::remind;
-pub use store::{Interview, mail_of_recruiter, of_candidate_with_applications, of_recruiter_with_mails};
+pub use store::{Interview, mail_of_recruiter, maybe_ahead, of_candidate_with_applications, of_recruiter_with_mails};
 
 use axum::{
     Json,

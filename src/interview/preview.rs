@@ -3,11 +3,15 @@
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use serde_json::{Map, Value};
 
-use super::{applicants, model, store, when};
+use super::{
+    Interview, applicants,
+    model::{self, Change, Person},
+    store, when,
+};
 use crate::{
     auth::CurrentUser,
     context::Context,
-    http::Result,
+    http::{Error, Result},
     zone::{Resolved, Zone},
 };
 
@@ -26,25 +30,27 @@ pub struct Preview {
 /// he may be invited, the person of `candidate_id`. The interview of `interview_id`, which is to be moved, does not.
 pub async fn preview(ctx: &Context, user: &CurrentUser, form: &Map<String, Value>) -> Result<Preview> {
     let slot = Slot::parse(form, ctx.settings.interview_duration_minutes)?;
-    let span = (slot.start.at, slot.end);
-    let mut warnings = model::time_warnings(&slot.zone, slot.date, slot.time, &slot.start, ctx.clock.now());
     let id = |name| model::id(form.get(name));
     let candidate = match (user.company_id, id("candidate_id")) {
         (Some(company_id), Some(id)) => applicants::person(ctx, company_id, id).await?,
         _ => None,
     };
-    if let Some(candidate) = candidate {
-        let moved = id("interview_id").unwrap_or_default();
-        // Not known is not free.
-        let busy = store::busy(&ctx.db, candidate.id, user.id, span, moved, &ctx.settings).await?;
-        warnings.extend(model::overlap_warnings(&candidate, busy.candidate, busy.recruiter));
-    }
-    Ok(Preview {
-        line: when::line(&slot.zone, span),
-        start: slot.start.at,
-        day: slot.zone.local(slot.start.at).date_naive(),
-        warnings,
-    })
+    slot.preview(ctx, user, candidate, id("interview_id").unwrap_or_default()).await
+}
+
+/// The same of an interview as `changes` would make it.
+pub async fn preview_change(
+    ctx: &Context,
+    user: &CurrentUser,
+    interview: &Interview,
+    changes: &Map<String, Value>,
+) -> Result<Preview> {
+    let after = Change::parse(changes)?.applied_to(interview, &ctx.settings)?;
+    let (zone, window) = (after.zone(), after.window(&ctx.settings));
+    // `applied_to` has seen to it that there is an instant.
+    let start = zone.instant(after.date, after.time).ok_or(Error::bad_request("Invalid date. Use YYYY-MM-DD."))?;
+    let slot = Slot { date: after.date, time: after.time, zone, start, end: window.end };
+    slot.preview(ctx, user, Some(interview.candidate()), interview.id).await
 }
 
 /// A time as somebody types it, with the formats of [`model::Request::parse`].
@@ -57,6 +63,24 @@ struct Slot {
 }
 
 impl Slot {
+    async fn preview(
+        self,
+        ctx: &Context,
+        user: &CurrentUser,
+        candidate: Option<Person>,
+        moved: i64,
+    ) -> Result<Preview> {
+        let span = (self.start.at, self.end);
+        let mut warnings = model::time_warnings(&self.zone, self.date, self.time, &self.start, ctx.clock.now());
+        if let Some(candidate) = candidate {
+            // Not known is not free.
+            let busy = store::busy(&ctx.db, candidate.id, user.id, span, moved, &ctx.settings).await?;
+            warnings.extend(model::overlap_warnings(&candidate, busy.candidate, busy.recruiter));
+        }
+        let day = self.zone.local(self.start.at).date_naive();
+        Ok(Preview { line: when::line(&self.zone, span), start: self.start.at, day, warnings })
+    }
+
     fn parse(form: &Map<String, Value>, default_duration: i32) -> Result<Slot> {
         let (date, time) = (model::date(form.get("date"))?, model::time(form.get("time"))?);
         let zone = model::zone(form.get("timezone"))?;

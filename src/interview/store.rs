@@ -270,7 +270,7 @@ pub async fn of_candidate_with_applications(ctx: &Context, user_id: i64, most: i
 
 /// What has not ended has a date, by its own clock, from this one on: eight hours and the offset of any zone are together
 /// less than a day.
-fn maybe_ahead(now: DateTime<Utc>) -> NaiveDate {
+pub fn maybe_ahead(now: DateTime<Utc>) -> NaiveDate {
     (now - TimeDelta::days(1)).date_naive()
 }
 

@@ -38,9 +38,12 @@ struct CandidatePage {
     responses((status = 200, description = "The page", content_type = "text/html")))]
 async fn candidate(State(ctx): State<Context>, SignedIn(session): SignedIn) -> Result {
     let interviews = interview::of_candidate_with_applications(&ctx, session.user.id, MOST).await?;
+    let ahead = interview::maybe_ahead(ctx.clock.now());
+    let (ahead, past): (Vec<_>, Vec<_>) = interviews.iter().partition(|interview| interview.date >= ahead);
+    let is_cut = ahead.len().max(past.len()) as i64 >= MOST;
     let dashboard = CandidatePage {
         is_recruiter: session.user.is_recruiter,
-        is_cut: interviews.len() as i64 >= MOST,
+        is_cut,
         sections: sections(&ctx, interviews, Side::Candidate, TITLES, by_application),
         shell: Shell::new(&ctx, Some(&session)),
     };

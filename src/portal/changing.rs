@@ -31,10 +31,10 @@ pub fn routes() -> OpenApiRouter<Context> {
 struct ChangePage {
     shell: Shell,
     about: About,
-    /// Of what the page shows of the interview.
-    digest: String,
     fields: Fields,
     said: Said,
+    /// A note that was written for nothing, to be kept.
+    typed: String,
 }
 
 #[derive(Template)]
@@ -53,6 +53,8 @@ struct About {
     candidate: String,
     candidate_id: i64,
     when: String,
+    /// Of the interview as the page shows it.
+    digest: String,
     /// Nothing can be done about it any more.
     is_cancelled: bool,
 }
@@ -63,7 +65,7 @@ struct About {
 async fn change_page(State(ctx): State<Context>, PathId(id): PathId, SignedIn(session): SignedIn) -> Result {
     let interview = own(&ctx, id, &session).await?;
     let fields = Fields::of(&interview, &ctx.settings);
-    show_change(&ctx, StatusCode::OK, &session, &interview, fields, Said::nothing())
+    ChangePage::new(&ctx, &session, &interview, fields, Said::nothing()).show(StatusCode::OK)
 }
 
 /// Reschedules an interview, or with `check` only says what the time means.
@@ -72,26 +74,28 @@ async fn change_page(State(ctx): State<Context>, PathId(id): PathId, SignedIn(se
 async fn change(State(ctx): State<Context>, PathId(id): PathId, Form { session, fields }: Form) -> Result {
     let interview = own(&ctx, id, &session).await?;
     let as_it_is = Fields::of(&interview, &ctx.settings);
-    if text(&fields, "digest") != as_it_is.digest() {
-        const WORDS: &str = "The interview has been changed since this page was opened. This is how it is now; nothing \
-                             of yours was saved.";
-        let (status, said) = (StatusCode::CONFLICT, Said::nothing());
-        return show_change(&ctx, status, &session, &interview, as_it_is.wrong(WORDS), said);
-    }
     // The rest may be as no form would take it.
     let changes = as_it_is.changes(&fields);
-    let typed = Fields::typed(&fields);
-    match make(&ctx, &session, &interview, &changes, &fields).await {
-        Ok(Made::Change(done)) => Ok(done.see()?),
-        Ok(Made::Nothing(said)) => show_change(&ctx, StatusCode::OK, &session, &interview, typed, said),
-        Err(fault @ Error::Internal(_)) => Err(fault.into()),
-        Err(refusal) => {
-            let sent = if fields.contains_key("check") { &fields } else { &changes };
-            let typed = typed.refused(sent, &refusal);
-            show_change(&ctx, refusal.status(), &session, &interview, typed, Said::nothing())
+    if text(&fields, "digest") != as_it_is.digest() {
+        if changes.is_empty() && !fields.contains_key("check") {
+            // The same form was sent before, and its answer was lost.
+            return Ok(Done::ChangedBefore.see()?);
         }
+        let page = ChangePage::new(&ctx, &session, &interview, as_it_is.wrong(CHANGED_SINCE), Said::nothing());
+        return ChangePage { typed: text(&fields, "note").to_owned(), ..page }.show(StatusCode::CONFLICT);
     }
+    let typed = Fields::typed(&fields);
+    let (status, typed, said) = match make(&ctx, &session, &interview, &changes, &fields).await {
+        Ok(Made::Change(done)) => return Ok(done.see()?),
+        Ok(Made::Nothing(said)) => (StatusCode::OK, typed, said),
+        Err(fault @ Error::Internal(_)) => return Err(fault.into()),
+        Err(refusal) => (refusal.status(), typed.refused(&changes, &refusal), Said::nothing()),
+    };
+    ChangePage::new(&ctx, &session, &interview, typed, said).show(status)
 }
+
+const CHANGED_SINCE: &str =
+    "The interview has been changed since this page was opened. This is how it is now; nothing of yours was saved.";
 
 /// What has come of a form.
 enum Made {
@@ -114,10 +118,8 @@ async fn make(
     if !model::malformed(changes).is_empty() {
         return Err(Error::bad_request("A field is malformed."));
     }
-    let has_new_time = TIME.iter().any(|name| changes.contains_key(*name));
-    // A row of Django's may have a zone that is none: then nothing can be said.
-    if form.contains_key("check") || has_new_time && model::malformed(form).is_empty() {
-        let said = Said::of(interview::preview(ctx, &session.user, form).await?, form);
+    if form.contains_key("check") || TIME.iter().any(|name| changes.contains_key(*name)) {
+        let said = Said::of(interview::preview_change(ctx, &session.user, interview, changes).await?, form);
         if form.contains_key("check") {
             return Ok(Made::Nothing(said));
         }
@@ -143,15 +145,17 @@ async fn cancel_page(State(ctx): State<Context>, PathId(id): PathId, SignedIn(se
 async fn cancel(State(ctx): State<Context>, PathId(id): PathId, Form { session, fields }: Form) -> Result {
     let interview = own(&ctx, id, &session).await?;
     if interview.cancelled_at.is_some() {
-        return Ok(Done::Unchanged.see()?);
+        return Ok(Done::CancelledBefore.see()?);
+    }
+    let reason = text(&fields, "reason");
+    if text(&fields, "digest") != Fields::of(&interview, &ctx.settings).digest() {
+        let error = CHANGED_SINCE.to_owned();
+        return show_cancel(&ctx, StatusCode::CONFLICT, &session, &interview, reason, Some(error));
     }
     match interview::cancel_from_body(&ctx, session.user.clone(), interview.clone(), &fields).await {
         Ok(_) => Ok(Done::Cancelled.see()?),
         Err(fault @ Error::Internal(_)) => Err(fault.into()),
-        Err(refusal) => {
-            let reason = text(&fields, "reason");
-            show_cancel(&ctx, refusal.status(), &session, &interview, reason, Some(sentence(&refusal)))
-        }
+        Err(refusal) => show_cancel(&ctx, refusal.status(), &session, &interview, reason, Some(sentence(&refusal))),
     }
 }
 
@@ -170,27 +174,26 @@ impl About {
             candidate: interview.candidate().name(),
             candidate_id: interview.candidate_id,
             when: when::line(&interview.zone(), (window.start, window.end)),
+            digest: Fields::of(interview, &ctx.settings).digest(),
             is_cancelled: interview.cancelled_at.is_some(),
         }
     }
 }
 
-fn show_change(
-    ctx: &Context,
-    status: StatusCode,
-    session: &Session,
-    interview: &Interview,
-    fields: Fields,
-    said: Said,
-) -> Result<Response> {
-    let change = ChangePage {
-        shell: Shell::new(ctx, Some(session)),
-        about: About::new(ctx, interview),
-        digest: Fields::of(interview, &ctx.settings).digest(),
-        fields,
-        said,
-    };
-    Ok(page(status, change.render()?, &[])?)
+impl ChangePage {
+    fn new(ctx: &Context, session: &Session, interview: &Interview, fields: Fields, said: Said) -> Self {
+        ChangePage {
+            shell: Shell::new(ctx, Some(session)),
+            about: About::new(ctx, interview),
+            fields,
+            said,
+            typed: String::new(),
+        }
+    }
+
+    fn show(self, status: StatusCode) -> Result {
+        Ok(page(status, self.render()?, &[])?)
+    }
 }
 
 fn show_cancel(

@@ -54,7 +54,8 @@ impl Fields {
         Fields {
             date: interview.date.to_string(),
             time: zone::format_hm(interview.time),
-            timezone: interview.timezone.clone(),
+            // What is no zone counts as UTC; an empty one would be asked for.
+            timezone: Some(&interview.timezone).filter(|zone| !zone.is_empty()).map_or("UTC".into(), String::clone),
             duration_minutes: interview.minutes(settings).to_string(),
             interview_type: interview.kind().as_str().to_owned(),
             // The field has one line.

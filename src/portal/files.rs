@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use askama::Template;
 use axum::{
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::header,
     response::{IntoResponse, Response},
 };
@@ -50,7 +50,12 @@ fn version(settings: &Settings) -> String {
 /// of another server, while versions overlap.
 #[utoipa::path(get, path = "/interviews/static/{file}", tag = "pages", security(()), params(("file" = String, Path)),
     responses((status = 200, description = "The file", content_type = "text/css")))]
-async fn file(State(ctx): State<Context>, Path(name): Path<String>, query: QueryParams) -> Result<Response> {
+async fn file(
+    State(ctx): State<Context>,
+    name: std::result::Result<Path<String>, PathRejection>,
+    query: QueryParams,
+) -> Result<Response> {
+    let Path(name) = name.map_err(|_| Error::NotFound)?;
     const SCRIPT: &str = "text/javascript; charset=utf-8";
     let (media_type, content) = match (name.as_str(), &ctx.settings.brand_logo) {
         ("style.css", _) => ("text/css; charset=utf-8", stylesheet(&ctx.settings).into_bytes()),

@@ -20,7 +20,7 @@ mod signing_in;
 
 use askama::Template;
 use axum::{
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
 use utoipa_axum::router::OpenApiRouter;
@@ -128,15 +128,18 @@ fn message(
 }
 
 /// An error as a page: what happened and what to do, nothing of the inside.
-pub fn error_page(ctx: &Context, status: StatusCode) -> Response {
+pub fn error_page(ctx: &Context, method: &Method, status: StatusCode) -> Response {
     let (heading, text) = match status {
         StatusCode::NOT_FOUND => ("This page does not exist", "The address may be incomplete, or the page is gone."),
         StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_ACCEPTABLE => {
             ("This does not work this way", "Please go back and try again with the buttons of the page.")
         }
         StatusCode::PAYLOAD_TOO_LARGE => ("This is too much", "Please go back and send less text."),
-        status if status.is_server_error() => {
+        status if status.is_server_error() && method.is_safe() => {
             ("Something went wrong", "It is not your fault, and nothing was lost. Please try again in a moment.")
+        }
+        status if status.is_server_error() => {
+            ("Something went wrong", "It may have been done all the same. Please look before you try again.")
         }
         _ => ("This did not work", "Please go back, check what you entered, and try again."),
     };

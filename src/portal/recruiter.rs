@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::{
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::StatusCode,
     response::Response,
 };
@@ -102,20 +102,24 @@ pub enum Done {
     Scheduled,
     ScheduledBefore,
     Changed,
+    ChangedBefore,
     Unchanged,
     Cancelled,
+    CancelledBefore,
     Disconnected,
     Resent,
     NotResent,
 }
 
 impl Done {
-    const ALL: [(Done, &str); 8] = [
+    const ALL: [(Done, &str); 10] = [
         (Done::Scheduled, "scheduled"),
         (Done::ScheduledBefore, "scheduled-before"),
         (Done::Changed, "changed"),
+        (Done::ChangedBefore, "changed-before"),
         (Done::Unchanged, "unchanged"),
         (Done::Cancelled, "cancelled"),
+        (Done::CancelledBefore, "cancelled-before"),
         (Done::Disconnected, "disconnected"),
         (Done::Resent, "resent"),
         (Done::NotResent, "not-resent"),
@@ -150,6 +154,8 @@ impl Done {
             Done::Cancelled => {
                 ("The interview is cancelled. This server sends no mails: please tell the candidate.", "warn")
             }
+            Done::ChangedBefore => ("The interview is as you want it already; nothing more was done.", "good"),
+            Done::CancelledBefore => ("The interview is cancelled already; nothing more was done.", "good"),
             Done::Disconnected => ("Google Calendar is disconnected.", "good"),
             Done::Resent => ("The mail is on its way again.", "good"),
             Done::NotResent => {
@@ -189,7 +195,12 @@ async fn disconnect(State(ctx): State<Context>, Form { session, .. }: Form) -> R
 /// Sends a mail about one of the recruiter's interviews again.
 #[utoipa::path(post, path = "/dashboard/mails/{mail}/resend/", tag = "pages", security(()), params(("mail" = String, Path)),
     responses((status = 303, description = "To the dashboard", content_type = "text/html")))]
-async fn resend(State(ctx): State<Context>, Path(mail): Path<String>, Form { session, .. }: Form) -> Result {
+async fn resend(
+    State(ctx): State<Context>,
+    mail: Result<Path<String>, PathRejection>,
+    Form { session, .. }: Form,
+) -> Result {
+    let Path(mail) = mail.map_err(|_| Error::NotFound)?;
     let mail = mail.parse().map_err(|_| Error::NotFound)?;
     let found = interview::mail_of_recruiter(&ctx, mail, session.user.id).await?;
     let (state, ends_at) = found.ok_or(Error::NotFound)?;

@@ -75,7 +75,8 @@ async fn leave(State(ctx): State<Context>, PathId(id): PathId, request: Request)
 
 /// The interview for a calendar, for whom the page opens.
 #[utoipa::path(get, path = "/interviews/{id}/calendar.ics", tag = "pages", security(()), params(("id" = i64, Path)),
-    responses((status = 200, description = "An iCalendar object", body = String, content_type = "text/calendar")))]
+    responses((status = 200, description = "An iCalendar object", body = String, content_type = "text/calendar"),
+        (status = 403, description = "Not for this one: a page", content_type = "text/html")))]
 async fn calendar(State(ctx): State<Context>, PathId(id): PathId, query: QueryParams, headers: HeaderMap) -> Result {
     let visit = Visit::of(&ctx, id, query.get("token"), &headers).await?;
     let mut file = interview::calendar_file(&ctx, &visit.interview);

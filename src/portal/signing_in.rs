@@ -25,7 +25,7 @@ pub fn routes() -> OpenApiRouter<Context> {
 }
 
 /// Leads to the dashboard of whoever is signed in, or to the sign-in page.
-#[utoipa::path(get, path = "/", tag = "pages", security(()), responses((status = 302, description = "Where to go")))]
+#[utoipa::path(get, path = "/", tag = "pages", security(()), responses((status = 302, description = "Where to go", content_type = "text/html")))]
 async fn start(State(ctx): State<Context>, headers: HeaderMap) -> Result {
     let to = Session::of(&ctx, &headers).await?.map_or("/login/", |session| home(&session.user));
     Ok((StatusCode::FOUND, [(header::LOCATION, to)]).into_response())
@@ -95,7 +95,7 @@ async fn login(
 }
 
 /// Signs out.
-#[utoipa::path(post, path = "/logout/", tag = "pages", security(()), responses((status = 303, description = "Signed out")))]
+#[utoipa::path(post, path = "/logout/", tag = "pages", security(()), responses((status = 303, description = "Signed out", content_type = "text/html")))]
 async fn logout(State(ctx): State<Context>, headers: HeaderMap, request: Request) -> Result {
     if let Some(session) = Session::of(&ctx, &headers).await? {
         request::own(&ctx, &session, &request::fields(request, &ctx).await?)?;

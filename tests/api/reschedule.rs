@@ -103,7 +103,24 @@ async fn a_form_whose_interview_has_changed_since_changes_nothing() {
     let shown = Page::of(&refused);
     assert!(shown.one(".note.bad").text().contains("has been changed since this page was opened"));
     assert_eq!(shown.one("#time").attribute("value"), Some("16:00"));
-    assert_eq!((&app.row(id).await["time"], &app.row(id).await["ical_sequence"]), (&json!("16:00:00"), &json!(1)));
+    assert_eq!(shown.one("#typed").raw_text(), "new");
+    // Nor does a page that says another time cancel it.
+    let cancel = format!("/dashboard/interviews/{id}/cancel/");
+    let page = otto.get(&cancel).await;
+    assert_eq!(app.user(OTTO).change(id, json!({"time": "17:00"})).await.status, 200);
+    let refused = otto.submit(&page, &cancel, &[("reason", "")]).await;
+    assert!(refused.status == 409 && Page::of(&refused).text().contains("17:00–18:00"), "{refused:?}");
+    let row = app.row(id).await;
+    assert_eq!(
+        (&row["time"], &row["ical_sequence"], &row["cancelled_at"]),
+        (&json!("17:00:00"), &json!(2), &json!(null))
+    );
+    // The same form once more, when its answer was lost: it is done already.
+    let page = otto.get(&change).await;
+    let same = old.map(|(name, value)| (name, if name == "time" { "18:00" } else { value }));
+    for done in ["/dashboard/?done=changed", "/dashboard/?done=changed-before"] {
+        assert_eq!(otto.submit(&page, &change, &same).await.header("location"), Some(done));
+    }
     app.run_jobs().await;
 }
 
@@ -187,7 +204,7 @@ async fn an_interview_is_cancelled_with_a_reason() {
     assert!(app.mails(2).await.iter().all(|mail| mail.subject().starts_with("Interview Cancelled")));
 
     let twice = otto.submit(&page, &cancel, &[("reason", "other")]).await;
-    assert_eq!(twice.header("location"), Some("/dashboard/?done=unchanged"));
+    assert_eq!(twice.header("location"), Some("/dashboard/?done=cancelled-before"));
     assert_eq!(app.row(id).await["ical_sequence"], 1);
     assert!(otto.get(&cancel).await.text.contains("This interview is cancelled"));
     let change = otto.get(&format!("/dashboard/interviews/{id}/change/")).await;
