@@ -300,6 +300,14 @@ async fn login(State(ctx): State<Context>, Peer(peer): Peer, body: RequestBody) 
     Ok(Json(SignedIn::new(&ctx, account.user)))
 }
 
+/// `First Last`, trimmed; the e-mail address of somebody without a name.
+pub fn full_name(first: &str, last: &str, email: &str) -> String {
+    match format!("{first} {last}").trim() {
+        "" => email.to_owned(),
+        name => name.to_owned(),
+    }
+}
+
 /// Whom these credentials let in.
 ///
 /// # Errors

@@ -221,8 +221,9 @@ pub type ErrorPage = Arc<dyn Fn(&Method, StatusCode) -> Response + Send + Sync>;
 
 /// Wraps `inner`, which has the templates of `routes`, into everything of contract §3.
 ///
-/// `error_page` is what people see of an error; clients get JSON. `authenticate` adds what stands between the look-up of the URL and of the method: it finds an `Arc<Route>` among the
-/// request's extensions, refuses with [`Error::Unauthenticated`], or leaves the caller among the extensions.
+/// `error_page` is what people see of an error; clients get JSON. `authenticate` adds what stands between the look-up of the
+/// URL and of the method: it finds an `Arc<Route>` among the request's extensions, refuses with
+/// [`Error::Unauthenticated`], or leaves the caller among the extensions.
 pub fn door(
     inner: Router,
     routes: Routes,

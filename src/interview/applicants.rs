@@ -21,6 +21,8 @@ pub struct Applicant {
 
 /// So many of a company's jobs can be chosen from.
 const MOST_JOBS: usize = 200;
+/// And so many people for a job.
+const MOST_PEOPLE: usize = 500;
 
 /// A company's newest jobs, the newest first, at most 200; and whether it has more.
 pub async fn jobs(ctx: &Context, company_id: i64) -> sqlx::Result<(Vec<Job>, bool)> {
@@ -40,17 +42,14 @@ pub async fn jobs(ctx: &Context, company_id: i64) -> sqlx::Result<(Vec<Job>, boo
     Ok((jobs, is_cut))
 }
 
-/// So many people can be chosen from for a job.
-pub const MOST: i64 = 500;
-
 /// A job of a company and who can be invited for it, but for the recruiter himself: the shortlisted first, then by name, at
-/// most [`MOST`]. `None`: the company has no such job.
+/// most 500; and whether there are more. `None`: the company has no such job.
 pub async fn of_job(
     ctx: &Context,
     company_id: i64,
     job_id: i64,
     recruiter_id: i64,
-) -> sqlx::Result<Option<(Job, Vec<Applicant>)>> {
+) -> sqlx::Result<Option<(Job, Vec<Applicant>, bool)>> {
     let rows = sqlx::query!(
         r#"SELECT j.title, u.id AS "id?", u.first_name AS "first_name?", u.last_name AS "last_name?", u.email AS "email?",
                   u.is_shortlisted AS "is_shortlisted?"
@@ -69,12 +68,12 @@ pub async fn of_job(
         company_id,
         job_id,
         recruiter_id,
-        MOST
+        MOST_PEOPLE as i64 + 1
     )
     .fetch_all(&ctx.db)
     .await?;
     let Some(title) = rows.first().map(|row| row.title.clone()) else { return Ok(None) };
-    let applicants: Vec<Applicant> = rows
+    let mut applicants: Vec<Applicant> = rows
         .into_iter()
         .filter_map(|row| {
             let person =
@@ -82,7 +81,9 @@ pub async fn of_job(
             Some(Applicant { person, is_shortlisted: row.is_shortlisted? })
         })
         .collect();
-    Ok(Some((Job { id: job_id, title, has_people: !applicants.is_empty() }, applicants)))
+    let is_cut = applicants.len() > MOST_PEOPLE;
+    applicants.truncate(MOST_PEOPLE);
+    Ok(Some((Job { id: job_id, title, has_people: !applicants.is_empty() }, applicants, is_cut)))
 }
 
 /// Somebody who applied for a job of a company, or is shortlisted for one.

@@ -397,7 +397,7 @@ async fn answer(ctx: &Context, made: Made, replayed: bool) -> Scheduled {
     let Made { interview_id, candidate, recruiter_id, .. } = made;
     let emails_sent = emails::sent(ctx, Kind::Scheduled, (interview_id, 0), [candidate.id, recruiter_id]).await;
     let mut warnings = made.time_warnings;
-    warnings.extend(overlaps(ctx, &candidate, recruiter_id, made.span, interview_id).await);
+    warnings.extend(overlaps_if_known(ctx, &candidate, recruiter_id, made.span, interview_id).await);
     Scheduled {
         success: true,
         interview_id,
@@ -419,18 +419,28 @@ async fn answer(ctx: &Context, made: Made, replayed: bool) -> Scheduled {
     }
 }
 
-/// The warnings about other interviews of the two at the same time; none where they cannot be read.
+/// The warnings about other interviews of the two at the same time.
 pub async fn overlaps(
     ctx: &Context,
     candidate: &Person,
     recruiter_id: i64,
     span: (DateTime<Utc>, DateTime<Utc>),
     interview_id: i64,
+) -> sqlx::Result<Vec<String>> {
+    let busy = store::busy(&ctx.db, candidate.id, recruiter_id, span, interview_id, &ctx.settings).await?;
+    Ok(model::overlap_warnings(candidate, busy.candidate, busy.recruiter))
+}
+
+/// The same of an interview that stands already; none where they cannot be read.
+pub async fn overlaps_if_known(
+    ctx: &Context,
+    candidate: &Person,
+    recruiter_id: i64,
+    span: (DateTime<Utc>, DateTime<Utc>),
+    interview_id: i64,
 ) -> Vec<String> {
-    let busy = store::busy(&ctx.db, candidate.id, recruiter_id, span, interview_id, &ctx.settings).await;
-    let busy = busy.unwrap_or_else(|fault| {
+    overlaps(ctx, candidate, recruiter_id, span, interview_id).await.unwrap_or_else(|fault| {
         tracing::warn!(error = %fault, "an answer does not warn of overlaps");
-        Default::default()
-    });
-    model::overlap_warnings(candidate, busy.candidate, busy.recruiter)
+        Vec::new()
+    })
 }

@@ -140,7 +140,7 @@ async fn changed(ctx: &Context, user: &CurrentUser, interview: Interview, emails
     let mut warnings =
         start.map(|start| model::time_warnings(&zone, interview.date, interview.time, &start, now)).unwrap_or_default();
     let span = (window.start, window.end);
-    warnings.extend(booking::overlaps(ctx, &interview.candidate(), user.id, span, interview.id).await);
+    warnings.extend(booking::overlaps_if_known(ctx, &interview.candidate(), user.id, span, interview.id).await);
     Changed {
         success: true,
         message: "Interview updated successfully",

@@ -13,6 +13,7 @@ use utoipa::{
 
 use super::store::Interview;
 use crate::{
+    auth,
     config::Settings,
     http::{Error, Result},
     zone::{self, Resolved, Zone},
@@ -85,11 +86,7 @@ pub struct Person {
 impl Person {
     /// `First Last`, trimmed; the e-mail address of somebody without a name.
     pub fn name(&self) -> String {
-        let name = format!("{} {}", self.first_name, self.last_name);
-        match name.trim() {
-            "" => self.email.clone(),
-            name => name.to_owned(),
-        }
+        auth::full_name(&self.first_name, &self.last_name, &self.email)
     }
 }
 

@@ -4,9 +4,9 @@ use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use serde_json::{Map, Value};
 
 use super::{
-    Interview, applicants,
+    Interview, applicants, booking,
     model::{self, Change, Person},
-    store, when,
+    when,
 };
 use crate::{
     auth::CurrentUser,
@@ -74,8 +74,7 @@ impl Slot {
         let mut warnings = model::time_warnings(&self.zone, self.date, self.time, &self.start, ctx.clock.now());
         if let Some(candidate) = candidate {
             // Not known is not free.
-            let busy = store::busy(&ctx.db, candidate.id, user.id, span, moved, &ctx.settings).await?;
-            warnings.extend(model::overlap_warnings(&candidate, busy.candidate, busy.recruiter));
+            warnings.extend(booking::overlaps(ctx, &candidate, user.id, span, moved).await?);
         }
         let day = self.zone.local(self.start.at).date_naive();
         Ok(Preview { line: when::line(&self.zone, span), start: self.start.at, day, warnings })

@@ -10,7 +10,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Shell,
-    fields::{Fields, Said, sentence, shown_before},
+    fields::{Fields, Outcome, Said, sentence},
     page,
     recruiter::Done,
     request::{Form, Result, SignedIn, text},
@@ -86,8 +86,8 @@ async fn change(State(ctx): State<Context>, PathId(id): PathId, Form { session, 
     }
     let typed = Fields::typed(&fields);
     let (status, typed, said) = match make(&ctx, &session, &interview, &changes, &fields).await {
-        Ok(Made::Change(done)) => return Ok(done.see()?),
-        Ok(Made::Nothing(said)) => (StatusCode::OK, typed, said),
+        Ok(Outcome::Done(done)) => return Ok(done.see()?),
+        Ok(Outcome::Show(said)) => (StatusCode::OK, typed, said),
         Err(fault @ Error::Internal(_)) => return Err(fault.into()),
         Err(refusal) => (refusal.status(), typed.refused(&changes, &refusal), Said::nothing()),
     };
@@ -97,38 +97,29 @@ async fn change(State(ctx): State<Context>, PathId(id): PathId, Form { session, 
 const CHANGED_SINCE: &str =
     "The interview has been changed since this page was opened. This is how it is now; nothing of yours was saved.";
 
-/// What has come of a form.
-enum Made {
-    Change(Done),
-    /// First the recruiter is to see this.
-    Nothing(Said),
-}
-
+/// Changes what a form changes, and not before its recruiter has seen what speaks against a new time.
 async fn make(
     ctx: &Context,
     session: &Session,
     interview: &Interview,
     changes: &Map<String, Value>,
     form: &Map<String, Value>,
-) -> http::Result<Made> {
+) -> http::Result<Outcome> {
     const TIME: [&str; 4] = ["date", "time", "timezone", "duration_minutes"];
     if !form.contains_key("check") && changes.is_empty() {
-        return Ok(Made::Change(Done::Unchanged));
+        return Ok(Outcome::Done(Done::Unchanged));
     }
     if !model::malformed(changes).is_empty() {
         return Err(Error::bad_request("A field is malformed."));
     }
     if form.contains_key("check") || TIME.iter().any(|name| changes.contains_key(*name)) {
         let said = Said::of(interview::preview_change(ctx, &session.user, interview, changes).await?, form);
-        if form.contains_key("check") {
-            return Ok(Made::Nothing(said));
-        }
-        if !shown_before(&said, form) {
-            return Ok(Made::Nothing(said.asking()));
+        if let Some(said) = said.shown_first(form) {
+            return Ok(Outcome::Show(said));
         }
     }
     interview::change_from_body(ctx, session.user.clone(), interview.clone(), changes).await?;
-    Ok(Made::Change(Done::Changed))
+    Ok(Outcome::Done(Done::Changed))
 }
 
 /// The form to cancel an interview.

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     local_times,
+    recruiter::Done,
     request::{text, with_plain_ends},
 };
 use crate::{
@@ -160,9 +161,14 @@ impl Said {
         Said { line: preview.line, own, warnings: preview.warnings, ..Said::nothing() }
     }
 
-    /// The same for whoever has sent the form and is to see this first.
-    pub fn asking(self) -> Said {
-        Said { is_asking: true, ..self }
+    /// What a form's sender is to see before anything is done: what he asks for, or what speaks against the form and he has
+    /// not seen.
+    pub fn shown_first(self, form: &Map<String, Value>) -> Option<Said> {
+        match form.contains_key("check") {
+            true => Some(self),
+            false if self.warnings.is_empty() || text(form, "seen") == self.digest() => None,
+            false => Some(Said { is_asking: true, ..self }),
+        }
     }
 
     fn digest(&self) -> String {
@@ -170,9 +176,11 @@ impl Said {
     }
 }
 
-/// Whether whoever sends a form has seen what speaks against it.
-pub fn shown_before(said: &Said, form: &Map<String, Value>) -> bool {
-    said.warnings.is_empty() || text(form, "seen") == said.digest()
+/// What has come of a form.
+pub enum Outcome {
+    Done(Done),
+    /// Nothing has been done: its sender is to see this first.
+    Show(Said),
 }
 
 /// What to do about a malformed field.

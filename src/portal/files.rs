@@ -55,8 +55,8 @@ async fn file(
     name: std::result::Result<Path<String>, PathRejection>,
     query: QueryParams,
 ) -> Result<Response> {
-    let Path(name) = name.map_err(|_| Error::NotFound)?;
     const SCRIPT: &str = "text/javascript; charset=utf-8";
+    let Path(name) = name.map_err(|_| Error::NotFound)?;
     let (media_type, content) = match (name.as_str(), &ctx.settings.brand_logo) {
         ("style.css", _) => ("text/css; charset=utf-8", stylesheet(&ctx.settings).into_bytes()),
         ("app.js", _) => (SCRIPT, APP.into()),

@@ -26,7 +26,7 @@ use axum::{
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    auth::{CurrentUser, Session},
+    auth::{self, CurrentUser, Session},
     context::Context,
     http::Result,
 };
@@ -59,6 +59,13 @@ struct Who {
     form_token: String,
 }
 
+impl Who {
+    fn of(session: &Session) -> Who {
+        let CurrentUser { first_name, last_name, email, .. } = &session.user;
+        Who { name: auth::full_name(first_name, last_name, email), form_token: session.form_token() }
+    }
+}
+
 impl Shell {
     fn new(ctx: &Context, session: Option<&Session>) -> Shell {
         let settings = &ctx.settings;
@@ -68,14 +75,9 @@ impl Shell {
             script: files::address("app.js", settings),
             icon: files::address("icon.svg", settings),
             logo: settings.brand_logo.is_some().then(|| files::address("logo", settings)),
-            who: session.map(|session| Who { name: display_name(&session.user), form_token: session.form_token() }),
+            who: session.map(Who::of),
         }
     }
-}
-
-fn display_name(user: &CurrentUser) -> String {
-    let name = format!("{} {}", user.first_name, user.last_name);
-    Some(name.trim()).filter(|name| !name.is_empty()).map_or_else(|| user.email.clone(), str::to_owned)
 }
 
 /// A page with the headers that keep its address secret and its content its own. Its forms may lead to this server and to

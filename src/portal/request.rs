@@ -65,7 +65,8 @@ impl FromRequest<Context> for Form {
 
     async fn from_request(request: Request, ctx: &Context) -> Result<Self> {
         let session = Session::of(ctx, request.headers()).await?;
-        let fields = fields(request, ctx).await?;
+        let body = RequestBody::from_request(request, ctx).await.unwrap_or_else(|never| match never {});
+        let fields = fields(body).await?;
         let Some(session) = session else {
             let sign_in = ("Sign in", "/login/?next=/dashboard/".to_owned());
             return Err(nothing_done(ctx, None, StatusCode::UNAUTHORIZED, "Please sign in again", sign_in, &fields)?);
@@ -76,8 +77,7 @@ impl FromRequest<Context> for Form {
 }
 
 /// A form's fields as they were typed: browsers send the ends of lines as CR LF.
-pub async fn fields(request: Request, ctx: &Context) -> http::Result<Map<String, Value>> {
-    let body = RequestBody::from_request(request, ctx).await.unwrap_or_else(|never| match never {});
+pub async fn fields(body: RequestBody) -> http::Result<Map<String, Value>> {
     let mut fields = body.object().await?;
     for name in ["note", "reason"] {
         if let Some(Value::String(text)) = fields.get_mut(name) {

@@ -5,7 +5,7 @@
 
 use askama::Template;
 use axum::{
-    extract::{FromRequestParts as _, Request, State},
+    extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -23,7 +23,7 @@ use crate::{
     context::Context,
     http::{
         Error,
-        extract::{PathId, QueryParams},
+        extract::{PathId, QueryParams, RequestBody},
     },
     interview::{
         self, Interview,
@@ -46,8 +46,14 @@ async fn room(State(ctx): State<Context>, PathId(id): PathId, query: QueryParams
 /// Goes in: on to the meeting, or back to the page when there is no link to follow.
 #[utoipa::path(post, path = "/interviews/{id}/join/", tag = "pages", security(()), params(("id" = i64, Path)),
     responses((status = 409, description = "The door is closed: the page", content_type = "text/html")))]
-async fn enter(State(ctx): State<Context>, PathId(id): PathId, request: Request) -> Result {
-    let (visit, headers) = Visit::by_form(&ctx, id, request).await?;
+async fn enter(
+    State(ctx): State<Context>,
+    PathId(id): PathId,
+    query: QueryParams,
+    headers: HeaderMap,
+    body: RequestBody,
+) -> Result {
+    let visit = Visit::by_form(&ctx, id, &query, &headers, body).await?;
     match interview::enter(&ctx, id, visit.user_id).await {
         Ok(interview) => {
             let link = safe_link(&interview);
@@ -64,8 +70,14 @@ async fn enter(State(ctx): State<Context>, PathId(id): PathId, request: Request)
 /// Goes out, and back to the page.
 #[utoipa::path(post, path = "/interviews/{id}/left/", tag = "pages", security(()), params(("id" = i64, Path)),
     responses((status = 303, description = "Back to the page", content_type = "text/html")))]
-async fn leave(State(ctx): State<Context>, PathId(id): PathId, request: Request) -> Result {
-    let (visit, _) = Visit::by_form(&ctx, id, request).await?;
+async fn leave(
+    State(ctx): State<Context>,
+    PathId(id): PathId,
+    query: QueryParams,
+    headers: HeaderMap,
+    body: RequestBody,
+) -> Result {
+    let visit = Visit::by_form(&ctx, id, &query, &headers, body).await?;
     match interview::leave(&ctx, id, visit.user_id).await {
         Ok(_) => Ok(see_other(&visit.address("join/"))?),
         Err(Error::Refused { .. }) => Err(closed(&ctx)?),
@@ -122,18 +134,21 @@ impl Visit {
         Err(Instead::page(message(ctx, Some(&session), status, heading, words, links)?))
     }
 
-    /// The same of somebody who sends a form, whose `token` may also be a field, with the request's headers.
-    async fn by_form(ctx: &Context, id: Option<i64>, request: Request) -> Result<(Visit, HeaderMap)> {
-        let (mut parts, body) = request.into_parts();
-        let query = QueryParams::from_request_parts(&mut parts, ctx).await.unwrap_or_else(|never| match never {});
-        let headers = parts.headers.clone();
-        let fields = request::fields(Request::from_parts(parts, body), ctx).await?;
+    /// The same of somebody who sends a form, whose `token` may also be a field.
+    async fn by_form(
+        ctx: &Context,
+        id: Option<i64>,
+        query: &QueryParams,
+        headers: &HeaderMap,
+        body: RequestBody,
+    ) -> Result<Visit> {
+        let fields = request::fields(body).await?;
         let token = query.get("token").unwrap_or(text(&fields, "token"));
-        let visit = Visit::of(ctx, id, Some(token), &headers).await?;
+        let visit = Visit::of(ctx, id, Some(token), headers).await?;
         if let Some(session) = &visit.session {
             request::own(ctx, session, &fields)?;
         }
-        Ok((visit, headers))
+        Ok(visit)
     }
 
     /// Something of this interview's, as this visitor reaches it.

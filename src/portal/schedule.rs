@@ -10,7 +10,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Shell,
-    fields::{Fields, Said, shown_before},
+    fields::{Fields, Outcome, Said},
     page,
     recruiter::Done,
     request::{Form, Result, SignedIn, text},
@@ -20,10 +20,10 @@ use crate::{
     auth::Session,
     clock::random_uuid,
     context::Context,
-    http::{Error, extract::QueryParams},
+    http::{self, Error, extract::QueryParams},
     interview::{
         self,
-        applicants::{Applicant, Job, MOST},
+        applicants::{Applicant, Job},
         model::{self, Endpoint},
     },
 };
@@ -47,14 +47,9 @@ struct SchedulePage {
     shell: Shell,
     job: Job,
     applicants: Vec<Applicant>,
-    form: Filled,
-}
-
-impl SchedulePage {
     /// There are more people than are shown.
-    fn is_cut(&self) -> bool {
-        self.applicants.len() as i64 == MOST
-    }
+    is_cut: bool,
+    form: Filled,
 }
 
 /// The form as it is shown.
@@ -93,8 +88,8 @@ async fn schedule(State(ctx): State<Context>, Form { session, mut fields }: Form
     }
     let mut key = text(&fields, "key").to_owned();
     let (status, typed, said) = match make(&ctx, &session, &key, &fields).await {
-        Ok(Made::Interview(done)) => return Ok(done.see()?),
-        Ok(Made::Nothing(said)) => (StatusCode::OK, Fields::typed(&fields), said),
+        Ok(Outcome::Done(done)) => return Ok(done.see()?),
+        Ok(Outcome::Show(said)) => (StatusCode::OK, Fields::typed(&fields), said),
         Err(fault @ Error::Internal(_)) => return Err(fault.into()),
         Err(refusal) => (refusal.status(), Fields::typed(&fields).refused(&fields, &refusal), Said::nothing()),
     };
@@ -106,34 +101,26 @@ async fn schedule(State(ctx): State<Context>, Form { session, mut fields }: Form
     show(&ctx, status, &session, company_id, job, Filled { key, chosen, fields: typed, said }).await
 }
 
-/// What has come of a form.
-enum Made {
-    Interview(Done),
-    /// First the recruiter is to see this.
-    Nothing(Said),
-}
-
 /// Schedules what a form asks for, of the same form only once, and not before its recruiter has seen what speaks against it.
-async fn make(ctx: &Context, session: &Session, key: &str, form: &Map<String, Value>) -> crate::http::Result<Made> {
+async fn make(ctx: &Context, session: &Session, key: &str, form: &Map<String, Value>) -> http::Result<Outcome> {
     if !model::malformed(form).is_empty() {
         return Err(Error::bad_request("A field is malformed."));
     }
-    let said = Said::of(interview::preview(ctx, &session.user, form).await?, form);
     let key = (1..=255).contains(&key.len()).then_some(key);
-    // What a form has made does not speak against sending it again, which makes nothing.
-    let is_used = match key {
-        Some(key) => interview::is_key_used(ctx, session.user.id, key).await?,
-        None => false,
-    };
-    if form.contains_key("check") {
-        return Ok(Made::Nothing(said));
-    }
-    if !is_used && !shown_before(&said, form) {
-        return Ok(Made::Nothing(said.asking()));
+    let said = Said::of(interview::preview(ctx, &session.user, form).await?, form);
+    if let Some(said) = said.shown_first(form) {
+        // What a form has made does not speak against sending it again, which makes nothing.
+        let is_used = match key {
+            Some(key) => interview::is_key_used(ctx, session.user.id, key).await?,
+            None => false,
+        };
+        if form.contains_key("check") || !is_used {
+            return Ok(Outcome::Show(said));
+        }
     }
     let user = session.user.clone();
     let made = interview::schedule_from_body(ctx, user, Endpoint::Company, key, asked(form)).await?;
-    Ok(Made::Interview(if made.replayed { Done::ScheduledBefore } else { Done::Scheduled }))
+    Ok(Outcome::Done(if made.replayed { Done::ScheduledBefore } else { Done::Scheduled }))
 }
 
 /// What a form asks for, without what belongs to the page: the same again is the same request.
@@ -180,7 +167,7 @@ async fn show(
 ) -> Result<Response> {
     let job_id = job.parse().map_err(|_| Error::NotFound)?;
     let found = interview::applicants::of_job(ctx, company_id, job_id, session.user.id).await?;
-    let (job, applicants) = found.ok_or(Error::NotFound)?;
-    let schedule = SchedulePage { shell: Shell::new(ctx, Some(session)), job, applicants, form };
+    let (job, applicants, is_cut) = found.ok_or(Error::NotFound)?;
+    let schedule = SchedulePage { shell: Shell::new(ctx, Some(session)), job, applicants, is_cut, form };
     Ok(page(status, schedule.render()?, &[])?)
 }

@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::{
-    extract::{Request, State},
+    extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -17,7 +17,11 @@ use super::{
 use crate::{
     auth::{self, Credentials, Session, Visitor},
     context::Context,
-    http::{self, Error, extract::QueryParams, peer::Peer},
+    http::{
+        self, Error,
+        extract::{QueryParams, RequestBody},
+        peer::Peer,
+    },
 };
 
 pub fn routes() -> OpenApiRouter<Context> {
@@ -25,7 +29,8 @@ pub fn routes() -> OpenApiRouter<Context> {
 }
 
 /// Leads to the dashboard of whoever is signed in, or to the sign-in page.
-#[utoipa::path(get, path = "/", tag = "pages", security(()), responses((status = 302, description = "Where to go", content_type = "text/html")))]
+#[utoipa::path(get, path = "/", tag = "pages", security(()),
+    responses((status = 302, description = "Where to go", content_type = "text/html")))]
 async fn start(State(ctx): State<Context>, headers: HeaderMap) -> Result {
     let to = Session::of(&ctx, &headers).await?.map_or("/login/", |session| home(&session.user));
     Ok((StatusCode::FOUND, [(header::LOCATION, to)]).into_response())
@@ -66,12 +71,12 @@ async fn login(
     State(ctx): State<Context>,
     Peer(peer): Peer,
     headers: HeaderMap,
-    request: Request,
+    body: RequestBody,
 ) -> http::Result<Response> {
     if ctx.settings.recaptcha_secret_key.is_some() {
         return sign_in_elsewhere(&ctx);
     }
-    let form = request::fields(request, &ctx).await?;
+    let form = request::fields(body).await?;
     let visitor = Visitor::of(&headers, &ctx.settings);
     let next = Some(text(&form, "next")).filter(|next| is_own_path(next)).unwrap_or_default();
     let again = |status, error: String| show_login(&ctx, status, &visitor, next, text(&form, "email"), Some(error));
@@ -95,10 +100,11 @@ async fn login(
 }
 
 /// Signs out.
-#[utoipa::path(post, path = "/logout/", tag = "pages", security(()), responses((status = 303, description = "Signed out", content_type = "text/html")))]
-async fn logout(State(ctx): State<Context>, headers: HeaderMap, request: Request) -> Result {
+#[utoipa::path(post, path = "/logout/", tag = "pages", security(()),
+    responses((status = 303, description = "Signed out", content_type = "text/html")))]
+async fn logout(State(ctx): State<Context>, headers: HeaderMap, body: RequestBody) -> Result {
     if let Some(session) = Session::of(&ctx, &headers).await? {
-        request::own(&ctx, &session, &request::fields(request, &ctx).await?)?;
+        request::own(&ctx, &session, &request::fields(body).await?)?;
         session.end(&ctx).await?;
     }
     let mut response = see_other("/login/")?;

@@ -73,7 +73,7 @@ async fn walk(app: &TestApp, browser: &Browser, long: bool, mut look_at: impl As
         let id = answer.json()["interview_id"].as_i64().unwrap_or_else(|| panic!("{answer:?}"));
         ids.push((id, app.mailed_link("carl@x.test").await));
     }
-    let [over, cancelled, ahead, phone, in_person] = &ids[..] else { unreachable!() };
+    let [over, cancelled, ahead, phone, in_person] = &<[_; 5]>::try_from(ids).unwrap();
     assert_eq!(rita.cancel(cancelled.0).await.status, 200);
     app.mails(14).await;
     app.execute(
