@@ -181,6 +181,17 @@
 //! and `tests/openapi_client.rs` has a linter and a generator of clients read that. `tests/browser` uses the portal in
 //! Chromium, and has axe-core look at every page. No mocks, no sleeps.
 
+/// A named place where the chaos tests (`tests/chaos`) kill the process. Without the feature `chaos` it is nothing.
+macro_rules! crash_point {
+    ($name:literal) => {
+        #[cfg(feature = "chaos")]
+        fail::fail_point!($name, |_| {
+            eprintln!("killed at {}", $name);
+            std::process::abort()
+        });
+    };
+}
+
 // ground: no database, no HTTP
 pub mod clock;
 pub mod zone;

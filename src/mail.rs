@@ -227,6 +227,7 @@ where
 {
     let lease = Lease { ctx, mail: id, holder: random_uuid() };
     let Some((mail, attempts)) = lease.take().await? else { return standing(ctx, id).await };
+    crash_point!("mail: leased");
     let attempt = tokio::select! {
         biased;
         attempt = attempt(ctx, &mail, render) => attempt,
@@ -244,6 +245,7 @@ where
         }
         Ok(Attempt::Sent) => {
             count(EmailOutcome::Sent);
+            crash_point!("mail: accepted");
             lease.note_sent(mail.kind).await?;
             Ok(Outcome::Done)
         }

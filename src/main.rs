@@ -93,6 +93,9 @@ struct NewUser {
 }
 
 fn main() -> ExitCode {
+    // Where to die, from the variable FAILPOINTS.
+    #[cfg(feature = "chaos")]
+    let _crash_points = fail::FailScenario::setup();
     let command = Arguments::parse().command.unwrap_or_else(default_command);
     match run(command) {
         Ok(()) => ExitCode::SUCCESS,

@@ -131,6 +131,7 @@ impl<'a> Calendar<'a> {
                 }
             }
         };
+        crash_point!("booking: event inserted");
         let id = made.id.clone().unwrap_or_default();
         if made.id != wanted.id
             && let Err(error) = self.note(intent, &id).await

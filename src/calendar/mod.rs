@@ -196,6 +196,7 @@ async fn finish(
     let code_verifier = begun.code_verifier.context("the code verifier cannot be opened")?;
     begun.user_is_active.then_some(()).context(INACTIVE)?;
     let grant = oauth::exchange(ctx, code, &code_verifier).await?;
+    crash_point!("connecting: grant given");
 
     let now = ctx.clock.now();
     let mut tx = ctx.db.begin().await?;
@@ -242,6 +243,7 @@ async fn forget_grant(ctx: &Context, user_id: i64) -> sqlx::Result<bool> {
     undo::undo_intents_of(ctx, user_id).await?;
     let removed = store::remove_grant(&ctx.db, user_id, sealer(ctx)).await?;
     store::forget_dead_grant(&ctx.db, user_id).await?;
+    crash_point!("disconnecting: grant removed");
     if let Some(Some(grant)) = &removed {
         oauth::revoke(ctx, grant).await;
     }

@@ -208,6 +208,7 @@ impl Turn<'_> {
             // A row that changed meanwhile (connected anew, disconnected) is read again.
             match refresh(ctx, client, refresh_token, deadline.min(Instant::now() + REFRESH_WITHIN)).await {
                 Ok(new) => {
+                    crash_point!("refreshing: token given");
                     let grant = Grant {
                         refresh_token: new.refresh_token.or(stored.grant.refresh_token),
                         email: stored.grant.email,

@@ -86,6 +86,7 @@ async fn try_undo(ctx: &Context, intent: &Abandoned) -> anyhow::Result<bool> {
         None => Ok(Deleted::Gone),
     };
     let settled = intent.created_at + LATEST_CALL;
+    crash_point!("undoing: event deleted");
     let is_gone = deleted.is_ok();
     match deleted {
         Ok(Deleted::Gone) => store::forget_intent(&ctx.db, intent.id).await?,

@@ -101,7 +101,7 @@ impl Mailbox {
     pub fn on(smtp: TcpListener, web: TcpListener, keep_in: Option<PathBuf>) -> io::Result<Mailbox> {
         let mails = keep_in.as_deref().map(load).transpose()?.unwrap_or_default();
         let next_id = mails.last().map_or(1, |mail| mail.id + 1);
-        let state = Mutex::new(Contents { mails, next_id, faults: Vec::new(), hanging: 0 });
+        let state = Mutex::new(Contents { mails, next_id, faults: Vec::new(), disturbance: None, hanging: 0 });
         let shared = Arc::new(Shared { state, released: watch::Sender::default(), keep_in });
         let (smtp_address, web_address) = (smtp.local_addr()?, web.local_addr()?);
         let pages = axum::serve(web, routes(shared.clone()));
@@ -131,6 +131,11 @@ impl Mailbox {
     /// Lets `fault` happen the next `times` times that a dialogue comes to `step`.
     pub fn order(&self, step: Step, fault: Fault, times: usize) {
         self.shared.state().faults.push((step, fault, times));
+    }
+
+    /// Has `fault` decide about every step for which no fault was ordered.
+    pub fn disturb(&self, fault: impl FnMut(Step) -> Option<Fault> + Send + 'static) {
+        self.shared.state().disturbance = Some(Box::new(fault));
     }
 
     /// How many dialogues hang at the moment.
@@ -218,12 +223,15 @@ struct Shared {
     keep_in: Option<PathBuf>,
 }
 
+type Disturbance = Box<dyn FnMut(Step) -> Option<Fault> + Send>;
+
 struct Contents {
     /// By id.
     mails: Vec<Received>,
     next_id: u64,
     /// Each with how many times it is still to happen.
     faults: Vec<(Step, Fault, usize)>,
+    disturbance: Option<Disturbance>,
     hanging: usize,
 }
 
@@ -244,9 +252,11 @@ impl Shared {
     /// The fault that is due at `step`, if any.
     fn fault(&self, step: Step) -> Option<Fault> {
         let mut state = self.state();
-        let (_, fault, times) = state.faults.iter_mut().find(|(at, _, times)| *at == step && *times > 0)?;
-        *times -= 1;
-        Some(*fault)
+        if let Some((_, fault, times)) = state.faults.iter_mut().find(|(at, _, times)| *at == step && *times > 0) {
+            *times -= 1;
+            return Some(*fault);
+        }
+        state.disturbance.as_mut()?(step)
     }
 
     async fn store(&self, envelope: Envelope, content: Vec<u8>) -> io::Result<()> {

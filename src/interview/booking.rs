@@ -102,10 +102,12 @@ pub async fn schedule(ctx: Context, user: CurrentUser, request: Request, key: Op
         Keyed::Ours(intent) => intent,
         Keyed::Bound(interview_id) => return replay(&ctx, interview_id).await,
     };
+    crash_point!("booking: intent recorded");
     let booking = Booking { ctx: &ctx, user: &user, request: &request, parties: &parties, intent: &intent };
     match booking.carry_out(key.as_ref()).await {
         Ok((made, mails)) => {
             // Nothing from here on can undo the interview.
+            crash_point!("booking: committed");
             emails::send_now(&ctx, mails).await;
             Ok(answer(&ctx, made, false).await)
         }
@@ -252,6 +254,7 @@ impl Booking<'_> {
             Some(event_id) => Some(self.create_event(event_id).await?),
             None => None,
         };
+        crash_point!("booking: event made");
         let mut tx = self.ctx.db.begin().await?;
         let interview_id = self.write(&mut tx, event.as_ref()).await?;
         let users = [self.parties.candidate.id, self.user.id];
@@ -265,6 +268,7 @@ impl Booking<'_> {
         if !calendar::take_intent(&mut tx, self.intent.id).await? {
             return Err(anyhow::anyhow!("the intent was given up before it could commit").into());
         }
+        crash_point!("booking: about to commit");
         tx.commit().await?;
         Ok((self.made(interview_id, event), mails))
     }

@@ -79,10 +79,12 @@ pub async fn change(ctx: Context, user: CurrentUser, interview: Interview, chang
             return Ok(changed(&ctx, &user, other?.after, EmailsSent::default()).await);
         }
     };
+    crash_point!("change: claimed");
     let changing = Changing { ctx: &ctx, claim: &claim, intent: random_uuid(), recruiter_id: user.id, before, after };
     match changing.carry_out().await {
         Ok(written) => {
             // Nothing from here on can undo the change.
+            crash_point!("change: committed");
             let about = (id, written.interview.ical_sequence);
             emails::send_now(&ctx, written.mails).await;
             let sent = emails::sent(&ctx, Kind::Updated, about, [written.interview.candidate_id, user.id]).await;
@@ -213,6 +215,7 @@ impl Changing<'_> {
     /// is written only if the event had to be made anew.
     async fn carry_out(&self) -> Result<Written, Failure> {
         let placed = self.place_event().await?;
+        crash_point!("change: event placed");
         let (ctx, now) = (self.ctx, self.ctx.clock.now());
         let mut tx = ctx.db.begin().await?;
         if !self.claim.finish(&mut tx, now).await? {
@@ -240,6 +243,7 @@ impl Changing<'_> {
         if is_made && !calendar::take_intent(&mut tx, self.intent).await? {
             return Err(anyhow::anyhow!("the intent was given up before it could commit").into());
         }
+        crash_point!("change: about to commit");
         tx.commit().await?;
         Ok(Written { interview, mails })
     }
@@ -332,6 +336,7 @@ pub async fn align_events(ctx: &Context) -> anyhow::Result<()> {
 }
 
 async fn align(ctx: &Context, claim: &Claim) -> Result<()> {
+    crash_point!("aligning: taken");
     let interview = store::by_id(&ctx.db, claim.interview_id).await?;
     let has_event = |interview: &Interview| interview.cancelled_at.is_none() && interview.google_event_id.is_some();
     let Some((recruiter_id, interview)) =
@@ -393,7 +398,9 @@ pub async fn cancel(
         None => None,
     };
     claim.finish(&mut tx, now).await?;
+    crash_point!("cancellation: about to commit");
     tx.commit().await?;
+    crash_point!("cancellation: committed");
 
     let deleting = async {
         let Some(discarded) = discarded else { return true };

@@ -41,6 +41,7 @@ pub async fn remind(ctx: &Context) -> anyhow::Result<()> {
         if ctx.smtp.is_some() && !mails.is_empty() {
             mail::enqueue(&mut tx, now, &mails, Duration::ZERO).await?;
         }
+        crash_point!("reminders: about to commit");
         tx.commit().await?;
         tracing::info!(interviews = due.len(), mails = mails.len(), "reminders queued");
     }

@@ -295,6 +295,11 @@ impl Simulator {
         self.shared.lock().faults.push_back(fault);
     }
 
+    /// Has `fault` decide about every call for which no fault was ordered.
+    pub fn disturb(&self, fault: impl FnMut(Call) -> Option<FaultKind> + Send + 'static) {
+        self.shared.lock().disturbance = Some(Box::new(fault));
+    }
+
     /// Answers the calls that [`FaultKind::Hold`] keeps waiting.
     pub fn let_go(&self) {
         self.shared.let_go.send_replace(());
@@ -374,11 +379,14 @@ struct Shared {
     let_go: watch::Sender<()>,
 }
 
+type Disturbance = Box<dyn FnMut(Call) -> Option<FaultKind> + Send>;
+
 #[derive(Default)]
 struct Memory {
     world: World,
     behaviour: Behaviour,
     faults: VecDeque<Fault>,
+    disturbance: Option<Disturbance>,
     calls: VecDeque<RecordedCall>,
     received: u64,
 }
@@ -491,6 +499,7 @@ impl Shared {
             fault.kind.clone()
         });
         state.faults.retain(|fault| fault.times > 0);
+        let fault = fault.or_else(|| state.disturbance.as_mut()?(incoming.call));
         (state.received, fault)
     }
 

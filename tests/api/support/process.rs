@@ -49,13 +49,18 @@ impl World {
 
     /// Around a database as it is.
     pub async fn on(database: TestDatabase) -> World {
+        World::with_accounts(database, vec!["rita@gmail.test".into()]).await
+    }
+
+    /// The same, where Google has these accounts.
+    pub async fn with_accounts(database: TestDatabase, accounts: Vec<String>) -> World {
         let here = (Ipv4Addr::LOCALHOST, 0).into();
         let options = google::Options {
             clock: Clock::System,
             client_id: "client".into(),
             client_secret: "client-secret-of-the-tests".into(),
             state_file: None,
-            accounts: vec!["rita@gmail.test".into()],
+            accounts,
         };
         let google = Simulator::start(here, options).await.unwrap();
         let mailbox = Mailbox::start(here, here, None).await.unwrap();
@@ -174,6 +179,11 @@ impl Server {
             answer.is_some_and(|answer| answer.0 == 200)
         })
         .await;
+    }
+
+    #[allow(dead_code, reason = "the chaos tests ask")]
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// `TERM`, `INT` and the like.
