@@ -135,6 +135,7 @@ async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
     auth::remove_expired(ctx).await?;
     interview::remove_expired(ctx).await?;
     calendar::remove_expired(ctx).await?;
+    jobs::remove_replaced(&ctx.db).await?;
     mail::remove_expired(ctx).await
 }
 

@@ -215,6 +215,17 @@ impl TaskHandler for Job {
     }
 }
 
+/// Forgets runs whose job was queued anew while they ran, and whose process died before it could end them.
+pub async fn remove_replaced(db: &PgPool) -> sqlx::Result<()> {
+    sqlx::query(
+        "DELETE FROM ivs_jobs._private_jobs AS job USING ivs_jobs._private_job_retirements AS retired
+         WHERE retired.id = job.id AND job.locked_at IS NULL",
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// The states of a job, the most urgent first: given up after too many failed runs, taken by a worker, to be run now,
 /// to be run later.
 pub const STATES: [&str; 4] = ["failed", "running", "due", "waiting"];

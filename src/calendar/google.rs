@@ -3,7 +3,14 @@
 //! Hides the API's client, its retries, the pending Meet link, and what a lost answer may have left behind. Promises:
 //! repeating an insert never makes a second event; all calls of one [`Calendar`] end within its budget.
 
-use std::{iter, sync::LazyLock, time::Duration};
+use std::{
+    iter,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::anyhow;
 use axum::http::StatusCode;
@@ -75,6 +82,8 @@ pub struct Calendar<'a> {
     user_id: i64,
     access: oauth::Access,
     refreshed: bool,
+    /// A call took more than one attempt: an earlier one, whose answer never came, may still reach Google.
+    repeated: bool,
     deadline: Instant,
 }
 
@@ -110,7 +119,7 @@ impl<'a> Calendar<'a> {
     pub async fn open(ctx: &'a Context, user_id: i64, budget: Duration) -> Result<Self, CalendarError> {
         let deadline = Instant::now() + budget;
         let access = oauth::access(ctx, user_id, None, deadline).await?;
-        Ok(Calendar { ctx, user_id, access, refreshed: false, deadline })
+        Ok(Calendar { ctx, user_id, access, refreshed: false, repeated: false, deadline })
     }
 
     /// [`super::create_event`].
@@ -179,6 +188,7 @@ impl<'a> Calendar<'a> {
             Ok(event) if !is_cancelled(&event) => Ok(Put::Kept {
                 ical_uid: event.i_cal_uid,
                 organizer: event.organizer.and_then(|organizer| organizer.email),
+                in_doubt: self.repeated,
             }),
             Ok(_) | Err(Failure::Refused(StatusCode::NOT_FOUND | StatusCode::GONE)) => {
                 tracing::info!(%intent, "an event is gone; making another");
@@ -240,7 +250,13 @@ impl<'a> Calendar<'a> {
             hub.base_url(format!("{}/calendar/v3/", self.ctx.settings.google_calendar_api_base));
             // One sender of invitations: our mails, or without them Google.
             let send_updates = if self.ctx.smtp.is_some() { "none" } else { "all" };
-            let answer = retrying(self.ctx, self.deadline, call.name(), || send(&hub, call, send_updates)).await;
+            let attempts = AtomicU32::new(0);
+            let attempt = || {
+                attempts.fetch_add(1, Ordering::Relaxed);
+                send(&hub, call, send_updates)
+            };
+            let answer = retrying(self.ctx, self.deadline, call.name(), attempt).await;
+            self.repeated |= attempts.into_inner() > 1;
             match answer {
                 Err(Setback::Refused { status: StatusCode::UNAUTHORIZED, .. }) if !self.refreshed => {
                     self.refreshed = true;
@@ -453,7 +469,7 @@ mod tests {
     async fn calendar<'a>(google: &Simulator, ctx: &'a Context) -> Calendar<'a> {
         let access = oauth::Access::of(&granted(google, ctx).await.access_token);
         let deadline = Instant::now() + ctx.settings.google_budget;
-        Calendar { ctx, user_id: 101, access, refreshed: false, deadline }
+        Calendar { ctx, user_id: 101, access, refreshed: false, repeated: false, deadline }
     }
 
     async fn create(google: &Simulator, ctx: &Context) -> Result<Created, CalendarError> {
@@ -586,7 +602,7 @@ mod tests {
         let ctx = context("http://127.0.0.1:1", &[], Clock::manual(DateTime::UNIX_EPOCH));
         let deadline = Instant::now() + Duration::from_secs(5);
         let access = oauth::Access::of("token");
-        let mut calendar = Calendar { ctx: &ctx, user_id: 101, access, refreshed: false, deadline };
+        let mut calendar = Calendar { ctx: &ctx, user_id: 101, access, refreshed: false, repeated: false, deadline };
         assert!(matches!(calendar.delete("x").await, Err(CalendarError::Unavailable)));
     }
 
@@ -643,7 +659,7 @@ mod tests {
         let ctx = context(&stand_in(google).await, &[], Clock::manual(DateTime::UNIX_EPOCH));
         let deadline = Instant::now() + Duration::from_secs(5);
         let access = oauth::Access::of("token");
-        let mut calendar = Calendar { ctx: &ctx, user_id: 101, access, refreshed: false, deadline };
+        let mut calendar = Calendar { ctx: &ctx, user_id: 101, access, refreshed: false, repeated: false, deadline };
         // There is no database here to note it in.
         assert!(matches!(calendar.create(Uuid::nil(), &EVENT).await, Err(CalendarError::Internal(_))));
         assert_eq!(*deleted.lock().expect("no panic"), ["another"]);

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{
     Summary, booking,
-    claim::Claim,
+    claim::{self, Claim},
     emails::{self, EmailsSent},
     model::{self, Change, InterviewType},
     store::{self, Interview},
@@ -208,6 +208,8 @@ struct Placed {
     organizer: Option<String>,
     /// Its event was made anew, under the change's intent.
     is_made: bool,
+    /// The event may still come to differ.
+    in_doubt: bool,
 }
 
 impl Changing<'_> {
@@ -221,7 +223,10 @@ impl Changing<'_> {
         if !self.claim.finish(&mut tx, now).await? {
             return Err(Failure::Lost);
         }
-        let Placed { mut interview, ical_uid, organizer, is_made } = placed;
+        let Placed { mut interview, ical_uid, organizer, is_made, in_doubt } = placed;
+        if in_doubt {
+            claim::request_alignment(&mut *tx, interview.id, now + calendar::LATEST_CALL).await?;
+        }
         let mut mails = Vec::new();
         let is_change = !interview.says_the_same_as(&self.before);
         if !is_change && ical_uid.is_some() && self.before.ical_uid.is_none() {
@@ -254,13 +259,19 @@ impl Changing<'_> {
         let old_event = self.before.google_event_id.as_deref();
         if is_meet(&self.before, &self.after) {
             return Ok(match self.put_event(old_event).await? {
-                calendar::Put::Kept { ical_uid, organizer } => {
-                    Placed { interview, ical_uid, organizer, is_made: false }
+                calendar::Put::Kept { ical_uid, organizer, in_doubt } => {
+                    Placed { interview, ical_uid, organizer, is_made: false, in_doubt }
                 }
                 calendar::Put::Made(created) => {
                     interview.meeting_link = created.meeting_link;
                     interview.google_event_id = Some(created.event_id);
-                    Placed { interview, ical_uid: created.ical_uid, organizer: created.organizer, is_made: true }
+                    Placed {
+                        interview,
+                        ical_uid: created.ical_uid,
+                        organizer: created.organizer,
+                        is_made: true,
+                        in_doubt: false,
+                    }
                 }
             });
         }
@@ -272,7 +283,7 @@ impl Changing<'_> {
         if is_meet(&self.before, &self.before) {
             interview.meeting_link = String::new();
         }
-        Ok(Placed { interview, ical_uid: None, organizer: None, is_made: false })
+        Ok(Placed { interview, ical_uid: None, organizer: None, is_made: false, in_doubt: false })
     }
 
     async fn put_event(&self, old_event: Option<&str>) -> Result<calendar::Put, Failure> {

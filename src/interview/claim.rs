@@ -160,9 +160,9 @@ impl Claim {
     }
 }
 
-/// Has an interview's event aligned, since the interview itself has changed; again after a change or an alignment that
-/// is under way, which may have read it before.
-pub async fn request_alignment(db: impl PgExecutor<'_>, interview_id: i64, now: DateTime<Utc>) -> sqlx::Result<()> {
+/// Has an interview's event aligned at this time, since the interview itself has changed, or the event may have; again
+/// after a change or an alignment that is under way, which may have read it before.
+pub async fn request_alignment(db: impl PgExecutor<'_>, interview_id: i64, at: DateTime<Utc>) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO ivs_change AS held (interview_id, held_until, in_doubt_until, next_attempt_at)
          VALUES ($1, $2, $2, $2)
@@ -170,7 +170,7 @@ pub async fn request_alignment(db: impl PgExecutor<'_>, interview_id: i64, now: 
          SET in_doubt_until = GREATEST(held.in_doubt_until, CASE WHEN held.holder IS NULL THEN $2 ELSE held.held_until END),
              next_attempt_at = least(held.next_attempt_at, $2)",
         interview_id,
-        now
+        at
     )
     .execute(db)
     .await?;

@@ -504,6 +504,26 @@ async fn nobody_waits_for_an_event_that_is_being_aligned() {
 }
 
 #[tokio::test]
+async fn a_change_that_took_several_attempts_is_made_sure_of_when_none_can_arrive_any_more() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    let id = rita.meet().await;
+    let patches = || app.google.requests().iter().filter(|seen| seen.call == Call::Patch).count();
+    app.fault(Call::Patch, 1, FaultKind::AnswerLost);
+    assert_eq!(rita.change(id, json!({"time": "18:00"})).await.status, 200);
+    app.sweep().await;
+    assert_eq!((patches(), app.count("ivs_change").await), (2, 1));
+    assert_eq!(rita.change(id, json!({"time": "19:00"})).await.status, 200);
+    app.sweep().await;
+    assert_eq!((patches(), app.count("ivs_change").await), (3, 1));
+    app.advance(Duration::from_secs(301));
+    app.sweep().await;
+    assert_eq!((patches(), app.count("ivs_change").await), (4, 0));
+    app.run_jobs().await;
+    app.assert_agree(id).await;
+}
+
+#[tokio::test]
 async fn trying_to_align_an_event_without_a_grant_leaves_nothing_behind() {
     let app = TestApp::start().await;
     let rita = app.connected(RITA).await;

@@ -13,6 +13,7 @@ use interviews::{
         google::{Call, Fault, FaultKind},
         mailbox::{self, Step},
     },
+    jobs::{self, Job},
     mail, operations,
 };
 use reqwest::{Method, StatusCode};
@@ -453,6 +454,28 @@ async fn a_job_that_met_a_fault_says_so_while_it_waits() {
     until_async(async || world.count(noted).await == 2).await;
     assert_eq!(said(&world, &["jobs"]).matches("the last run failed, see the log").count(), 2);
     assert_eq!(metric(&scrape(&world).await, "emails_queued{kind=\"scheduled\"}"), Some(0.0));
+}
+
+#[tokio::test]
+async fn a_run_that_was_replaced_and_whose_process_died_is_forgotten() {
+    let app = TestApp::start().await;
+    app.mailbox.order(Step::Connect, mailbox::Fault::Close, 10_000);
+    app.user(OTTO).schedule_otherwise(phone_body(json!({}))).await;
+    app.mailbox.release();
+    let jobs = async || app.count("ivs_jobs._private_jobs").await;
+    assert_eq!(jobs().await, 2);
+    app.execute("UPDATE ivs_jobs._private_jobs SET locked_at = now(), locked_by = 'a process'").await;
+    let mail = sqlx::query_scalar("SELECT id FROM ivs_mail LIMIT 1").fetch_one(app.db()).await.unwrap();
+    let again = [Job::SendMail { mail }];
+    jobs::enqueue(&mut *app.db().acquire().await.unwrap(), &again, app.now()).await.unwrap();
+    app.sweep().await;
+    assert_eq!(jobs().await, 3);
+    app.execute("UPDATE ivs_jobs._private_jobs SET locked_at = NULL, locked_by = NULL").await;
+    app.sweep().await;
+    assert_eq!(jobs().await, 2);
+    app.advance(Duration::from_secs(60));
+    app.run_jobs().await;
+    assert_eq!(app.mailbox.mails().len(), 2);
 }
 
 #[tokio::test]

@@ -55,7 +55,8 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn start() -> Cluster {
-        let cluster = Cluster { folder: folder("chaos"), running: Mutex::default() };
+        let folder = folder(&format!("chaos-{}", std::process::id()));
+        let cluster = Cluster { folder, running: Mutex::default() };
         cluster.run().await;
         cluster
     }
@@ -86,6 +87,13 @@ impl Cluster {
         let process = PathBuf::from(format!("/proc/{pid}"));
         until_async(async || !process.exists()).await;
         self.run().await;
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.running.lock().unwrap().clear();
+        fs::remove_dir_all(&self.folder).ok();
     }
 }
 
@@ -151,8 +159,8 @@ impl Servers {
                 passed => format!("{place}={passed}*off->return"),
             });
             let life = Duration::from_millis(match place {
-                Some(_) => 9_000,
-                None => random.u64(300..7_000),
+                Some(_) => 12_000,
+                None => random.u64(300..12_000),
             });
             let mut server = self.start(port, points.as_deref().unwrap_or_default());
             let ends = tokio::time::Instant::now() + life;
@@ -164,8 +172,10 @@ impl Servers {
             drop(server);
             let how = match said.lines().find_map(|line| line.strip_prefix("killed at ")) {
                 Some(place) => format!("killed at \"{place}\""),
-                None if said.contains("interviews: ") && died_itself => "could not start: no PostgreSQL".to_owned(),
-                None if died_itself => format!("ended: {said}"),
+                None if died_itself => {
+                    let why = said.lines().last().unwrap_or_default();
+                    format!("ended itself: {}", why.chars().take(120).collect::<String>())
+                }
                 None => "killed at a random moment".to_owned(),
             };
             *self.deaths.lock().unwrap().entry(how).or_default() += 1;

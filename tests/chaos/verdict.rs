@@ -95,7 +95,8 @@ async fn left_to_do(world: &World) -> Vec<(&'static str, i64)> {
         ("intents are not settled", "ivs_intent"),
         ("changes are not settled", "ivs_change"),
         ("mails are still queued", "ivs_mail WHERE state = 'queued'"),
-        ("jobs are left", "ivs_jobs._private_jobs"),
+        // But for runs that others have replaced: those are removed every ten minutes.
+        ("jobs are left", "ivs_jobs._private_jobs WHERE id NOT IN (SELECT id FROM ivs_jobs._private_job_retirements)"),
         (
             "reminders are still due",
             "company_interview WHERE cancelled_at IS NULL AND NOT reminder_24h_sent AND starts_at > now()
@@ -287,7 +288,12 @@ fn mails(rows: &[Row], queued: &[Queued], received: &[Received], verdict: &mut V
             continue;
         };
         let Some(interview_id) = mail.interview_id else { continue };
-        verdict.expect(mail.state == "sent", || format!("mail {id} was received and counts as {}", mail.state));
+        match mail.state.as_str() {
+            "sent" => {}
+            // We were not told of its acceptance, and then it was overtaken, or refused at the next try.
+            "dropped" | "refused" => verdict.count("mails received whose acceptance we were never told of", 1),
+            state => verdict.wrong.push(format!("mail {id} was received and counts as {state}")),
+        }
         for copy in copies {
             verdict.expect(copy.to() == [address(mail.user_id)], || format!("mail {id} went to {:?}", copy.to()));
             if let Some(invitation) = Invitation::of(copy) {
