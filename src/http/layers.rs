@@ -168,9 +168,17 @@ impl Routes {
     fn at(&self, path: &str) -> Option<&Arc<Route>> {
         let found = self.0.at(path).ok()?;
         let digits = |value: &str| value.bytes().all(|byte| byte.is_ascii_digit());
-        let numbers = found.params.iter().filter(|(name, _)| matches!(*name, "id" | "nid"));
-        numbers.into_iter().all(|(_, value)| digits(value)).then_some(found.value)
+        let fits = |(name, value): (&str, &str)| match name {
+            "id" | "nid" => digits(value),
+            _ => is_utf8(value),
+        };
+        found.params.iter().all(fits).then_some(found.value)
     }
+}
+
+/// Whether a percent-encoded part of a path stands for a text. A U+FFFD of its own, which no URL of ours has, counts as none.
+fn is_utf8(part: &str) -> bool {
+    form_urlencoded::parse(part.as_bytes()).all(|(name, value)| !format!("{name}{value}").contains('\u{fffd}'))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
