@@ -680,32 +680,36 @@ async fn two_thousand_idle_connections_cost_little_and_hold_up_nobody() {
     let target = Target::start_with(&[]).await;
     target.assert_well().await;
     let (memory, files) = (target.resident(), target.descriptors());
-    let mut idle = Vec::new();
-    for number in 0..MANY {
-        let mut socket = target.connect().await;
-        // Half of them have been served, and are kept.
-        if number % 2 == 0 {
-            socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-            socket.read_exact(&mut [0; 12]).await.unwrap();
+    let mut grown = Vec::new();
+    for _ in 0..4 {
+        let mut idle = Vec::new();
+        for number in 0..MANY {
+            let mut socket = target.connect().await;
+            // Half of them have been served, and are kept.
+            if number % 2 == 0 {
+                socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+                socket.read_exact(&mut [0; 12]).await.unwrap();
+            }
+            idle.push(socket);
         }
-        idle.push(socket);
+        until(|| (target.connections() == MANY).then_some(())).await;
+        target.assert_well().await;
+        grown.push(target.resident().saturating_sub(memory));
+        drop(idle);
+        target.until_all_are_closed().await;
+        until(|| (target.descriptors() <= files + 2).then_some(())).await;
     }
-    until(|| (target.connections() == MANY).then_some(())).await;
+    println!("{grown:?} KiB for {MANY} connections each time");
+    assert!(grown[0] < MANY as u64 * KIB_EACH, "{} KiB for {MANY} connections", grown[0]);
+    // The allocator need not give it back to the system, but uses it for those that come next.
+    assert!(grown[3] < grown[2] + 4096 && grown[3] < 2 * grown[0], "{grown:?} KiB");
     target.assert_well().await;
-    let grown = target.resident().saturating_sub(memory);
-    assert!(grown < MANY as u64 * KIB_EACH, "{grown} KiB for {MANY} connections");
-    drop(idle);
-    target.until_all_are_closed().await;
-    target.assert_well().await;
-    until(|| (target.descriptors() <= files + 2).then_some(())).await;
-    let left = target.resident().saturating_sub(memory);
-    assert!(left < MANY as u64 * KIB_EACH / 2, "{left} KiB stay");
-    println!("{grown} KiB for {MANY} connections, {left} KiB after them");
+    target.assert_blameless().await;
 }
 
 #[tokio::test]
 async fn who_reads_no_answer_holds_no_connection_of_the_database_and_is_hung_up_on() {
-    let target = Target::start_with(&[("CLIENT_SECONDS", "2"), ("DATABASE_MAX_CONNECTIONS", "2")]).await;
+    let target = Target::start_with(&[("CLIENT_SECONDS", "1"), ("DATABASE_MAX_CONNECTIONS", "2")]).await;
     sqlx::query(
         "INSERT INTO company_interview(candidate_id, recruiter_id, interview_type, date, time, timezone, meeting_link,
              room_id, note, created_at, updated_at)
@@ -719,27 +723,27 @@ async fn who_reads_no_answer_holds_no_connection_of_the_database_and_is_hung_up_
     target.assert_well().await;
     let memory = target.resident();
     let mut readers = Vec::new();
-    for _ in 0..8 {
+    for _ in 0..4 {
         let mut socket = target.connect().await;
         // More than the system keeps for a connection.
-        socket.write_all(list("/api/company/interviews/").repeat(20).as_bytes()).await.unwrap();
+        socket.write_all(list("/api/company/interviews/").repeat(6).as_bytes()).await.unwrap();
         readers.push(socket);
     }
-    until(|| (target.connections() == 8).then_some(())).await;
+    until(|| (target.connections() == 4).then_some(())).await;
     let page = target.call("GET", "/api/company/interviews/?limit=1", "", b"").await;
     assert_eq!(page.status, 200, "{page:?}");
     let grown = target.resident().saturating_sub(memory);
-    assert!(grown < 128 << 10, "{grown} KiB for 8 readers");
+    assert!(grown < 128 << 10, "{grown} KiB for 4 readers");
     // They are all still there, and the server is not.
     target.until_all_are_closed().await;
     for socket in &mut readers {
         let mut said = Vec::new();
         _ = socket.read_to_end(&mut said).await;
-        assert!(said.starts_with(b"HTTP/1.1 200 OK") && said.len() < 20 * 1_250_000, "{} bytes", said.len());
+        assert!(said.starts_with(b"HTTP/1.1 200 OK") && said.len() < 6 * 1_250_000, "{} bytes", said.len());
     }
     target.assert_well().await;
     target.assert_blameless().await;
-    println!("{grown} KiB for 8 readers");
+    println!("{grown} KiB for 4 readers");
 }
 
 // --- All of it --------------------------------------------------------------------------------------------------------
