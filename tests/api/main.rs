@@ -18,6 +18,7 @@ mod dashboard;
 mod files;
 mod framework;
 mod google;
+mod hostile;
 mod mails;
 mod notifications;
 mod openapi;

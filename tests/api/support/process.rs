@@ -176,6 +176,10 @@ impl Server {
         .await;
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// `TERM`, `INT` and the like.
     pub fn signal(&self, name: &str) {
         let command = format!("kill -{name} {}", self.child.id());
