@@ -79,9 +79,7 @@ fn routes() -> OpenApiRouter<Context> {
 
 /// What the door lets in.
 fn known(annotated: &utoipa::openapi::OpenApi) -> Routes {
-    openapi::PATHS
-        .into_iter()
-        .fold(Routes::from_openapi(annotated), |known, path| known.with(path, &[Method::GET]))
+    openapi::PATHS.into_iter().fold(Routes::from_openapi(annotated), |known, path| known.with(path, &[Method::GET]))
 }
 
 /// Every URL that the server answers, pages and probes included, as its door knows them.
