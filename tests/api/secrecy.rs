@@ -717,7 +717,8 @@ async fn no_secret_is_logged_answered_or_stored_where_sign_ins_have_to_pass_reca
 async fn no_secret_is_logged_answered_or_stored_by_a_real_server() {
     let world = World::new().await;
     let database = format!("{}&password={DATABASE_PASSWORD}", world.database.url);
-    let server = world.serve_with(&[&SETTINGS[..], &[("DATABASE_URL", &database), ("RUST_LOG", "trace")]].concat()).await;
+    let server =
+        world.serve_with(&[&SETTINGS[..], &[("DATABASE_URL", &database), ("RUST_LOG", "trace")]].concat()).await;
     let mut product = Product::new(world.url(), &world.google, &world.mailbox, &world.database.pool);
     product.drive().await;
     let token = product.sign_in().await;
