@@ -526,7 +526,9 @@ impl<'a> Product<'a> {
             assert_eq!(answer.status, 500, "{answer:?}");
             self.answers.borrow_mut().push((answer, &[]));
         }
-        self.answers.borrow_mut().push((send(self.request(Method::GET, &back)).await, &[]));
+        let answer = send(self.request(Method::GET, &back)).await;
+        assert!(answer.header("location").unwrap().ends_with("Could%20not%20connect%20Google%20Calendar"));
+        self.answers.borrow_mut().push((answer, &[]));
         sqlx::raw_sql("ALTER TABLE gone RENAME TO users_user").execute(self.pool).await.unwrap();
     }
 
