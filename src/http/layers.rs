@@ -96,9 +96,12 @@ impl Route {
     }
 }
 
-/// All URLs of the server.
+/// All URLs of the server: to every other one the door says that it does not exist.
 #[derive(Default)]
-pub struct Routes(matchit::Router<Arc<Route>>);
+pub struct Routes {
+    tree: matchit::Router<Arc<Route>>,
+    all: Vec<Arc<Route>>,
+}
 
 impl Routes {
     /// The document's paths. A path needs credentials when one of its operations does: by its own `security`, else by
@@ -146,10 +149,17 @@ impl Routes {
         self
     }
 
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Route> {
+        self.all.iter().map(Arc::as_ref)
+    }
+
     fn insert(&mut self, route: Route) {
-        if let Err(error) = self.0.insert(route.template.clone(), Arc::new(route)) {
+        let route = Arc::new(route);
+        if let Err(error) = self.tree.insert(route.template.clone(), route.clone()) {
             panic!("two routes match the same URLs: {error}");
         }
+        self.all.push(route);
     }
 
     /// The route of a path as sent (percent-encoding included, as axum's router reads it), and whether the path lacks
@@ -166,7 +176,7 @@ impl Routes {
     }
 
     fn at(&self, path: &str) -> Option<&Arc<Route>> {
-        let found = self.0.at(path).ok()?;
+        let found = self.tree.at(path).ok()?;
         let digits = |value: &str| value.bytes().all(|byte| byte.is_ascii_digit());
         let fits = |(name, value): (&str, &str)| match name {
             "id" | "nid" => digits(value),

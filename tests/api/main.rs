@@ -9,6 +9,7 @@ mod accounts;
 mod adoption;
 mod analytics;
 mod architecture;
+mod authorisation;
 mod calendar;
 mod candidate_dashboard;
 mod changing;
