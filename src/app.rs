@@ -77,6 +77,16 @@ fn routes() -> OpenApiRouter<Context> {
         .merge(operations::routes())
 }
 
+/// What the door lets in.
+fn known(annotated: &utoipa::openapi::OpenApi) -> Routes {
+    openapi::PATHS.into_iter().fold(Routes::from_openapi(annotated), |known, path| known.with(path, &[Method::GET]))
+}
+
+/// Every URL that the server answers, pages and probes included, as its door knows them.
+pub fn table_of_contents() -> Routes {
+    known(routes().get_openapi())
+}
+
 /// The OpenAPI document, as `/openapi.json` has it.
 pub fn document() -> anyhow::Result<Value> {
     Ok(openapi::document(routes().get_openapi())?)
@@ -86,9 +96,7 @@ pub fn document() -> anyhow::Result<Value> {
 pub fn router(ctx: Context) -> anyhow::Result<Router> {
     let (router, document) = routes().split_for_parts();
     let inside = router.with_state(ctx.clone()).merge(openapi::router(openapi::document(&document)?));
-    let known = openapi::PATHS
-        .into_iter()
-        .fold(Routes::from_openapi(&document), |known, path| known.with(path, &[Method::GET]));
+    let known = known(&document);
     let authenticate = middleware::from_fn_with_state(ctx.clone(), auth::authenticate);
     let pages = ctx.clone();
     let error_page = Arc::new(move |method: &Method, status| portal::error_page(&pages, method, status));
@@ -153,7 +161,7 @@ pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken)
     timers.every(600, |ctx| async move { remove_expired(&ctx).await });
     beside.close();
 
-    let serving = server::serve(listener, router(ctx.clone())?, stop.clone());
+    let serving = server::serve(listener, router(ctx.clone())?, ctx.settings.client_patience, stop.clone());
     let finish = async {
         serving.await;
         beside.wait().await;

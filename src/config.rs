@@ -76,6 +76,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// How long a request may take; more than its calls to Google and its mails may.
     pub request_patience: Duration,
+    /// How long a client may take for a request's line and headers, then for its body, and to take in any of an answer.
+    pub client_patience: Duration,
     /// How many jobs this instance runs at once.
     pub job_workers: usize,
 }
@@ -276,6 +278,7 @@ impl Reader {
             log_filter: self.required("LOG_FILTER"),
             log_format: self.log_format(),
             request_patience: self.request_patience(google_budget),
+            client_patience: Duration::from_secs(self.number("CLIENT_SECONDS", 1, 3600)),
             job_workers: self.number("JOB_WORKERS", 1, 100),
             host,
             port,
@@ -569,6 +572,7 @@ mod tests {
             ("DATABASE_ACQUIRE_SECONDS", "0"),
             ("DATABASE_STATEMENT_SECONDS", "3601"),
             ("REQUEST_SECONDS", "never"),
+            ("CLIENT_SECONDS", "0"),
             ("JOB_WORKERS", "0"),
             ("LOG_FORMAT", "xml"),
         ];

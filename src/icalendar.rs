@@ -3,10 +3,10 @@
 //! Hides the text format. Promises: whatever the fields contain, the text has one VEVENT with exactly the lines below in
 //! exactly that order, CRLF line ends, no line over 75 octets; instants are UTC, so no VTIMEZONE is needed.
 //!
-//! The icalendar crate writes each content line: it escapes TEXT and quotes parameters. Two things stand around it:
-//! - in front, [`clean`]: the crate lets CR, LF and `"` through in parameters and addresses, and a bare CR in TEXT;
-//! - behind, [`fold`] and the order of lines: the crate sorts the properties of a component and the parameters of a
-//!   property by name, and its last folded line may have 76 octets.
+//! The icalendar crate writes the content lines without parameters: it escapes TEXT. Two things stand around it:
+//! - in front, [`clean`]: the crate lets a bare CR through;
+//! - behind, [`fold`] and the order of lines: the crate sorts the properties of a component by name, and its last folded
+//!   line may have 76 octets.
 
 use chrono::{DateTime, Utc};
 use icalendar::{EventStatus, Property};
@@ -127,13 +127,14 @@ fn content(name: &str, value: impl Into<String>) -> String {
     written(Property::new(name, value))
 }
 
-/// A content line with a person: the crate's CN, then the other parameters in our order, then the address.
+/// A content line with a person: CN, then the other parameters, then the address.
 fn person(name: &str, who: &Person, parameters: &str, email: &str) -> String {
     // A parameter cannot hold a quote, and calendars differ on `^` (escapes of RFC 6868) and on backslashes there.
     let bare = |text: &str| text.replace(['"', '^', '\\'], "");
     let cn = display_name(&Person { name: &bare(who.name), email: &bare(who.email) });
-    let line = written(Property::new(name, "").add_parameter("CN", &cn).done());
-    format!("{}{parameters}:{}", line.strip_suffix(':').unwrap_or(&line), mailto(email))
+    // In quotes some parsers would do without: PyPI's icalendar drops the spaces around a bare `=`.
+    let cn = if cn.contains([':', ';', ',', '=']) { format!("\"{cn}\"") } else { cn };
+    format!("{name};CN={cn}{parameters}:{}", mailto(email))
 }
 
 /// The crate's text of a property as one unfolded line: a cleaned value holds no CR, so each CRLF is a fold or the end.

@@ -473,7 +473,7 @@ pub fn compose(email: &Email, from: &str, id: Uuid, date: DateTime<Utc>) -> Resu
     let mut message = Message::builder()
         .from(from)
         .to(mailbox(&email.to).ok_or(Unusable::Recipient)?)
-        .subject(one_line(&email.subject))
+        .subject(header_text(&email.subject))
         .date(date.into())
         .message_id(Some(message_id))
         .header(AutoSubmitted);
@@ -525,8 +525,14 @@ fn mailbox((name, address): &Correspondent) -> Option<Mailbox> {
     if address.user().contains(char::is_control) || address.domain().contains(char::is_control) {
         return None;
     }
-    let name = name.as_deref().map(one_line).filter(|name| !name.is_empty());
+    let name = name.as_deref().map(header_text).filter(|name| !name.is_empty());
     Some(Mailbox::new(name, address))
+}
+
+/// A text for a header: on one line, with one space at a time. Of two between words that are not ASCII the encoder leaves one
+/// between its encoded words, where readers drop it (RFC 2047, section 6.2).
+fn header_text(text: &str) -> String {
+    one_line(text).split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// Writes each mail to `dir` (made when missing) to be looked at: the message `.eml`, and its parts `.txt`, `.html`
@@ -900,6 +906,18 @@ mod tests {
                 .filter(|field| *field != "Reply-To" || mailbox(&(None, address.clone())).is_some()).collect();
             prop_assert_eq!(&fields, &expected);
             prop_assert!(!head.replace("\r\n", "").contains(|c: char| c.is_control() && c != '\t'));
+
+            // As another parser reads it.
+            prop_assert!(raw.split(|byte| *byte == b'\n').all(|line| line.len() <= 998 + 1));
+            let read = mail_parser::MessageParser::default().parse(&raw).unwrap();
+            let one_space = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+            prop_assert_eq!(one_space(read.subject().unwrap_or_default()), one_space(&one_line(&mail.subject)));
+            let name = one_space(&one_line(mail.to.0.as_deref().unwrap_or_default()));
+            let to: Vec<_> = read.to().unwrap().clone().into_list();
+            prop_assert_eq!(to.len(), 1);
+            prop_assert_eq!(to[0].address.as_deref(), Some("carl@x.test"));
+            prop_assert_eq!(one_space(to[0].name.as_deref().unwrap_or_default()), name);
+            prop_assert!(read.bcc().is_none() && read.cc().is_none());
 
             let message = compose(&Email { to: (None, address), ..mail }, FROM, Uuid::nil(), DateTime::UNIX_EPOCH);
             if let Ok(message) = message {

@@ -34,7 +34,7 @@ Schedules interviews: on Google Meet, by phone or in person.
 refused all the same.
 * **Bodies** are JSON or forms, whose values are strings; unknown fields are ignored, an empty body is `{}`.
 * **Errors** of an endpoint have a sentence for people in `error`. Those that come before it have `detail` alone: 401, \
-404 for an unknown URL, 405, 406, 413, 415, 429, 500.
+404 for an unknown URL, 405, 406, 408, 413, 414, 415, 429, 431, 500.
 * **Methods:** HEAD goes wherever GET does; OPTIONS describes a path; any other method gets 405, with `Allow`.
 * **Slashes:** a GET without the final slash is redirected (301), other methods are served as if it were there.
 * **Times:** dates are `YYYY-MM-DD`, an interview's time is its zone's wall time, timestamps are in UTC.
@@ -146,12 +146,15 @@ fn complete(path: &str, operation: &mut Value) {
     add(true, "500", "A fault of the server");
     add(path.contains("{id}"), "403", "The caller may not do this");
     add(by_id, "404", "There is no such row, or the id is not a number");
+    add(true, "414", "The URL is over 16 KiB");
+    add(true, "431", "The headers are over 64 KiB");
     add(has_body, "400", "The body cannot be parsed, or is not as described");
+    add(has_body, "408", "The body did not arrive in time");
     add(has_body, "413", "The body is over 1 MiB");
-    add(has_body, "415", "The body is of another media type");
+    add(has_body, "415", "The body is of another media type, or compressed");
     for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
         let usual = schema(match status.as_str() {
-            "401" | "406" | "413" | "415" | "429" | "500" => "FrameworkError",
+            "401" | "406" | "408" | "413" | "414" | "415" | "429" | "431" | "500" => "FrameworkError",
             "400" if has_body => "AnyError",
             "404" if by_id => "AnyError",
             _ => "Refusal",

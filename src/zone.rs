@@ -632,6 +632,26 @@ mod tests {
         }
 
         #[test]
+        fn only_a_name_of_the_database_in_its_own_spelling_is_a_zone(
+            zone in any_zone(), at in any::<prop::sample::Index>(), c in any::<char>(), text in any::<String>(),
+            near in "[A-Za-z]{2,10}/[A-Za-z_]{2,10}",
+        ) {
+            let name = zone.name().to_owned();
+            let place = at.index(name.len());
+            let changed = [
+                format!("{}{c}{}", &name[..place], &name[place..]),
+                format!("{}{c}{}", &name[..place], &name[place + 1..]),
+                name.to_uppercase(), name.to_lowercase(), format!("{name} "), format!("../{name}"), text, near,
+            ];
+            for other in changed {
+                match Zone::parse(&other) {
+                    Some(zone) => prop_assert!(zone.name() == other && names().contains(&other)),
+                    None => prop_assert!(!names().contains(&other)),
+                }
+            }
+        }
+
+        #[test]
         fn no_text_makes_the_readers_panic(text in any::<String>(), near in "[0-9+:. -]{0,16}") {
             for text in [&text, &near] {
                 parse_date(text);

@@ -83,8 +83,15 @@ impl Case {
         let cn = |name: &str| name.replace(['"', '^', '\\'], "");
         let mut attendees = vec![json!([cn(candidate), "mailto:carl@x.test"])];
         attendees.extend(self.recruiter.as_ref().map(|_| json!([cn(recruiter), "mailto:rita+jobs@x.test"])));
+        let mut properties =
+            vec!["ATTENDEE", "DESCRIPTION", "DTEND", "DTSTAMP", "DTSTART", "SEQUENCE", "STATUS", "SUMMARY", "UID"];
+        properties.push("LOCATION");
+        properties.extend(self.recruiter.as_ref().map_or(vec![], |_| vec!["ATTENDEE", "ORGANIZER"]));
+        properties.sort_unstable();
+        let ics = invitation.render();
+        assert!(ics.split_inclusive("\r\n").all(|line| line.len() <= 75 + 2 && line.ends_with("\r\n")), "{ics:?}");
         Sample {
-            ics: invitation.render(),
+            ics,
             meant: json!({
                 "method": self.method.name(),
                 "uid": "interview-456@umemployed.com",
@@ -100,6 +107,7 @@ impl Case {
                 "status": if self.method == Method::Cancel { "CANCELLED" } else { "CONFIRMED" },
                 "organizer": self.recruiter.as_ref().map(|_| json!([cn(recruiter), "mailto:cal@group.x.test"])),
                 "attendees": attendees,
+                "properties": properties,
             }),
         }
     }
@@ -171,6 +179,50 @@ fn hostile(newline: &'static str) -> impl Strategy<Value = Text> {
         given: parts.iter().map(|(word, (given, _))| format!("{word}{given}")).collect::<String>() + "end",
         meant: parts.iter().map(|(word, (_, meant))| format!("{word}{meant}")).collect::<String>() + "end",
     })
+}
+
+/// Any characters at all, with those that mean something to parsers more often than by chance, and what is left of them:
+/// written by the words of contract §8.3, not by the program's own sanitiser.
+fn arbitrary(newline: &'static str, most: usize) -> impl Strategy<Value = Text> {
+    let special = "\r\n\u{b}\u{c}\u{85}\u{2028}\u{2029}\t\0\u{1b}\u{7f}\u{9f}\"':;,=\\^%\u{301}\u{20dd}\u{200d}\u{feff}\u{202e}\u{a0}é漢🎉ｱ ";
+    let piece = prop_oneof![
+        4 => prop::sample::select(special.chars().map(String::from).collect::<Vec<_>>()),
+        3 => any::<char>().prop_map(String::from),
+        2 => "[ -~]{1,30}",
+        1 => prop::sample::select(vec![
+            "\r\nBEGIN:VEVENT\r\nEND:VEVENT", "\r\n ATTACH:x", "\nEND:VCALENDAR\n", "\\n\\,\\;\\\\", ";CN=\"x\":mailto:e@x.test", "e\u{301}\u{308}",
+        ]).prop_map(str::to_owned),
+    ];
+    prop::collection::vec(piece, 0..most).prop_map(move |pieces| {
+        // Something to see at both ends: what is blank counts as absent.
+        let given: String =
+            format!("a{}z", pieces.concat()).chars().take(255).collect::<String>().trim_end().to_owned() + "z";
+        let is_break = |c| "\n\r\u{b}\u{c}\u{85}\u{2028}\u{2029}".contains(c);
+        let meant = given.replace("\r\n", "\n").replace(is_break, newline).replace('\t', " ");
+        let meant = meant.chars().filter(|c| newline.contains(*c) || !c.is_control()).collect();
+        Text { given, meant }
+    })
+}
+
+#[test]
+fn two_other_parsers_read_400_objects_of_any_characters() {
+    let mut runner = TestRunner::deterministic();
+    let mut draw = |newline, most| arbitrary(newline, most).new_tree(&mut runner).expect("a text").current();
+    let samples: Vec<Sample> = (0..400)
+        .map(|number| {
+            let case = Case {
+                title: draw(" ", 80),
+                candidate: draw(" ", 20),
+                recruiter: (number % 3 != 0).then(|| draw(" ", 20)),
+                note: Some(draw("\n", 80)),
+                location: (number % 2 == 0).then(|| draw(" ", 60)),
+                method: [Method::Request, Method::Publish, Method::Cancel][number as usize % 3],
+                ..plain()
+            };
+            case.sample(number)
+        })
+        .collect();
+    parsers::assert_read_as_meant(&samples);
 }
 
 #[test]

@@ -398,6 +398,46 @@ mod tests {
         }
 
         #[test]
+        fn a_token_with_anything_inserted_or_left_out_is_invalid(at: prop::sample::Index, inserted in "[ -~]{0,3}", left_out in 0usize..4) {
+            let token = issued(TokenType::Access, 60);
+            let at = at.index(token.len());
+            let changed = format!("{}{inserted}{}", &token[..at], &token[(at + left_out).min(token.len())..]);
+            prop_assume!(changed != token);
+            prop_assert_eq!(verify(changed.as_bytes(), KEY, now()), Err(Stranger::InvalidToken));
+        }
+
+        #[test]
+        fn rightly_signed_claims_of_any_kind_name_a_user_or_a_stranger(
+            claim in prop::sample::select(vec!["token_type", "exp", "iat", "jti", "user_id", "nbf", "aud"]),
+            number: f64, whole: i64, text: String, kind in 0..6,
+        ) {
+            let value = match kind {
+                0 => json!(number),
+                1 => json!(whole),
+                2 => json!(text),
+                3 => json!([text, whole]),
+                4 => json!({ text.clone(): number }),
+                _ => json!(whole % 2 == 0),
+            };
+            let names = |id: i64| value == json!(id) || value.as_str().is_some_and(|text| text.trim().parse() == Ok(id));
+            match changed(json!({ claim: value })) {
+                Ok(id) if claim == "user_id" => prop_assert!(names(id)),
+                Ok(id) => prop_assert!(id == 101 && claim != "token_type"),
+                Err(Stranger::InvalidToken) => prop_assert!(["exp", "nbf", "aud"].contains(&claim)),
+                Err(stranger) => prop_assert!(["token_type", "exp", "user_id"].contains(&claim), "{:?}", stranger),
+            }
+        }
+
+        #[test]
+        fn no_header_but_that_of_hs256_opens(algorithm in "[A-Za-z0-9]{0,6}", more in any::<String>()) {
+            prop_assume!(algorithm != "HS256");
+            let claims = r#"{"token_type":"access","exp":1900000000,"jti":"0","user_id":101}"#;
+            let header = json!({ "alg": algorithm, "typ": more }).to_string();
+            let token = sign(&header, claims, KEY);
+            prop_assert_eq!(verify(token.as_bytes(), KEY, now()), Err(Stranger::InvalidToken));
+        }
+
+        #[test]
         fn an_issued_token_names_its_user(id: i64, seconds in 1i64..400_000_000) {
             let token = issue(TokenType::Access, id, now(), now() + chrono::Duration::seconds(seconds), KEY);
             prop_assert_eq!(verify(token.as_bytes(), KEY, now()), Ok(id));

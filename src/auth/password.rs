@@ -316,6 +316,21 @@ mod tests {
             Stored::parse(&format!("pbkdf2_sha256${iterations}${text}"));
         }
 
+        /// Not even one of the right form makes somebody else's password match, and none costs more than its limit.
+        #[test]
+        fn no_stored_text_matches_a_password_that_it_was_not_made_of(
+            iterations in prop_oneof![1..50u64, any::<u64>()], salt in any::<String>(), hash: [u8; 32], password: String,
+        ) {
+            let stored = format!("pbkdf2_sha256${iterations}${salt}${}", STANDARD.encode(hash));
+            match Stored::parse(&stored) {
+                Some(parsed) => {
+                    prop_assert!(u64::from(parsed.iterations.get()) == iterations && iterations <= MOST_ITERATIONS.into());
+                    prop_assert!(iterations >= 50 || !parsed.matches(&password));
+                }
+                None => prop_assert!(iterations > MOST_ITERATIONS.into() || salt.contains('$')),
+            }
+        }
+
         #[test]
         fn every_password_matches_its_own_hash_alone(password in "\\PC{0,80}", other in "\\PC{0,80}", salt in "[A-Za-z0-9]{22}") {
             let stored = format!("pbkdf2_sha256$1${salt}${}", STANDARD.encode(derive(&password, &salt, NonZeroU32::MIN)));

@@ -20,7 +20,7 @@ pub const WAITS: [Duration; 3] = [Duration::from_millis(500), Duration::from_sec
 pub enum Setback {
     /// No answer, an unreadable one, or one that asks to come back: the next attempt may succeed.
     Passing { why: String, retry_after: Option<Duration> },
-    /// An answer that would be the same again. `reason` is Google's code for it, empty when unknown.
+    /// An answer that would be the same again. `reason` is Google's code for it, empty when unknown or no mere word.
     Refused { status: StatusCode, reason: String },
 }
 
@@ -31,6 +31,9 @@ impl Setback {
 
     /// Reads an error status of Google (contract §9.6).
     pub fn of(status: StatusCode, headers: &HeaderMap, reason: &str) -> Self {
+        // It is logged: whatever else stands there may quote the request, and that has tokens.
+        let is_word = reason.len() <= 64 && reason.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+        let reason = if is_word { reason } else { "" };
         let rate_limited = matches!(reason, "rateLimitExceeded" | "userRateLimitExceeded");
         match status {
             StatusCode::TOO_MANY_REQUESTS => {}

@@ -82,6 +82,8 @@ pub enum Step {
 pub enum Fault {
     /// A reply of this code (4xx: later, 5xx: never).
     Answer(u16),
+    /// A reply of this code that quotes what was said before it; of a mail, its link.
+    Echo(u16),
     /// The connection is closed without a reply.
     Close,
     /// Nothing happens until [`Mailbox::release`]; then all goes on as if nothing had been.
@@ -314,8 +316,13 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             while dialogues.try_join_next().is_some() {}
             let shared = shared.clone();
             dialogues.spawn(async move {
-                let mut dialogue =
-                    Dialogue { stream: BufStream::new(stream), shared, sender: None, recipients: vec![] };
+                let mut dialogue = Dialogue {
+                    stream: BufStream::new(stream),
+                    shared,
+                    sender: None,
+                    recipients: vec![],
+                    heard: String::new(),
+                };
                 // A client that goes away is its own affair.
                 _ = dialogue.run().await;
             });
@@ -328,6 +335,8 @@ struct Dialogue {
     shared: Arc<Shared>,
     sender: Option<String>,
     recipients: Vec<String>,
+    /// What was said last, for [`Fault::Echo`].
+    heard: String,
 }
 
 impl Dialogue {
@@ -336,6 +345,7 @@ impl Dialogue {
         while let Some(line) = self.line(COMMAND_LIMIT).await? {
             let line = String::from_utf8_lossy(&line);
             let line = line.trim_end();
+            self.heard = line.to_owned();
             let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
             match verb.to_ascii_uppercase().as_str() {
                 "EHLO" => {
@@ -429,6 +439,8 @@ impl Dialogue {
         if too_long {
             return self.reply("552 5.3.4 The mail is too large").await;
         }
+        let text = String::from_utf8_lossy(&content).replace("=\r\n", "");
+        self.heard = text.lines().find(|line| line.contains("token=")).unwrap_or_default().to_owned();
         match self.shared.fault(Step::Content) {
             Some(Fault::StoreThenClose) => {
                 self.shared.store(envelope, content).await?;
@@ -464,6 +476,10 @@ impl Dialogue {
         match fault {
             Fault::Answer(code) => {
                 self.reply(&format!("{code} {}.0.0 As ordered", code / 100)).await?;
+                Ok(false)
+            }
+            Fault::Echo(code) => {
+                self.reply(&format!("{code} {}.0.0 {}", code / 100, self.heard)).await?;
                 Ok(false)
             }
             Fault::Close | Fault::StoreThenClose => Err(ErrorKind::ConnectionAborted.into()),

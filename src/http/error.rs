@@ -21,7 +21,13 @@ pub enum Error {
     NotAcceptable,
     /// The media type as sent, empty when absent.
     UnsupportedMediaType(String),
+    /// The body is encoded (compressed), which no body may be; how, as sent.
+    UnsupportedEncoding(String),
     BodyTooLarge,
+    /// The body did not arrive in time.
+    BodyTooSlow,
+    UriTooLong,
+    HeadersTooLarge,
     /// The body is not JSON; a free text says where.
     JsonParse(String),
     /// A row of the 401 table of contract §4.3.
@@ -81,8 +87,11 @@ impl Error {
             Error::NotFound => StatusCode::NOT_FOUND,
             Error::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Error::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
-            Error::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Error::UnsupportedMediaType(_) | Error::UnsupportedEncoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Error::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Error::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Error::UriTooLong => StatusCode::URI_TOO_LONG,
+            Error::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Error::JsonParse(_) => StatusCode::BAD_REQUEST,
             Error::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Error::Refused { status, .. } | Error::Body(status, _) => *status,
@@ -109,7 +118,11 @@ impl IntoResponse for Error {
             Error::MethodNotAllowed(method) => detail(&format!("Method \"{method}\" not allowed.")),
             Error::NotAcceptable => detail("Could not satisfy the request Accept header."),
             Error::UnsupportedMediaType(sent) => detail(&format!("Unsupported media type \"{sent}\" in request.")),
+            Error::UnsupportedEncoding(sent) => detail(&format!("Unsupported content encoding \"{sent}\" in request.")),
             Error::BodyTooLarge => detail("Request body too large."),
+            Error::BodyTooSlow => detail("The request body did not arrive in time."),
+            Error::UriTooLong => detail("Request URI too long."),
+            Error::HeadersTooLarge => detail("Request headers too large."),
             Error::JsonParse(text) => detail(&format!("JSON parse error - {text}")),
             Error::Unauthenticated(body) => {
                 let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"api\"")];

@@ -36,9 +36,15 @@ const MULTIPART: &str = "multipart/form-data";
 /// A request's body, not read yet: read it after the row has been looked up. Must be a handler's last argument.
 pub struct RequestBody {
     content_type: Option<HeaderValue>,
+    encoding: Option<HeaderValue>,
     announced: Option<u64>,
+    deadline: Option<BodyDeadline>,
     body: Body,
 }
+
+/// Until when a body has to be there; among a request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyDeadline(pub tokio::time::Instant);
 
 impl<S: Sync> FromRequest<S> for RequestBody {
     type Rejection = Infallible;
@@ -47,7 +53,13 @@ impl<S: Sync> FromRequest<S> for RequestBody {
         let (parts, body) = request.into_parts();
         let header = |name| parts.headers.get(name);
         let announced = header(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        Ok(RequestBody { content_type: header(header::CONTENT_TYPE).cloned(), announced, body })
+        Ok(RequestBody {
+            content_type: header(header::CONTENT_TYPE).cloned(),
+            encoding: header(header::CONTENT_ENCODING).cloned(),
+            announced,
+            deadline: parts.extensions.get().copied(),
+            body,
+        })
     }
 }
 
@@ -55,12 +67,18 @@ impl RequestBody {
     /// The body as JSON; of a form an object of strings, the last of equal names. An empty body is `{}`, whatever its
     /// media type. Files of a multipart form are left out; bytes of a form that are not UTF-8 become U+FFFD.
     ///
-    /// Refuses with 413 (over [`BODY_LIMIT`]), 415, and 400 for what cannot be parsed.
+    /// Refuses with 413 (over [`BODY_LIMIT`]), 408 (after its [`BodyDeadline`]), 415 (compressed bodies too), and 400 for
+    /// what cannot be parsed.
     pub async fn value(self) -> Result<Value> {
         if self.announced.is_some_and(|length| length > BODY_LIMIT as u64) {
             return Err(Error::BodyTooLarge);
         }
-        let bytes = match Limited::new(self.body, BODY_LIMIT).collect().await {
+        let collected = Limited::new(self.body, BODY_LIMIT).collect();
+        let collected = match self.deadline {
+            Some(BodyDeadline(at)) => tokio::time::timeout_at(at, collected).await.map_err(|_| Error::BodyTooSlow)?,
+            None => collected.await,
+        };
+        let bytes = match collected {
             Ok(body) => body.to_bytes(),
             Err(fault) if fault.is::<LengthLimitError>() => return Err(Error::BodyTooLarge),
             Err(_) => return Err(Error::JsonParse("the body could not be read".into())),
@@ -68,8 +86,12 @@ impl RequestBody {
         if bytes.is_empty() {
             return Ok(json!({}));
         }
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        if let Some(encoding) = self.encoding.as_ref().map(text).filter(|encoding| essence(encoding) != "identity") {
+            return Err(Error::UnsupportedEncoding(encoding));
+        }
         let content_type = self.content_type.unwrap_or(HeaderValue::from_static(""));
-        let sent = String::from_utf8_lossy(content_type.as_bytes()).into_owned();
+        let sent = text(&content_type);
         match essence(&sent).as_str() {
             // serde_json's text names what it expected and where, never what it found.
             JSON => serde_json::from_slice(&bytes).map_err(|error| Error::JsonParse(error.to_string())),

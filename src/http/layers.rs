@@ -1,7 +1,7 @@
 //! What stands around every route: one request goes through [`enter`], the caller's credentials, [`allow_method`], and
 //! only then reaches its handler, in the order of contract §3.1.
 //!
-//! Hides CORS, slashes, `Accept`, `Allow`, the headers of every answer, panics, the time limit, and the request's log
+//! Hides CORS, slashes, `Accept`, `Allow`, the headers of every answer, panics, the limits of time and size, and the request's log
 //! line and count. Promises that every answer, a refusal or a crash included, has the headers of §3.5 and §3.6, and that neither
 //! log nor metrics hold a URL, only the template of its route.
 //!
@@ -27,11 +27,19 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument, field::Empty};
 use utoipa::openapi::{OpenApi, RefOr, path::Operation, security::SecurityRequirement};
 
-use super::{Error, Result, extract};
+use super::{
+    Error, Result,
+    extract::{self, BodyDeadline},
+};
 use crate::{clock::random_uuid, context::Context, metrics::Metrics};
 
 const JSON: &str = "application/json";
 const HTML: &str = "text/html";
+
+/// The longest path and query, in bytes.
+const LONGEST_URI: usize = 16 << 10;
+/// The most bytes of all headers' names and values together.
+const LARGEST_HEADERS: usize = 64 << 10;
 
 /// A URL's template with what the door has to know of it; an extension (`Arc<Route>`) of every request behind [`enter`].
 #[derive(Debug, Clone)]
@@ -88,9 +96,12 @@ impl Route {
     }
 }
 
-/// All URLs of the server.
+/// All URLs of the server: to every other one the door says that it does not exist.
 #[derive(Default)]
-pub struct Routes(matchit::Router<Arc<Route>>);
+pub struct Routes {
+    tree: matchit::Router<Arc<Route>>,
+    all: Vec<Arc<Route>>,
+}
 
 impl Routes {
     /// The document's paths. A path needs credentials when one of its operations does: by its own `security`, else by
@@ -138,10 +149,17 @@ impl Routes {
         self
     }
 
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Route> {
+        self.all.iter().map(Arc::as_ref)
+    }
+
     fn insert(&mut self, route: Route) {
-        if let Err(error) = self.0.insert(route.template.clone(), Arc::new(route)) {
+        let route = Arc::new(route);
+        if let Err(error) = self.tree.insert(route.template.clone(), route.clone()) {
             panic!("two routes match the same URLs: {error}");
         }
+        self.all.push(route);
     }
 
     /// The route of a path as sent (percent-encoding included, as axum's router reads it), and whether the path lacks
@@ -158,11 +176,19 @@ impl Routes {
     }
 
     fn at(&self, path: &str) -> Option<&Arc<Route>> {
-        let found = self.0.at(path).ok()?;
+        let found = self.tree.at(path).ok()?;
         let digits = |value: &str| value.bytes().all(|byte| byte.is_ascii_digit());
-        let numbers = found.params.iter().filter(|(name, _)| matches!(*name, "id" | "nid"));
-        numbers.into_iter().all(|(_, value)| digits(value)).then_some(found.value)
+        let fits = |(name, value): (&str, &str)| match name {
+            "id" | "nid" => digits(value),
+            _ => is_utf8(value),
+        };
+        found.params.iter().all(fits).then_some(found.value)
     }
+}
+
+/// Whether a percent-encoded part of a path stands for a text. A U+FFFD of its own, which no URL of ours has, counts as none.
+fn is_utf8(part: &str) -> bool {
+    form_urlencoded::parse(part.as_bytes()).all(|(name, value)| !format!("{name}{value}").contains('\u{fffd}'))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,6 +237,8 @@ struct Door {
     allowed_origins: Vec<String>,
     /// How long a handler may take.
     patience: Duration,
+    /// How long a body may take to arrive.
+    client_patience: Duration,
     metrics: Metrics,
     /// An error as a page.
     error_page: ErrorPage,
@@ -235,6 +263,7 @@ pub fn door(
         routes,
         allowed_origins: ctx.settings.allowed_origins.clone(),
         patience: ctx.settings.request_patience,
+        client_patience: ctx.settings.client_patience,
         metrics: ctx.metrics.clone(),
         error_page,
     };
@@ -295,6 +324,14 @@ async fn enter(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
 
 impl Door {
     async fn admit(&self, mut request: Request, found: Option<(Arc<Route>, Slash)>, next: Next) -> Result<Response> {
+        let size =
+            |headers: &HeaderMap| headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
+        if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > LONGEST_URI) {
+            return Err(Error::UriTooLong);
+        }
+        if size(request.headers()) > LARGEST_HEADERS {
+            return Err(Error::HeadersTooLarge);
+        }
         let (route, slash) = found.ok_or(Error::NotFound)?;
         if slash == Slash::Missing {
             let slashed = with_slash(request.uri())?;
@@ -314,6 +351,8 @@ impl Door {
         let mut response = match route.is_api() && !route.satisfies(request.headers()) {
             true => Error::NotAcceptable.into_response(),
             false => {
+                let deadline = tokio::time::Instant::now() + self.client_patience;
+                request.extensions_mut().insert(BodyDeadline(deadline));
                 request.extensions_mut().insert(route.clone());
                 match tokio::time::timeout(self.patience, next.run(request)).await {
                     Ok(response) => response,
@@ -584,6 +623,7 @@ mod tests {
         let routes = Routes::from_openapi(&document).with("/interviews/{id}/join/", &[Method::GET, Method::POST]);
         let metrics = Metrics::new().unwrap();
         let door = Door {
+            client_patience: patience,
             routes,
             allowed_origins: vec![SPA.into(), "https://app.test".into()],
             patience,

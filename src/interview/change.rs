@@ -333,8 +333,13 @@ pub async fn align_events(ctx: &Context) -> anyhow::Result<()> {
             let ctx = ctx.clone();
             tasks.spawn(async move {
                 if let Err(fault) = align(&ctx, &claim).await {
+                    // A refusal's body is for its caller alone.
+                    let error = match fault {
+                        Error::Internal(fault) => format!("{fault:#}"),
+                        refusal => refusal.status().to_string(),
+                    };
                     // Its claim ends by itself.
-                    tracing::error!(interview = claim.interview_id, error = ?fault, "could not align an event");
+                    tracing::error!(interview = claim.interview_id, error, "could not align an event");
                 }
             });
         }

@@ -674,6 +674,7 @@ fn at_company(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -806,5 +807,68 @@ mod tests {
         let cancelled = Window::new(span, true, &settings);
         assert!(!cancelled.can_join(start) && !cancelled.can_change(start));
         assert_eq!((cancelled.meeting_status(start), cancelled.status(start)), (M::Ended, S::Cancelled));
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            (-10..1000i64).prop_map(Value::from),
+            (-10..1000i64).prop_map(|number| Value::from(number as f64 / 2.0)),
+            any::<String>().prop_map(Value::from),
+            "[0-9+:. -]{0,20}".prop_map(Value::from),
+            prop::sample::select(vec!["UTC", "Asia/Tokyo", "phone", "2030-01-01", "14:00", "9999-12-31", "0001-01-01"])
+                .prop_map(Value::from),
+        ];
+        leaf.prop_recursive(2, 8, 3, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::hash_map(any::<String>(), inner, 0..3)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_duration_is_a_whole_number_from_5_to_480_or_its_digits(value in any_json()) {
+            let whole = match &value {
+                Value::Number(number) => number.as_f64().filter(|number| number.fract() == 0.0),
+                Value::String(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok(),
+                _ => None,
+            };
+            let expected = whole.filter(|minutes| (5.0..=480.0).contains(minutes)).map(|minutes| minutes as i32);
+            prop_assert_eq!(duration_minutes(Some(&value)).ok(), expected);
+        }
+
+        /// Whatever a body's fields hold, it asks for something possible or is refused with a 400.
+        #[test]
+        fn any_fields_are_a_request_a_change_and_a_reason_or_a_400(
+            fields in prop::collection::hash_map(
+                prop::sample::select(vec!["candidate_id", "job_id", "job_title", "company_id", "date", "time",
+                    "timezone", "note", "notes", "interview_type", "duration_minutes", "location", "reason"]),
+                any_json(), 0..4,
+            ),
+        ) {
+            let mut body = with("note", json!("n")).as_object().unwrap().clone();
+            body.extend(fields.into_iter().map(|(name, value)| (name.to_owned(), value)));
+            for endpoint in [Endpoint::Google, Endpoint::Company] {
+                match Request::parse(&body, endpoint, 60) {
+                    Ok(request) => {
+                        prop_assert!((zone::FIRST..=zone::LAST).contains(&request.start.at) && request.end <= zone::LAST);
+                        prop_assert!(request.duration_minutes.is_none_or(|minutes| (5..=480).contains(&minutes)));
+                        prop_assert!(request.location.is_none_or(|text| (1..=255).contains(&text.chars().count())));
+                        prop_assert!(request.note.is_none_or(|text| text.chars().count() <= 5000));
+                    }
+                    Err(refusal) => prop_assert_eq!(refusal.status(), 400),
+                }
+            }
+            prop_assert!(Change::parse(&body).map_or_else(|refusal| refusal.status() == 400, |_| true));
+            prop_assert!(cancellation_reason(&body).map_or_else(|refusal| refusal.status() == 400, |_| true));
+            malformed(&body);
+        }
     }
 }

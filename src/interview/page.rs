@@ -88,6 +88,8 @@ fn limit(text: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -120,6 +122,30 @@ mod tests {
             "2030-01-15 14:00:00 99999999999999999999",
         ] {
             assert_eq!(Place::parse(&BASE64_URL_SAFE_NO_PAD.encode(text)), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_place_comes_back_from_its_cursor(
+            days in 1..=3_652_059i32, second in 0..86_400u32, micros in 0..1_000_000u32, id in any::<i64>(),
+        ) {
+            let date = NaiveDate::from_num_days_from_ce_opt(days).unwrap();
+            let time = NaiveTime::from_num_seconds_from_midnight_opt(second, micros * 1000).unwrap();
+            let place = Place { date, time, id };
+            prop_assert_eq!(Place::parse(&place.cursor()), Some(place));
+        }
+
+        #[test]
+        fn any_text_is_the_cursor_of_a_place_or_none(
+            text in any::<String>(), base64 in "[A-Za-z0-9_-]{0,60}",
+            inside in "[0-9]{0,5}-[0-9]{0,3}-[0-9]{0,3} [0-9:.]{0,18} [+-]?[0-9]{0,22}",
+        ) {
+            for cursor in [text, base64, BASE64_URL_SAFE_NO_PAD.encode(inside)] {
+                if let Some(place) = Place::parse(&cursor) {
+                    prop_assert_eq!(place.cursor(), cursor);
+                }
+            }
         }
     }
 }

@@ -6,8 +6,8 @@ use crate::support::{document::DOCUMENT, *};
 
 #[test]
 fn every_operation_names_the_errors_that_its_rules_have() {
-    let shared = "401 406 500";
-    let body = "400 413 415";
+    let shared = "401 406 414 431 500";
+    let body = "400 408 413 415";
     for (operations, own) in [
         ("POST /api/users/login/", [body, "200 403 429 503"].join(" ")),
         ("GET /api/users/profile/", "200".into()),

@@ -14,12 +14,12 @@ use tokio::net::TcpListener;
 use crate::support::*;
 
 const LOGIN: &str = "/api/users/login/";
-const SECRET: &str = "recaptcha-secret-of-the-tests";
-const TOKEN: &str = "recaptcha-token-of-a-person";
+pub const SECRET: &str = "recaptcha-secret-of-the-tests";
+pub const TOKEN: &str = "recaptcha-token-of-a-person";
 
 /// A verifier: what it answers, and the forms it was sent.
 #[derive(Clone)]
-struct Verifier {
+pub struct Verifier {
     url: String,
     answer: Arc<Mutex<(StatusCode, String)>>,
     asked: Arc<Mutex<Vec<HashMap<String, String>>>>,
@@ -27,7 +27,7 @@ struct Verifier {
 
 impl Verifier {
     /// One that takes every token.
-    async fn start() -> Verifier {
+    pub async fn start() -> Verifier {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let verifier = Verifier {
             url: format!("http://{}/siteverify", listener.local_addr().unwrap()),
@@ -44,7 +44,7 @@ impl Verifier {
         verifier
     }
 
-    fn answers(&self, status: u16, body: &str) {
+    pub fn answers(&self, status: u16, body: &str) {
         *self.answer.lock().unwrap() = (StatusCode::from_u16(status).unwrap(), body.into());
     }
 
@@ -54,8 +54,13 @@ impl Verifier {
     }
 
     /// The product that relies on it.
+    pub async fn app_with(&self, settings: &[(&str, &str)]) -> TestApp {
+        let own = [("RECAPTCHA_SECRET_KEY", SECRET), ("RECAPTCHA_VERIFY_URI", &*self.url)];
+        TestApp::start_with(&[&own, settings].concat()).await
+    }
+
     async fn app(&self) -> TestApp {
-        TestApp::start_with(&[("RECAPTCHA_SECRET_KEY", SECRET), ("RECAPTCHA_VERIFY_URI", &self.url)]).await
+        self.app_with(&[]).await
     }
 }
 

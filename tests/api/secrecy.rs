@@ -3,7 +3,10 @@
 
 use std::{cell::RefCell, collections::BTreeSet};
 
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use base64::{
+    Engine,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
 use interviews::{
     config::LogFormat,
     dev::{
@@ -18,7 +21,10 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
 
-use crate::support::{self, process::World, *};
+use crate::{
+    recaptcha,
+    support::{self, page::Page, process::World, *},
+};
 
 const WRONG_PASSWORD: &str = "correct-horse-battery-staple";
 const CLIENT_SECRET: &str = "client-secret-of-the-tests";
@@ -26,9 +32,34 @@ const ENCRYPTION_KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 const SMTP_PASSWORD: &str = "smtp-password-of-the-tests";
 const DATABASE_PASSWORD: &str = "database-password-of-the-tests";
 
-/// Everything is logged, and the SMTP server wants a password.
+/// The same with which the server's key is replaced.
+const NEW_ENCRYPTION_KEY: &str = "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=";
+
+/// What is used by whoever uses everything; a kind that was never seen proves nothing.
+const KINDS: [&str; 15] = [
+    "Google access token",
+    "Google refresh token",
+    "SMTP login",
+    "code",
+    "code verifier",
+    "form key",
+    "form token",
+    "idempotency key",
+    "mailed token",
+    "password",
+    "session cookie",
+    "setting",
+    "state",
+    "token",
+    "visitor cookie",
+];
+
+/// What a page gives to whoever is signed in on it.
+const ON_PAGES: &[&str] = &["form token", "form key"];
+
+/// Everything is logged, of dependencies too, and the SMTP server wants a password.
 const SETTINGS: [(&str, &str); 4] = [
-    ("LOG_FILTER", "trace"),
+    ("LOG_FILTER", "trace,sqlx=trace,hyper=trace,h2=trace,reqwest=trace,lettre=trace,yup_oauth2=trace"),
     ("GOOGLE_BUDGET_SECONDS", "1"),
     ("EMAIL_HOST_USER", "postmaster"),
     ("EMAIL_HOST_PASSWORD", SMTP_PASSWORD),
@@ -72,11 +103,14 @@ impl<'a> Product<'a> {
             ("setting", CLIENT_SECRET),
             ("setting", SECRET_KEY),
             ("setting", ENCRYPTION_KEY),
+            ("setting", NEW_ENCRYPTION_KEY),
             ("setting", SMTP_PASSWORD),
             ("setting", DATABASE_PASSWORD),
         ] {
             product.keep(kind, secret);
         }
+        // As it goes over the wire.
+        product.keep("SMTP login", BASE64_STANDARD.encode(format!("\0postmaster\0{SMTP_PASSWORD}")));
         product
     }
 
@@ -195,6 +229,8 @@ impl<'a> Product<'a> {
         self.let_google_fail(&token).await;
         self.let_the_mail_server_fail(&token).await;
         self.open_mailed_links().await;
+        self.use_the_portal().await;
+        self.let_the_database_fail(&token).await;
         self.let_the_grant_die(&token).await;
         assert!(self.connect(&token).await.header("location").unwrap().ends_with("success"));
         let disconnect = self.request(Method::POST, "/api/company/google/disconnect/").bearer_auth(&token);
@@ -257,10 +293,12 @@ impl<'a> Product<'a> {
         let back = self.google.deny(&url).unwrap();
         assert!(self.get(&back, &[]).await.header("location").unwrap().ends_with("Authorization%20code%20missing"));
         let faults = [
+            FaultKind::Echo { status: 400 },
             FaultKind::reason(400, "invalid_grant"),
             FaultKind::Garbage,
             FaultKind::AnswerLost,
             FaultKind::status(503),
+            FaultKind::Echo { status: 500 },
             FaultKind::reason(401, "invalid_client"),
         ];
         for kind in faults.into_iter().take(self.patience()) {
@@ -323,6 +361,10 @@ impl<'a> Product<'a> {
 
     async fn let_google_fail(&self, token: &str) {
         let faults = [
+            (Call::Insert, FaultKind::Echo { status: 400 }),
+            (Call::Refresh, FaultKind::Echo { status: 400 }),
+            (Call::Refresh, FaultKind::Echo { status: 500 }),
+            (Call::Insert, FaultKind::Echo { status: 500 }),
             (Call::Insert, FaultKind::reason(403, "dailyLimitExceeded")),
             (Call::Refresh, FaultKind::Garbage),
             (Call::Insert, FaultKind::AnswerLost),
@@ -356,6 +398,9 @@ impl<'a> Product<'a> {
 
     async fn let_the_mail_server_fail(&self, token: &str) {
         for (number, (step, fault)) in [
+            (Step::Content, mailbox::Fault::Echo(451)),
+            (Step::Login, mailbox::Fault::Echo(535)),
+            (Step::Content, mailbox::Fault::Echo(554)),
             (Step::Recipient, mailbox::Fault::Answer(550)),
             (Step::Sender, mailbox::Fault::Answer(451)),
             // The next ones have to sign in again.
@@ -366,10 +411,131 @@ impl<'a> Product<'a> {
         .enumerate()
         {
             self.mailbox.order(step, fault, 4);
-            let by_phone = json!({"date": "2030-02-04", "time": format!("1{number}:00"), "interview_type": "phone"});
+            let by_phone =
+                json!({"date": "2030-02-04", "time": format!("{:02}:00", 9 + number), "interview_type": "phone"});
             let answer = self.schedule(token, by_phone).await;
             assert_eq!(answer.status, 200, "{answer:?}");
             self.mailbox.release();
+        }
+    }
+
+    /// The pages, with forms that are right, wrong, or somebody else's.
+    async fn use_the_portal(&self) {
+        let html = |request: RequestBuilder| request.header("accept", "text/html");
+        let page = self.ask(html(self.request(Method::GET, "/login/")), &["visitor cookie", "form token"]).await;
+        let visitor = format!("umemployed_visitor={}", self.keep("visitor cookie", cookie(&page)));
+        let form_token = self.keep("form token", Page::of(&page).form_token());
+        let sign_in = |password: &str, form_token: &str| {
+            let request = html(self.request(Method::POST, "/login/")).header("cookie", &visitor);
+            request.form(&[("email", "otto@x.test"), ("password", password), ("form_token", form_token)])
+        };
+        let again: &[&str] = &["visitor cookie", "form token"];
+        for (password, form_token, status) in
+            [(WRONG_PASSWORD, &*form_token, 400), (PASSWORD, "made-up", 403), ("", &form_token, 400)]
+        {
+            assert_eq!(self.ask(sign_in(password, form_token), again).await.status, status);
+        }
+        let answer = self.ask(sign_in(PASSWORD, &form_token), &["session cookie"]).await;
+        assert_eq!(answer.status, 303);
+        let session = self.keep("session cookie", cookie(&answer));
+        let cookies = format!("umemployed_portal={session}; {visitor}");
+        let get = |path: &str| html(self.request(Method::GET, path)).header("cookie", &cookies);
+        // The cookie where it does not belong.
+        for request in [
+            self.request(Method::GET, "/api/users/profile/").bearer_auth(&session),
+            self.request(Method::GET, "/api/users/profile/").header("cookie", &cookies),
+        ] {
+            assert_eq!(self.ask(request, &[]).await.status, 401);
+        }
+        assert_eq!(self.ask(get(&format!("/nope/{session}/?token={session}")), &[]).await.status, 404);
+
+        let dashboard = self.ask(get("/dashboard/"), ON_PAGES).await;
+        let form_token = self.keep("form token", Page::of(&dashboard).form_token());
+        let post = |path: &str, fields: &[(&str, &str)]| {
+            let fields: Vec<_> = [&[("form_token", &*form_token)], fields].concat();
+            html(self.request(Method::POST, path)).header("cookie", &cookies).form(&fields)
+        };
+        let to_google = self.ask(post("/dashboard/google/connect/", &[]), &["state"]).await;
+        let back = self.allowed(to_google.header("location").unwrap());
+        let back = self.ask(get(&back), &[]).await;
+        assert_eq!(back.header("location"), Some("/dashboard/?google_oauth=success"));
+        let navigation = self.ask(get("/api/company/google/connect/"), &["state"]).await;
+        self.keep_state(navigation.header("location").unwrap());
+
+        let page = self.ask(get("/dashboard/schedule/?job=22"), ON_PAGES).await;
+        let key = Page::of(&page).one("[name=key]").attribute("value").unwrap().to_owned();
+        self.keep("form key", &key);
+        let about = [("job_id", "22"), ("candidate_id", "201"), ("key", &key), ("timezone", "Asia/Tokyo")];
+        let about = [&about[..], &[("date", "2030-01-16"), ("time", "09:30"), ("interview_type", "phone")]].concat();
+        let about = [&about[..], &[("duration_minutes", "60"), ("location", ""), ("note", "")]].concat();
+        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(&about).finish();
+        // The interview 502 is at the same time: it speaks against the form.
+        assert_eq!(self.ask(get(&format!("/dashboard/schedule/preview/?{query}")), &[]).await.status, 200);
+        let page = self.ask(post("/dashboard/schedule/", &about), ON_PAGES).await;
+        assert_eq!(page.status, 200);
+        let seen = Page::of(&page).one("[name=seen]").attribute("value").unwrap().to_owned();
+        let seen = [&about[..], &[("seen", &*seen)]].concat();
+        for done in ["scheduled", "scheduled-before"] {
+            let answer = self.ask(post("/dashboard/schedule/", &seen), ON_PAGES).await;
+            assert_eq!(answer.header("location"), Some(&*format!("/dashboard/?done={done}")));
+        }
+        let other = [&seen[..], &[("note", "other")]].concat();
+        assert_eq!(self.ask(post("/dashboard/schedule/", &other[..]), ON_PAGES).await.status, 422);
+
+        for (what, field) in [("change", ("note", "new")), ("cancel", ("reason", "why not"))] {
+            let path = format!("/dashboard/interviews/502/{what}/");
+            let page = self.ask(get(&path), ON_PAGES).await;
+            let digest = Page::of(&page).one("[name=digest]").attribute("value").unwrap().to_owned();
+            let forged = [field, ("form_token", "made-up")];
+            let forged = html(self.request(Method::POST, &path)).header("cookie", &cookies).form(&forged);
+            assert_eq!(self.ask(forged, ON_PAGES).await.status, 403);
+            assert_eq!(self.ask(post(&path, &[field, ("digest", "old")]), ON_PAGES).await.status, 409);
+            assert_eq!(self.ask(post(&path, &[field, ("digest", &digest)]), ON_PAGES).await.status, 303);
+        }
+        let mail: String = sqlx::query_scalar(
+            "SELECT m.id::text FROM ivs_mail m JOIN company_interview i ON i.id = interview_id
+             WHERE recruiter_id = 102 LIMIT 1",
+        )
+        .fetch_one(self.pool)
+        .await
+        .unwrap();
+        assert_eq!(self.ask(post(&format!("/dashboard/mails/{mail}/resend/"), &[]), ON_PAGES).await.status, 303);
+        assert_eq!(self.ask(get("/interviews/502/join/"), ON_PAGES).await.status, 200);
+        assert_eq!(self.ask(get("/interviews/502/calendar.ics"), &[]).await.status, 200);
+        assert_eq!(self.ask(post("/dashboard/google/disconnect/", &[]), ON_PAGES).await.status, 303);
+        assert_eq!(self.ask(post("/logout/", &[]), &[]).await.status, 303);
+        assert_eq!(self.ask(get("/dashboard/"), &[]).await.status, 302);
+    }
+
+    /// Credentials of all kinds, where a fault of ours answers.
+    async fn let_the_database_fail(&self, token: &str) {
+        let secret = |kind| self.secrets.borrow().iter().find(|secret| secret.0 == kind).unwrap().1.clone();
+        let (session, link) = (secret("session cookie"), secret("mailed token"));
+        let url = self.authorization_url(token).await;
+        let back = self.allowed(&url);
+        sqlx::raw_sql("ALTER TABLE users_user RENAME TO gone").execute(self.pool).await.unwrap();
+        let cookie = format!("umemployed_portal={session}");
+        let login = json!({"email": "rita@x.test", "password": PASSWORD});
+        for request in [
+            self.request(Method::GET, "/api/users/profile/").bearer_auth(token),
+            self.request(Method::POST, "/api/users/login/").json(&login),
+            self.request(Method::GET, "/dashboard/").header("cookie", cookie).header("accept", "text/html"),
+            self.request(Method::GET, &format!("/interviews/502/join/?token={link}")),
+        ] {
+            let answer = send(request).await;
+            assert_eq!(answer.status, 500, "{answer:?}");
+            self.answers.borrow_mut().push((answer, &[]));
+        }
+        let answer = send(self.request(Method::GET, &back)).await;
+        assert!(answer.header("location").unwrap().ends_with("Could%20not%20connect%20Google%20Calendar"));
+        self.answers.borrow_mut().push((answer, &[]));
+        sqlx::raw_sql("ALTER TABLE gone RENAME TO users_user").execute(self.pool).await.unwrap();
+    }
+
+    /// The tokens of all mails that were ever delivered.
+    fn keep_mailed_tokens(&self) {
+        for link in self.mailbox.mails().iter().filter_map(room_link) {
+            self.keep("mailed token", parameter(&link, "token"));
         }
     }
 
@@ -389,27 +555,23 @@ impl<'a> Product<'a> {
         let page = link.split('?').next().unwrap();
         let form = self.request(Method::POST, page).form(&[("token", token)]);
         assert_eq!(self.ask(form, &["mailed token"]).await.status, 409);
+        let file = self.get(&link.replace("join/?", "calendar.ics?"), &[]).await;
+        assert!(file.status == 200 && file.text.starts_with("BEGIN:VCALENDAR"), "{file:?}");
+        let left = self.ask(self.request(Method::POST, &link.replace("join/?", "left/?")), &["mailed token"]).await;
+        assert_eq!(left.status, 303);
+        assert_eq!(self.get(&format!("/interviews/nope/join/?token={token}"), &[]).await.status, 404);
         assert_eq!(self.get(&format!("/interviews/501/join/?token={token}"), &[]).await.status, 403);
         assert_eq!(self.get(&format!("/api/company/interviews/501/?token={token}"), &[]).await.status, 401);
         let bearer = self.request(Method::GET, "/api/company/interviews/").bearer_auth(token);
         assert_eq!(self.ask(bearer, &[]).await.status, 401);
     }
 
-    /// Searches everything for everything.
-    fn assert_kept(&self, log: &str) {
+    /// Searches everything for everything; these kinds have been used.
+    fn assert_kept(&self, log: &str, kinds: &[&str]) {
+        self.keep_mailed_tokens();
         let secrets = self.secrets.borrow();
-        for kind in [
-            "token",
-            "state",
-            "code",
-            "code verifier",
-            "Google access token",
-            "Google refresh token",
-            "mailed token",
-            "idempotency key",
-        ] {
-            assert!(secrets.iter().any(|secret| secret.0 == kind), "no {kind} was used");
-        }
+        let used: BTreeSet<_> = secrets.iter().map(|secret| secret.0).collect();
+        assert_eq!(used, kinds.iter().copied().collect());
         for (kind, secret) in secrets.iter() {
             for form in forms(secret) {
                 for row in self.rows.borrow().iter() {
@@ -427,6 +589,14 @@ impl<'a> Product<'a> {
         // Tokens that never came our way, in the forms of Google's and of JWTs; and what surrounds them.
         for mark in ["ya29.", "1//", "eyJ", "Bearer ", "client_secret", "grant_type", "pbkdf2_", "code_challenge"] {
             assert!(!log.contains(mark), "the log has {mark}");
+        }
+        for mark in ["ya29.", "1//", "eyJ", "Bearer ", "client_secret"] {
+            for row in self.rows.borrow().iter() {
+                assert!(!row.contains(mark), "the database has {mark}: {row}");
+            }
+            for (answer, _) in self.answers.borrow().iter().filter(|(_, gives)| !gives.contains(&"token")) {
+                assert!(mark == "1//" || !answer.text.contains(mark), "an answer has {mark}: {answer:?}");
+            }
         }
     }
 
@@ -455,6 +625,11 @@ impl<'a> Product<'a> {
             assert!(line.contains(&format!(" status={} ", answer.status.as_u16())), "{line}");
         }
     }
+}
+
+/// The value of the cookie that an answer sets.
+fn cookie(answer: &Answer) -> &str {
+    answer.header("set-cookie").unwrap().split(['=', ';']).nth(1).unwrap()
 }
 
 /// A query parameter, decoded.
@@ -486,7 +661,10 @@ async fn no_secret_is_logged_answered_or_stored_and_every_request_is_one_line() 
     let mut product = Product::new(app.url.clone(), &app.google, &app.mailbox, app.db());
     product.app = Some(&app);
     product.drive().await;
-    // What was to be undone or sent later.
+    // One with reminders, and what was to be undone or sent later.
+    let token = product.sign_in().await;
+    let tomorrow = json!({"date": "2026-11-21", "time": "12:30", "timezone": "UTC", "interview_type": "phone"});
+    assert_eq!(product.schedule(&token, tomorrow).await.status, 200);
     for _ in 0..5 {
         app.advance(std::time::Duration::from_secs(1800));
         app.sweep().await;
@@ -494,21 +672,82 @@ async fn no_secret_is_logged_answered_or_stored_and_every_request_is_one_line() 
         product.look_at_the_database().await;
     }
     let log = lines.text();
-    product.assert_kept(&log);
+    assert!(log.contains("reminders queued"), "{log}");
+    product.assert_kept(&log, &KINDS);
     product.assert_well_formed(&log);
+}
+
+#[tokio::test]
+async fn no_secret_is_logged_answered_or_stored_where_sign_ins_have_to_pass_recaptcha() {
+    const KINDS: [&str; 6] = ["SMTP login", "password", "reCAPTCHA secret", "reCAPTCHA token", "setting", "token"];
+    let verifier = recaptcha::Verifier::start().await;
+    let app = verifier.app_with(&SETTINGS).await;
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let _guard = tracing::subscriber::set_default(
+        telemetry::subscriber(&app.ctx.settings.log_filter, LogFormat::Text, move || writer.clone(), false).unwrap(),
+    );
+    let mut product = Product::new(app.url.clone(), &app.google, &app.mailbox, app.db());
+    product.app = Some(&app);
+    let secret = product.keep("reCAPTCHA secret", recaptcha::SECRET);
+    let token = product.keep("reCAPTCHA token", recaptcha::TOKEN);
+    let quoted = format!("{secret} {token}");
+    let refused = |code: &str| json!({"success": false, "error-codes": [code]}).to_string();
+    for (status, body, password, came) in [
+        (200, json!({"success": true}).to_string(), PASSWORD, 200),
+        (200, json!({"success": true}).to_string(), WRONG_PASSWORD, 400),
+        (200, refused(&quoted), PASSWORD, 400),
+        (200, refused("invalid-input-secret"), PASSWORD, 503),
+        (200, quoted.clone(), PASSWORD, 503),
+        (400, quoted.clone(), PASSWORD, 503),
+    ] {
+        verifier.answers(status, &body);
+        let login = json!({"email": "rita@x.test", "password": password, "recaptchaToken": token});
+        let request = product.request(Method::POST, "/api/users/login/").json(&login);
+        let answer = product.ask(request, &["token"]).await;
+        assert_eq!(answer.status, came, "{answer:?}");
+        if let Some(token) = answer.json()["access_token"].as_str() {
+            product.keep("token", token);
+        }
+    }
+    let page = product.get("/login/", &[]).await;
+    assert_eq!(page.status, 403, "{page:?}");
+    product.assert_kept(&lines.text(), &KINDS);
 }
 
 #[tokio::test]
 async fn no_secret_is_logged_answered_or_stored_by_a_real_server() {
     let world = World::new().await;
     let database = format!("{}&password={DATABASE_PASSWORD}", world.database.url);
-    let server = world.serve_with(&[&SETTINGS[..], &[("DATABASE_URL", &database)]].concat()).await;
-    let product = Product::new(world.url(), &world.google, &world.mailbox, &world.database.pool);
+    let server =
+        world.serve_with(&[&SETTINGS[..], &[("DATABASE_URL", &database), ("RUST_LOG", "trace")]].concat()).await;
+    let mut product = Product::new(world.url(), &world.google, &world.mailbox, &world.database.pool);
     product.drive().await;
-    let mut server = server;
+    let token = product.sign_in().await;
+    assert!(product.connect(&token).await.header("location").unwrap().ends_with("success"));
+    let mut log = stopped(server).await;
+
+    // Another key seals from now on; what the old one has sealed still opens.
+    let keys = format!("{NEW_ENCRYPTION_KEY},{ENCRYPTION_KEY}");
+    let settings = [&SETTINGS[..], &[("DATABASE_URL", &database), ("TOKEN_ENCRYPTION_KEY", &keys)]].concat();
+    let server = world.serve_with(&settings).await;
+    product.sealer = Sealer::parse(&keys).unwrap();
+    let sealed = "SELECT credentials_json FROM company_googlecredentials WHERE user_id = 101";
+    let before: String = sqlx::query_scalar(sealed).fetch_one(product.pool).await.unwrap();
+    world.google.expire_access_tokens();
+    assert_eq!(product.schedule(&token, json!({"date": "2030-03-01"})).await.status, 200);
+    let after: String = sqlx::query_scalar(sealed).fetch_one(product.pool).await.unwrap();
+    let place = Place { table: "company_googlecredentials", row: RITA, column: "credentials_json" };
+    assert!(Sealer::parse(ENCRYPTION_KEY).unwrap().open(&place, &before).is_some());
+    assert!(Sealer::parse(NEW_ENCRYPTION_KEY).unwrap().open(&place, &after).is_some());
+    log += &stopped(server).await;
+    product.assert_kept(&log, &KINDS);
+    product.assert_well_formed(&log);
+}
+
+/// What a server has said until it stopped when it was asked to.
+async fn stopped(mut server: support::process::Server) -> String {
     server.signal("TERM");
     assert_eq!(server.ended().await.code(), Some(0));
-    let log = server.said();
-    product.assert_kept(&log);
-    product.assert_well_formed(&log);
+    server.said()
 }

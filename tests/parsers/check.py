@@ -4,7 +4,8 @@ other and with what was meant.
     python3 check.py expected.json FILE.ics...
 
 expected.json maps each file's name to {"method", "uid", "sequence", "start", "end" (UTC, ISO 8601 with Z), "summary",
-"description", "location" (or null), "status", "organizer" ([name, URI] or null), "attendees" ([[name, URI], ...])}.
+"description", "location" (or null), "status", "organizer" ([name, URI] or null), "attendees" ([[name, URI], ...]),
+"properties" (the names of the event's own, sorted)}.
 Prints every difference and exits with 1 if there is one.
 """
 
@@ -47,6 +48,7 @@ def by_icalendar(data):
         "status": text("STATUS"),
         "organizer": person(event["ORGANIZER"]) if "ORGANIZER" in event else None,
         "attendees": [person(value) for value in (attendees if isinstance(attendees, list) else [attendees])],
+        "properties": sorted(name for name, _ in event.property_items(recursive=False) if name not in ("BEGIN", "END")),
     }
 
 
@@ -68,6 +70,7 @@ def by_vobject(data):
         "status": text("status"),
         "organizer": person(event.organizer) if "organizer" in event.contents else None,
         "attendees": [person(line) for line in event.contents.get("attendee", [])],
+        "properties": sorted(line.name for line in event.lines()),
     }
 
 

@@ -202,6 +202,8 @@ pub enum FaultKind {
     AnswerLost,
     /// The call is done, and answered with status 200 and a body that is no JSON.
     Garbage,
+    /// Nothing is done, and an error of this status quotes the whole request, its credentials included.
+    Echo { status: u16 },
     /// The call is done and answered this much later (real time), even when the client has gone away by then.
     Delay { millis: u64 },
     /// The call is done and answered after [`Simulator::let_go`], even when the client has gone away by then.
@@ -441,6 +443,10 @@ async fn api(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, header
         Some(FaultKind::Status { status, reason, retry_after }) => {
             shared.note(number, status);
             Reply::ordered(call, status, reason.as_deref(), retry_after).into_response()
+        }
+        Some(FaultKind::Echo { status }) => {
+            shared.note(number, status);
+            Reply::echo(&incoming, status).into_response()
         }
         Some(FaultKind::Hang) => std::future::pending().await,
         Some(FaultKind::AnswerLost) => {

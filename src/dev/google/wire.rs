@@ -77,6 +77,17 @@ impl Reply {
         Reply::new(status, json!({"error": error, "error_description": description}))
     }
 
+    /// An error that quotes all of a request wherever an error has words.
+    pub fn echo(incoming: &Incoming, status: u16) -> Reply {
+        let authorization = incoming.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let body = String::from_utf8_lossy(&incoming.body);
+        let quoted = format!("{} {body} {:?}", authorization.unwrap_or_default(), incoming.form);
+        match incoming.call.is_oauth() {
+            true => Reply::oauth_error(status, &quoted, &quoted),
+            false => Reply::api_error(status, &quoted, &quoted, &quoted),
+        }
+    }
+
     /// What a fault of this status answers.
     pub fn ordered(call: Call, status: u16, reason: Option<&str>, retry_after: Option<u32>) -> Reply {
         let (usual, usual_oauth, message) = match status {

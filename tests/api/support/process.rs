@@ -181,7 +181,6 @@ impl Server {
         .await;
     }
 
-    #[allow(dead_code, reason = "the chaos tests ask")]
     pub fn id(&self) -> u32 {
         self.child.id()
     }

@@ -1,0 +1,775 @@
+//! Hostile clients, over raw connections to a real process: what they send is refused in the contract's words where it can
+//! be, nothing of it is a fault of the server's, and nothing of it stays.
+
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use interviews::clock::Clock;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::support::{
+    document::DOCUMENT,
+    process::{Server, World},
+    *,
+};
+
+const JSON: &str = "content-type: application/json\r\n";
+const LOGIN: &str = "/api/users/login/";
+
+/// A running server, and Rita's tokens.
+struct Target {
+    world: World,
+    server: Server,
+    token: String,
+    cookie: String,
+    form_token: String,
+}
+
+/// An answer as it came over the wire.
+#[derive(Debug)]
+struct Reply {
+    status: u16,
+    /// With the status line, in lower case.
+    head: String,
+    body: String,
+}
+
+impl Target {
+    /// Waits a second for slow clients.
+    async fn start() -> Target {
+        Target::start_with(&[("CLIENT_SECONDS", "1")]).await
+    }
+
+    async fn start_with(settings: &[(&str, &str)]) -> Target {
+        let world = World::new().await;
+        let server = world.serve_with(settings).await;
+        let token = access_token(Clock::System.now(), RITA);
+        Target { world, server, token, cookie: String::new(), form_token: String::new() }
+    }
+
+    /// The same, where Rita has signed in to the portal.
+    async fn start_signed_in() -> Target {
+        let mut target = Target::start().await;
+        let form_token = |page: &Reply| {
+            let (_, rest) = page.body.split_once("name=\"form_token\" value=\"").expect("a form");
+            rest.split('"').next().unwrap().to_owned()
+        };
+        let cookie = |page: &Reply| {
+            let line = page.head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).expect("a cookie");
+            line.split(';').next().unwrap().to_owned()
+        };
+        let page = target.ask("GET", "/login/", "accept: text/html\r\n", b"").await;
+        let form = [("email", "rita@x.test"), ("password", PASSWORD), ("form_token", &form_token(&page))];
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let headers = format!("content-type: application/x-www-form-urlencoded\r\ncookie: {}\r\n", cookie(&page));
+        let signed_in = target.ask("POST", "/login/", &headers, body.as_bytes()).await;
+        assert_eq!(signed_in.status, 303, "{signed_in:?}");
+        target.cookie = cookie(&signed_in);
+        let headers = format!("accept: text/html\r\ncookie: {}\r\n", target.cookie);
+        target.form_token = form_token(&target.ask("GET", "/dashboard/", &headers, b"").await);
+        target
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(("127.0.0.1", self.world.port)).await.unwrap()
+    }
+
+    /// The answers that come back until the server closes the connection, which it must.
+    async fn exchange(&self, sent: &[u8]) -> Vec<Reply> {
+        let mut socket = self.connect().await;
+        let (mut from, mut to) = socket.split();
+        let mut said = Vec::new();
+        // It may have heard enough before it has heard all; what it said before it hung up stays.
+        let all = async { tokio::join!(to.write_all(sent), from.read_to_end(&mut said)) };
+        timeout(Duration::from_secs(10), all)
+            .await
+            .unwrap_or_else(|_| panic!("stays open after {}", shown(sent)))
+            .0
+            .ok();
+        replies(&said)
+    }
+
+    /// One request on a connection of its own.
+    async fn ask(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Reply {
+        let sent =
+            [request(method, path, &format!("connection: close\r\n{headers}"), body.len()).as_bytes(), body].concat();
+        let mut replies = self.exchange(&sent).await;
+        assert_eq!(replies.len(), 1, "{replies:?} to {}", shown(&sent));
+        replies.remove(0)
+    }
+
+    /// The same as Rita, to an endpoint of the API.
+    async fn call(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Reply {
+        self.ask(method, path, &format!("authorization: Bearer {}\r\n{headers}", self.token), body).await
+    }
+
+    /// It serves, at once.
+    async fn assert_well(&self) {
+        let asked = Instant::now();
+        let reply = self.call("GET", "/api/company/interviews/", "", b"").await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        assert!(asked.elapsed() < Duration::from_secs(3), "answers after {:?}", asked.elapsed());
+    }
+
+    /// It has answered nothing as if it were its own fault.
+    async fn assert_blameless(&self) {
+        let metrics = self.ask("GET", "/metrics", "", b"").await.body;
+        let faults: Vec<&str> = metrics.lines().filter(|line| line.contains("status=\"5")).collect();
+        assert!(metrics.contains("status=\"200\"") && faults.is_empty(), "{faults:?}\n{}", self.server.said());
+        assert!(!self.server.said().contains("panicked"), "{}", self.server.said());
+    }
+
+    /// What it holds in memory, in KiB.
+    fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.server.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// How many files and sockets it has open.
+    fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.server.id())).unwrap().count()
+    }
+
+    /// How many connections of clients it has open.
+    fn connections(&self) -> usize {
+        let port = format!(":{:04X}", self.world.port);
+        let table = fs::read_to_string(format!("/proc/{}/net/tcp", self.server.id())).unwrap();
+        // Established, and those of which the client has closed its side.
+        let is_open = |line: &str| {
+            let columns: Vec<&str> = line.split_whitespace().collect();
+            columns[1].ends_with(&port) && matches!(columns[3], "01" | "08")
+        };
+        table.lines().skip(1).filter(|line| is_open(line)).count()
+    }
+
+    async fn until_all_are_closed(&self) {
+        until(|| (self.connections() == 0).then_some(())).await;
+    }
+}
+
+fn request(method: &str, path: &str, headers: &str, length: usize) -> String {
+    format!("{method} {path} HTTP/1.1\r\nhost: x.test\r\ncontent-length: {length}\r\n{headers}\r\n")
+}
+
+fn replies(mut said: &[u8]) -> Vec<Reply> {
+    let mut replies = Vec::new();
+    while !said.is_empty() {
+        let end =
+            said.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or_else(|| panic!("{}", shown(said))) + 4;
+        let head = String::from_utf8_lossy(&said[..end]).into_owned();
+        let length =
+            head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap_or_else(|| panic!("{head}"));
+        let body = &said[end..][..length.parse().unwrap()];
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        replies.push(Reply { status, head, body: String::from_utf8(body.to_vec()).unwrap() });
+        said = &said[end + body.len()..];
+    }
+    replies
+}
+
+/// The beginning of it, in one line.
+fn shown(bytes: &[u8]) -> String {
+    bytes[..bytes.len().min(300)].escape_ascii().to_string()
+}
+
+/// A refusal that clients of the API understand: contract §3.2.
+#[track_caller]
+fn assert_refused(reply: &Reply, status: u16, sent: &str) {
+    assert_eq!(reply.status, status, "{reply:?} to {sent}");
+    let body: Value = serde_json::from_str(&reply.body).unwrap_or_else(|_| panic!("{reply:?} to {sent}"));
+    let is_text = |name: &str| body[name].as_str().is_some_and(|text| !text.is_empty());
+    let is_of_fields = || body.as_object().is_some_and(|body| !body.is_empty() && body.values().all(Value::is_array));
+    assert!(is_text("detail") || is_text("error") || is_of_fields(), "{reply:?} to {sent}");
+    assert!(reply.head.contains("\r\nx-request-id: "), "{reply:?}");
+}
+
+// --- Sizes ------------------------------------------------------------------------------------------------------------
+
+async fn send_too_much(target: &Target) {
+    let detail = |reply: &Reply| serde_json::from_str::<Value>(&reply.body).unwrap()["detail"].clone();
+    let announced = request("POST", LOGIN, JSON, (1 << 20) + 1);
+    let chunk = format!("{:x}\r\n{}\r\n", 1 << 19, " ".repeat(1 << 19));
+    let head = format!("POST {LOGIN} HTTP/1.1\r\nhost: x\r\n{JSON}transfer-encoding: chunked\r\n\r\n");
+    for sent in [announced, head + &chunk.repeat(4) + "0\r\n\r\n"] {
+        let replies = target.exchange(sent.as_bytes()).await;
+        assert_eq!(replies.len(), 1, "{}", shown(sent.as_bytes()));
+        assert_refused(&replies[0], 413, "too much");
+        assert_eq!(detail(&replies[0]), "Request body too large.");
+    }
+    let exactly =
+        target.ask("POST", LOGIN, JSON, format!("{{\"email\":\"{}\"}}", "x".repeat((1 << 20) - 12)).as_bytes()).await;
+    assert_refused(&exactly, 400, "as much as there may be");
+
+    let long = target.call("GET", &format!("/api/company/interviews/?role={}", "x".repeat(16 << 10)), "", b"").await;
+    assert_refused(&long, 414, "a long query");
+    assert_eq!(detail(&long), "Request URI too long.");
+    let cookies = format!("cookie: {}\r\n", "x".repeat(64 << 10));
+    let large = target.call("GET", "/api/company/interviews/", &cookies, b"").await;
+    assert_refused(&large, 431, "a large header");
+    assert_eq!(detail(&large), "Request headers too large.");
+
+    // Beyond what is read at all.
+    for (path, headers, status) in [
+        (format!("/{}", "x".repeat(70_000)), String::new(), 414),
+        ("/".to_owned(), format!("cookie: {}\r\n", "x".repeat(200_000)), 431),
+        ("/".to_owned(), (0..101).map(|number| format!("x-{number}: y\r\n")).collect(), 431),
+    ] {
+        assert_eq!(target.ask("GET", &path, &headers, b"").await.status, status);
+    }
+}
+
+// --- Framing ----------------------------------------------------------------------------------------------------------
+
+/// What stands behind a request that is refused, in the hope of being taken for one of its own.
+const SMUGGLED: &str = "GET /healthz HTTP/1.1\r\nhost: smuggled\r\n\r\n";
+
+async fn send_what_is_no_http(target: &Target) {
+    let post = format!("POST {LOGIN} HTTP/1.1\r\nhost: x\r\n{JSON}");
+    for lines in [
+        "content-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+        "content-length: 5, 6\r\n\r\nhello",
+        "content-length: +5\r\n\r\nhello",
+        "content-length: -1\r\n\r\n",
+        "content-length: 0x5\r\n\r\nhello",
+        "content-length: 99999999999999999999\r\n\r\n",
+        "transfer-encoding: gzip\r\n\r\n",
+        "transfer-encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
+        "transfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
+        "content-length : 5\r\n\r\nhello",
+        "x: a\0b\r\n\r\n",
+        "x: a\rb\r\n\r\n",
+        "x: a\r\n folded\r\n\r\n",
+        "\u{1}: a\r\n\r\n",
+        "no colon\r\n\r\n",
+    ] {
+        let sent = format!("{post}{lines}{SMUGGLED}");
+        let replies = target.exchange(sent.as_bytes()).await;
+        let seen: Vec<u16> = replies.iter().map(|reply| reply.status).collect();
+        assert_eq!(seen, [400], "{lines:?}");
+    }
+    for line in [
+        "GET /\0 HTTP/1.1",
+        "GET /healthz HTTP/9.9",
+        "GET  /healthz HTTP/1.1",
+        "GET /healthz extra HTTP/1.1",
+        " GET /healthz HTTP/1.1",
+        "G\u{1}T /healthz HTTP/1.1",
+        "\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}\u{0}",
+        "PRI * HTTP/2.0",
+    ] {
+        let replies = target.exchange(format!("{line}\r\nhost: x\r\n\r\n{SMUGGLED}").as_bytes()).await;
+        assert!(matches!(&replies[..], [reply] if reply.status == 400), "{line:?}: {replies:?}");
+    }
+    // Where both are said the chunks count, and what follows them is not heard.
+    for lines in ["content-length: 44\r\ntransfer-encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: 4"]
+    {
+        let replies = target.exchange(format!("{post}{lines}\r\n\r\n0\r\n\r\n{SMUGGLED}").as_bytes()).await;
+        assert!(matches!(&replies[..], [reply] if reply.status == 400), "{lines:?}: {replies:?}");
+    }
+    let old = format!("POST {LOGIN} HTTP/1.0\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{SMUGGLED}");
+    let replies = target.exchange(old.as_bytes()).await;
+    assert!(replies.iter().all(|reply| reply.status == 400) && replies.len() <= 1, "{replies:?}");
+}
+
+async fn send_malformed_chunks(target: &Target) {
+    let head = format!("POST {LOGIN} HTTP/1.1\r\nhost: x\r\n{JSON}transfer-encoding: chunked\r\n\r\n");
+    let extended = format!("2;{}\r\n{{}}\r\n0\r\n\r\n", "x".repeat(100_000));
+    let trailed = format!("2\r\n{{}}\r\n0\r\nx: {}\r\n\r\n", "x".repeat(200_000));
+    for chunks in [
+        "zz\r\n",
+        "-1\r\n",
+        "\r\n\r\n",
+        "2\r\n{}xx0\r\n\r\n",
+        "2\n{}\n0\n\n",
+        "0x2\r\n{}\r\n0\r\n\r\n",
+        "fffffffffffffffff\r\n{}",
+        &extended,
+        &trailed,
+    ] {
+        let replies = target.exchange(format!("{head}{chunks}{SMUGGLED}").as_bytes()).await;
+        assert_eq!(replies.len(), 1, "{} {replies:?}", shown(chunks.as_bytes()));
+        assert_refused(&replies[0], 400, chunks);
+    }
+}
+
+async fn pipeline(target: &Target) {
+    let many: String =
+        (0..50).map(|id| format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx-request-id: {id}\r\n\r\n")).collect();
+    let replies = target.exchange(format!("{many}GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n").as_bytes()).await;
+    assert_eq!(replies.len(), 51);
+    for (id, reply) in replies[..50].iter().enumerate() {
+        assert!(reply.status == 200 && reply.head.contains(&format!("x-request-id: {id}\r\n")), "{reply:?}");
+    }
+}
+
+// --- Targets and encodings --------------------------------------------------------------------------------------------
+
+async fn ask_for_odd_targets(target: &Target) {
+    let absolute = target.ask("GET", "http://evil.test/healthz", "", b"").await;
+    assert_eq!(absolute.status, 200, "{absolute:?}");
+    for (method, path) in
+        [("OPTIONS", "*"), ("CONNECT", "evil.test:443"), ("GET", "http://evil.test"), ("BREW", "/nowhere")]
+    {
+        let reply = target.ask(method, path, "", b"").await;
+        // The start page leads to the sign-in.
+        if reply.status != 302 {
+            assert_refused(&reply, 404, path);
+        }
+    }
+    for path in [
+        "/api/%ff%fe/",
+        "/api/interviews/%ff/",
+        "/api/interviews/%00/",
+        "/swagger/%ff",
+        "/redoc/%00",
+        "/redoc/..%2f..%2fetc%2fpasswd",
+        "/interviews/static/%ff",
+        "/interviews/static/%00",
+        "/interviews/501/calendar.ics%00",
+        "/%",
+        "/%zz",
+    ] {
+        assert_refused(&target.call("GET", path, "", b"").await, 404, path);
+    }
+    for (path, status) in [
+        ("/api/company/interviews/?role=%ff%00", 200),
+        ("/api/company/interviews/?limit=%00", 400),
+        ("/api/company/interviews/?cursor=%00%ff", 400),
+        ("/api/company/interviews/analytics/?from=%00", 400),
+        ("/interviews/local-times/?zone=%00&at=%ff", 400),
+        ("/api/company/google/callback/?state=%00&code=%00%ff", 302),
+        ("/api/company/google/callback/?error=%00", 302),
+        ("/interviews/501/join/?token=%00%ff", 404),
+        ("/login/?next=%00%0d%0aset-cookie:x", 200),
+    ] {
+        let reply = target.call("GET", path, "", b"").await;
+        assert!(reply.status == status || reply.status == 403, "{path}: {reply:?}");
+    }
+    // Bytes that no URL has.
+    let mut raw = b"GET /api/\xff\xfe/?\xff HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".to_vec();
+    assert!(matches!(target.exchange(&raw).await[..], [Reply { status: 400 | 404, .. }]));
+    raw = b"GET /healthz HTTP/1.1\r\nhost: \xff\r\ncookie: \xff\r\naccept: \xff\r\norigin: \xff\r\nconnection: close\r\n\r\n".to_vec();
+    assert!(matches!(target.exchange(&raw).await[..], [Reply { status: 200, .. }]));
+}
+
+async fn send_compressed_bodies(target: &Target) {
+    for encoding in ["gzip", "deflate", "br", "zstd", "identity, gzip", "x", "\u{ff}"] {
+        for kind in ["application/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=b", "x"] {
+            let headers = format!("content-type: {kind}\r\ncontent-encoding: {encoding}\r\n");
+            let reply = target.ask("POST", LOGIN, &headers, b"\x1f\x8b\x08\0\0\0\0\0\0\x03").await;
+            assert_refused(&reply, 415, &headers);
+            assert!(reply.body.contains("Unsupported content encoding"), "{reply:?}");
+        }
+    }
+    let plain = target.ask("POST", LOGIN, &format!("{JSON}content-encoding: identity\r\n"), b"{}").await;
+    assert!(plain.body.contains("This field is required."), "{plain:?}");
+}
+
+// --- Bodies -----------------------------------------------------------------------------------------------------------
+
+/// The API's operations that have a body, at Rita's interview; and the names of their texts.
+fn operations() -> Vec<(String, String, Vec<String>)> {
+    let mut found = Vec::new();
+    for (path, item) in DOCUMENT["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let Some(schema) = operation.pointer("/requestBody/content/application~1json/schema") else { continue };
+            let schema = schema["$ref"].as_str().map_or(schema, |to| DOCUMENT.pointer(&to[1..]).unwrap());
+            let is_text = |schema: &Value| {
+                schema["type"].to_string().contains("string")
+                    || schema.get("$ref").is_some()
+                    || schema.get("oneOf").is_some()
+            };
+            let properties = schema["properties"].as_object().into_iter().flatten();
+            let texts = properties.filter(|(_, schema)| is_text(schema)).map(|(name, _)| name.clone()).collect();
+            found.push((method.to_uppercase(), path.replace("{id}", "501"), texts));
+        }
+    }
+    assert!(found.len() >= 10, "{found:?}");
+    found
+}
+
+/// To one operation of so many.
+async fn send_hostile_json(target: &Target, of: usize) {
+    let nested = |depth: usize| "[".repeat(depth);
+    let deep_inside = format!("{{\"date\":{}{}}}", nested(100_000), "]".repeat(100_000));
+    let digits = format!("{{\"candidate_id\":1{}}}", "0".repeat(10_000));
+    let unparsable: Vec<Vec<u8>> = [
+        nested(100_000).as_str(),
+        &"{\"a\":".repeat(100_000),
+        &deep_inside,
+        &digits,
+        "{\"candidate_id\":1e999}",
+        "{\"email\":\"\\ud800\"}",
+        "{\"email\":\"\\udc00\\ud800\"}",
+        "{\"email\":\"a\nb\"}",
+        "{\"email\":NaN}",
+        "\u{feff}{}",
+        "{} {}",
+        "{\"a\":1,}",
+        "{",
+        "'",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .into_iter()
+    .chain([b"{\"email\":\"\xff\xfe\"}".to_vec(), b"\0".to_vec(), vec![b' '; 100_000]])
+    .collect();
+    for (method, path, texts) in operations().into_iter().step_by(of) {
+        for body in &unparsable {
+            let reply = target.call(&method, &path, JSON, body).await;
+            assert_refused(&reply, 400, &format!("{method} {path} {}", shown(body)));
+            assert!(reply.body.contains("JSON parse error"), "{method} {path} {}: {reply:?}", shown(body));
+        }
+        // PostgreSQL has no text with this character in it.
+        for name in &texts {
+            for body in [json!({ name: "a\0b" }), json!({ name: "\0" })] {
+                let body = body.to_string();
+                assert_refused(
+                    &target.call(&method, &path, JSON, body.as_bytes()).await,
+                    400,
+                    &format!("{method} {path} {body}"),
+                );
+            }
+        }
+        let odd = [
+            json!(null),
+            json!(true),
+            json!(-1),
+            json!(1.5),
+            json!(u64::MAX),
+            json!([]),
+            json!(["\0"]),
+            json!({"\0": "\0"}),
+        ];
+        for name in texts.iter().map(String::as_str).chain(["candidate_id", "\0"]) {
+            for value in &odd {
+                let body = if path.contains("/cancel/") || method == "DELETE" {
+                    // Not what would cancel it.
+                    json!({ "reason": 1, name: value })
+                } else {
+                    json!({ name: value })
+                };
+                let body = body.to_string();
+                let reply = target.call(&method, &path, JSON, body.as_bytes()).await;
+                assert!(reply.status < 500, "{method} {path} {body}: {reply:?}");
+            }
+        }
+        let twice = b"{\"email\":\"a@x.test\",\"email\":5,\"password\":\"x\",\"password\":null,\"reason\":\"x\",\"reason\":1,\"date\":\"2030-01-01\",\"date\":1}";
+        assert!((400..500).contains(&target.call(&method, &path, JSON, twice).await.status), "{method} {path}");
+    }
+    target.assert_well().await;
+}
+
+/// To one page of so many.
+async fn send_hostile_forms(target: &Target, of: usize) {
+    let ours = format!("form_token={}&", target.form_token);
+    let part =
+        |name: &str, value: &str| format!("--b\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+    let token = part("form_token", &target.form_token);
+    let many: String = (0..10_000).map(|number| part(&number.to_string(), "x")).collect();
+    let nameless = "--b\r\ncontent-disposition: form-data\r\n\r\nx\r\n--b\r\n\r\nx\r\n--b\r\ncontent-type: x\r\n\r\n";
+    let long_head = format!(
+        "--b\r\ncontent-disposition: form-data; name=\"a\"\r\nx: {}\r\n\r\nx\r\n--b--\r\n",
+        "x".repeat(100_000)
+    );
+    let multipart = |body: String| ("multipart/form-data; boundary=b", body.into_bytes());
+    let forms: Vec<(&str, Vec<u8>)> = vec![
+        multipart(format!("{token}{many}--b--\r\n")),
+        multipart(format!("{token}{nameless}--b--\r\n")),
+        multipart(format!("{token}{}--b-", part("date", "x"))),
+        multipart(token.clone()),
+        multipart(format!("{token}{}--b--\r\n", part("note", "\0"))),
+        multipart(format!("{token}{}--b--\r\n", part("date\"; filename=\"x", "x"))),
+        multipart(long_head),
+        ("multipart/form-data; boundary=other", format!("{token}--b--\r\n").into_bytes()),
+        ("multipart/form-data; boundary=\"\"", token.clone().into_bytes()),
+        ("multipart/form-data", token.into_bytes()),
+        ("application/x-www-form-urlencoded", format!("{ours}{}", "a=&".repeat(50_000)).into_bytes()),
+        ("application/x-www-form-urlencoded", format!("{ours}{}", "=&%&%zz&&&===".repeat(100)).into_bytes()),
+        ("application/x-www-form-urlencoded", [ours.as_bytes(), b"note=\xff\xfe%ff%c0%80&reason=%ff"].concat()),
+        ("application/json", nested_form()),
+    ];
+    let fields = [
+        "candidate_id",
+        "job_id",
+        "date",
+        "time",
+        "timezone",
+        "duration_minutes",
+        "interview_type",
+        "location",
+        "note",
+        "reason",
+        "key",
+        "seen",
+        "reader_zone",
+        "next",
+        "email",
+        "password",
+        "form_token",
+    ];
+    for path in [
+        "/login/",
+        "/logout/",
+        "/dashboard/schedule/",
+        "/dashboard/interviews/501/change/",
+        "/dashboard/interviews/501/cancel/",
+        "/dashboard/mails/00000000-0000-0000-0000-000000000000/resend/",
+        "/dashboard/mails/%00/resend/",
+        "/interviews/501/join/",
+        "/interviews/501/left/",
+        "/dashboard/google/connect/",
+        "/dashboard/google/disconnect/",
+    ]
+    .into_iter()
+    .step_by(of)
+    {
+        let send = async |kind: &str, body: &[u8]| {
+            let headers = format!("content-type: {kind}\r\naccept: text/html\r\ncookie: {}\r\n", target.cookie);
+            let reply = target.ask("POST", path, &headers, body).await;
+            assert!(reply.status < 500, "{path} {kind} {}: {reply:?}", shown(body));
+            assert!(
+                reply.status < 400 || reply.head.contains("content-type: text/html"),
+                "{path} {}: {reply:?}",
+                shown(body)
+            );
+        };
+        // What is well-formed would do what it says.
+        let does = path.contains("logout") || path.contains("cancel") || path.contains("google");
+        for (kind, body) in &forms {
+            if !does {
+                send(kind, body).await;
+            } else {
+                send(kind, &body.iter().copied().filter(|byte| *byte != b'_').collect::<Vec<_>>()).await;
+            }
+        }
+        for name in fields {
+            send("application/x-www-form-urlencoded", format!("{ours}{name}=a%00b").as_bytes()).await;
+        }
+    }
+}
+
+/// A form as JSON, with objects where texts belong.
+fn nested_form() -> Vec<u8> {
+    json!({"note": {"a": []}, "date": ["\0"], "form_token": {"\0": 1}, "email": 1.5}).to_string().into_bytes()
+}
+
+#[tokio::test]
+async fn bodies_urls_and_headers_that_are_too_large_are_refused_in_the_contracts_words() {
+    send_too_much(&Target::start().await).await;
+}
+
+#[tokio::test]
+async fn what_is_no_http_request_ends_its_connection_and_nothing_is_smuggled_behind_it() {
+    let target = Target::start().await;
+    send_what_is_no_http(&target).await;
+    send_malformed_chunks(&target).await;
+    pipeline(&target).await;
+    target.assert_blameless().await;
+}
+
+#[tokio::test]
+async fn odd_targets_and_compressed_bodies_are_refused() {
+    let target = Target::start().await;
+    ask_for_odd_targets(&target).await;
+    send_compressed_bodies(&target).await;
+    target.assert_blameless().await;
+}
+
+#[tokio::test]
+async fn no_json_body_makes_an_operation_fail() {
+    let target = Target::start().await;
+    send_hostile_json(&target, 1).await;
+    target.assert_blameless().await;
+}
+
+#[tokio::test]
+async fn no_form_makes_a_page_fail() {
+    let target = Target::start_signed_in().await;
+    send_hostile_forms(&target, 1).await;
+    target.assert_blameless().await;
+}
+
+// --- Time -------------------------------------------------------------------------------------------------------------
+
+/// Sends these bytes one by one, every tenth of a second, and nothing after them; what came back until the server closed.
+async fn trickle(target: &Target, first: &str, rest: &str) -> (Vec<Reply>, Duration) {
+    let (mut socket, begun) = (target.connect().await, Instant::now());
+    let mut said = Vec::new();
+    _ = socket.write_all(first.as_bytes()).await;
+    let (mut from, mut to) = socket.split();
+    let trickle = async {
+        for byte in rest.bytes() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if to.write_all(&[byte]).await.is_err() {
+                break;
+            }
+        }
+        std::future::pending::<()>().await
+    };
+    tokio::select! {
+        () = trickle => {}
+        ended = timeout(Duration::from_secs(10), from.read_to_end(&mut said)) => drop(ended.expect("it stays open")),
+    }
+    (replies(&said), begun.elapsed())
+}
+
+#[tokio::test]
+async fn slow_clients_are_hung_up_on_after_client_seconds_while_others_are_served() {
+    let target = Target::start().await;
+    let post = request("POST", LOGIN, JSON, 1000);
+    let chunked = format!("POST {LOGIN} HTTP/1.1\r\nhost: x\r\n{JSON}transfer-encoding: chunked\r\n\r\n");
+    let drops = "1\r\n \r\n".repeat(100);
+    let kept = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    let long = "x".repeat(1000);
+    let cases: [(&str, &str, &str, &[u16]); 9] = [
+        ("says nothing", "", "", &[]),
+        ("trickles a request line", "", &long, &[]),
+        ("trickles headers", "GET /healthz HTTP/1.1\r\n", "host: x\r\na: b\r\nc: d\r\ne: f\r\ng: h\r\n", &[]),
+        ("stops in the headers", "GET /healthz HTTP/1.1\r\nhost", "", &[]),
+        ("sends no body", &post, "", &[408]),
+        ("trickles a body", &post, &long, &[408]),
+        ("trickles chunks", &chunked, &drops, &[408]),
+        ("does nothing after an answer", kept, "", &[200]),
+        ("trickles after an answer", kept, &long, &[200]),
+    ];
+    let others = async {
+        for _ in 0..10 {
+            target.assert_well().await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let slow = cases.map(|(what, first, rest, statuses)| {
+        let target = &target;
+        async move {
+            let (replies, took) = trickle(target, first, rest).await;
+            let seen: Vec<u16> = replies.iter().map(|reply| reply.status).collect();
+            assert_eq!(seen, statuses, "who {what}");
+            assert!((0.9..5.0).contains(&took.as_secs_f64()), "who {what} is hung up on after {took:?}");
+            for reply in replies.iter().filter(|reply| reply.status == 408) {
+                assert_refused(reply, 408, what);
+            }
+        }
+    });
+    let [a, b, c, d, e, f, g, h, i] = slow;
+    tokio::join!(others, a, b, c, d, e, f, g, h, i);
+    target.until_all_are_closed().await;
+    target.assert_blameless().await;
+}
+
+#[tokio::test]
+async fn two_thousand_idle_connections_cost_little_and_hold_up_nobody() {
+    const MANY: usize = 2000;
+    const KIB_EACH: u64 = 32;
+    // The server's limit is this process's.
+    let own = format!("prlimit --pid {} --nofile={}:", std::process::id(), 3 * MANY);
+    let limit = fs::read_to_string("/proc/self/limits").unwrap();
+    let soft =
+        limit.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok());
+    if soft.is_some_and(|soft: usize| soft < 3 * MANY) {
+        assert!(Command::new("sh").args(["-c", &own]).status().unwrap().success(), "{own}");
+    }
+    let target = Target::start_with(&[]).await;
+    target.assert_well().await;
+    let (memory, files) = (target.resident(), target.descriptors());
+    let mut grown = Vec::new();
+    for _ in 0..4 {
+        let mut idle = Vec::new();
+        for number in 0..MANY {
+            let mut socket = target.connect().await;
+            // Half of them have been served, and are kept.
+            if number % 2 == 0 {
+                socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+                socket.read_exact(&mut [0; 12]).await.unwrap();
+            }
+            idle.push(socket);
+        }
+        until(|| (target.connections() == MANY).then_some(())).await;
+        target.assert_well().await;
+        grown.push(target.resident().saturating_sub(memory));
+        drop(idle);
+        target.until_all_are_closed().await;
+        until(|| (target.descriptors() <= files + 2).then_some(())).await;
+    }
+    println!("{grown:?} KiB for {MANY} connections each time");
+    assert!(grown[0] < MANY as u64 * KIB_EACH, "{} KiB for {MANY} connections", grown[0]);
+    // The allocator need not give it back to the system, but uses it for those that come next.
+    assert!(grown[3] < grown[2] + 4096 && grown[3] < 2 * grown[0], "{grown:?} KiB");
+    target.assert_well().await;
+    target.assert_blameless().await;
+}
+
+#[tokio::test]
+async fn who_reads_no_answer_holds_no_connection_of_the_database_and_is_hung_up_on() {
+    let target = Target::start_with(&[("CLIENT_SECONDS", "1"), ("DATABASE_MAX_CONNECTIONS", "2")]).await;
+    sqlx::query(
+        "INSERT INTO company_interview(candidate_id, recruiter_id, interview_type, date, time, timezone, meeting_link,
+             room_id, note, created_at, updated_at)
+         SELECT 201, 101, 'phone', date '2030-01-01' + n, '14:00', 'UTC', '', 'R' || n, repeat('x', 5000), now(), now()
+         FROM generate_series(1, 250) n",
+    )
+    .execute(&target.world.database.pool)
+    .await
+    .unwrap();
+    let list = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n", target.token);
+    target.assert_well().await;
+    let memory = target.resident();
+    let mut readers = Vec::new();
+    for _ in 0..4 {
+        let mut socket = target.connect().await;
+        // More than the system keeps for a connection.
+        socket.write_all(list("/api/company/interviews/").repeat(6).as_bytes()).await.unwrap();
+        readers.push(socket);
+    }
+    until(|| (target.connections() == 4).then_some(())).await;
+    let page = target.call("GET", "/api/company/interviews/?limit=1", "", b"").await;
+    assert_eq!(page.status, 200, "{page:?}");
+    let grown = target.resident().saturating_sub(memory);
+    assert!(grown < 128 << 10, "{grown} KiB for 4 readers");
+    // They are all still there, and the server is not.
+    target.until_all_are_closed().await;
+    for socket in &mut readers {
+        let mut said = Vec::new();
+        _ = socket.read_to_end(&mut said).await;
+        assert!(said.starts_with(b"HTTP/1.1 200 OK") && said.len() < 6 * 1_250_000, "{} bytes", said.len());
+    }
+    target.assert_well().await;
+    target.assert_blameless().await;
+    println!("{grown} KiB for 4 readers");
+}
+
+// --- All of it --------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn nothing_of_it_stays() {
+    const MIB: u64 = 1 << 10;
+    let mut target = Target::start_signed_in().await;
+    let files = target.descriptors();
+    let mut after = Vec::new();
+    for _ in 0..3 {
+        send_too_much(&target).await;
+        send_what_is_no_http(&target).await;
+        send_malformed_chunks(&target).await;
+        pipeline(&target).await;
+        ask_for_odd_targets(&target).await;
+        send_compressed_bodies(&target).await;
+        send_hostile_json(&target, 6).await;
+        send_hostile_forms(&target, 4).await;
+        target.until_all_are_closed().await;
+        target.assert_well().await;
+        after.push(target.resident());
+    }
+    assert!(after[2] < after[0] + 16 * MIB, "KiB after each round: {after:?}");
+    until(|| (target.descriptors() <= files + 4).then_some(())).await;
+    target.assert_blameless().await;
+    assert!(!target.server.has_ended());
+    println!("KiB after each round: {after:?}");
+}
