@@ -136,6 +136,7 @@ pub async fn sweep(ctx: &Context) -> anyhow::Result<()> {
     interview::align_events(ctx).await?;
     interview::fill_instants(ctx, Reach::All).await?;
     interview::remind(ctx).await?;
+    mail::requeue_orphans(ctx).await?;
     remove_expired(ctx).await
 }
 
@@ -158,6 +159,7 @@ pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken)
     timers.every(30, |ctx| async move { interview::fill_instants(&ctx, Reach::Ahead).await });
     timers.every(3600, |ctx| async move { interview::fill_instants(&ctx, Reach::All).await });
     timers.every(60, |ctx| async move { compare_clocks(&ctx).await });
+    timers.every(60, |ctx| async move { mail::requeue_orphans(&ctx).await });
     timers.every(600, |ctx| async move { remove_expired(&ctx).await });
     beside.close();
 

@@ -6,7 +6,7 @@
 //! A run that could not even note its outcome, or panicked, counts as a failed one; after 25 of those the job waits for
 //! an operator ([`retry`]).
 
-use std::{fmt, future::Future, pin::Pin, time::Duration};
+use std::{collections::HashSet, fmt, future::Future, pin::Pin, time::Duration};
 
 use chrono::{DateTime, Utc};
 use graphile_worker::{
@@ -213,6 +213,19 @@ impl TaskHandler for Job {
             Err(_) => Err("the job panicked"),
         }
     }
+}
+
+/// Those of `jobs` that are not in the queue in any state.
+pub async fn missing(db: &PgPool, mut jobs: Vec<Job>) -> sqlx::Result<Vec<Job>> {
+    let keys: Vec<String> = jobs.iter().map(Job::key).collect();
+    let known: HashSet<String> = sqlx::query_scalar("SELECT key FROM ivs_jobs._private_jobs WHERE key = ANY($1)")
+        .bind(keys)
+        .fetch_all(db)
+        .await?
+        .into_iter()
+        .collect();
+    jobs.retain(|job| !known.contains(&job.key()));
+    Ok(jobs)
 }
 
 /// Forgets runs whose job was queued anew while they ran, and whose process died before it could end them.

@@ -194,6 +194,28 @@ pub async fn accepted(db: impl PgExecutor<'_>, interview_id: i64, kind: Kind, se
     .await
 }
 
+/// Queues a job for every mail that has waited for a minute without one: a worker that was taken for dead, and lived, may
+/// have removed it.
+pub async fn requeue_orphans(ctx: &Context) -> anyhow::Result<()> {
+    let now = ctx.clock.now();
+    let waiting = sqlx::query_scalar!(
+        "SELECT id FROM ivs_mail
+         WHERE state = 'queued' AND COALESCE(resent_at, created_at) < $2
+             AND (leased_until IS NULL OR leased_until < $1)",
+        now,
+        now - TimeDelta::minutes(1)
+    )
+    .fetch_all(&ctx.db)
+    .await?;
+    let waiting = waiting.into_iter().map(|mail| Job::SendMail { mail }).collect();
+    let orphans = jobs::missing(&ctx.db, waiting).await?;
+    if !orphans.is_empty() {
+        tracing::warn!(mails = orphans.len(), "mails waited without a job");
+        jobs::enqueue(&mut *ctx.db.acquire().await?, &orphans, now).await?;
+    }
+    Ok(())
+}
+
 /// Ends mails whose day is over although no try has ended them (their job was lost to a fault), and forgets old ones.
 pub async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
     let now = ctx.clock.now();

@@ -82,8 +82,8 @@ pub struct Calendar<'a> {
     user_id: i64,
     access: oauth::Access,
     refreshed: bool,
-    /// A call took more than one attempt: an earlier one, whose answer never came, may still reach Google.
-    repeated: bool,
+    /// A call had an attempt that no answer came to: it may still reach Google.
+    is_late_possible: bool,
     deadline: Instant,
 }
 
@@ -119,7 +119,7 @@ impl<'a> Calendar<'a> {
     pub async fn open(ctx: &'a Context, user_id: i64, budget: Duration) -> Result<Self, CalendarError> {
         let deadline = Instant::now() + budget;
         let access = oauth::access(ctx, user_id, None, deadline).await?;
-        Ok(Calendar { ctx, user_id, access, refreshed: false, repeated: false, deadline })
+        Ok(Calendar { ctx, user_id, access, refreshed: false, is_late_possible: false, deadline })
     }
 
     /// [`super::create_event`].
@@ -140,7 +140,7 @@ impl<'a> Calendar<'a> {
                 }
             }
         };
-        crash_point!("booking: event inserted");
+        crash_point!("event inserted");
         let id = made.id.clone().unwrap_or_default();
         if made.id != wanted.id
             && let Err(error) = self.note(intent, &id).await
@@ -188,7 +188,7 @@ impl<'a> Calendar<'a> {
             Ok(event) if !is_cancelled(&event) => Ok(Put::Kept {
                 ical_uid: event.i_cal_uid,
                 organizer: event.organizer.and_then(|organizer| organizer.email),
-                in_doubt: self.repeated,
+                in_doubt: self.is_late_possible,
             }),
             Ok(_) | Err(Failure::Refused(StatusCode::NOT_FOUND | StatusCode::GONE)) => {
                 tracing::info!(%intent, "an event is gone; making another");
@@ -250,13 +250,17 @@ impl<'a> Calendar<'a> {
             hub.base_url(format!("{}/calendar/v3/", self.ctx.settings.google_calendar_api_base));
             // One sender of invitations: our mails, or without them Google.
             let send_updates = if self.ctx.smtp.is_some() { "none" } else { "all" };
-            let attempts = AtomicU32::new(0);
-            let attempt = || {
-                attempts.fetch_add(1, Ordering::Relaxed);
-                send(&hub, call, send_updates)
+            let unanswered = AtomicU32::new(0);
+            let attempt = || async {
+                unanswered.fetch_add(1, Ordering::Relaxed);
+                let answer = send(&hub, call, send_updates).await;
+                if !matches!(answer, Err(Setback::Passing { unanswered: true, .. })) {
+                    unanswered.fetch_sub(1, Ordering::Relaxed);
+                }
+                answer
             };
             let answer = retrying(self.ctx, self.deadline, call.name(), attempt).await;
-            self.repeated |= attempts.into_inner() > 1;
+            self.is_late_possible |= unanswered.into_inner() > 0;
             match answer {
                 Err(Setback::Refused { status: StatusCode::UNAUTHORIZED, .. }) if !self.refreshed => {
                     self.refreshed = true;
@@ -323,9 +327,9 @@ async fn send(hub: &CalendarHub<Connector>, call: Call<'_>, send_updates: &str) 
     match (answer, refusal.0) {
         (Err(_), Some(setback)) => Err(setback),
         (Err(common::Error::HttpError(error)), None) => Err(Setback::passing(error)),
-        (Err(_), None) => Err(Setback::passing("unreadable answer")),
+        (Err(_), None) => Err(Setback::unreadable("unreadable answer")),
         (Ok(event), _) if event.id.is_none() && !matches!(call, Call::Delete(_)) => {
-            Err(Setback::passing("an answer that is no event"))
+            Err(Setback::unreadable("an answer that is no event"))
         }
         (Ok(event), _) => Ok(event),
     }
@@ -469,7 +473,7 @@ mod tests {
     async fn calendar<'a>(google: &Simulator, ctx: &'a Context) -> Calendar<'a> {
         let access = oauth::Access::of(&granted(google, ctx).await.access_token);
         let deadline = Instant::now() + ctx.settings.google_budget;
-        Calendar { ctx, user_id: 101, access, refreshed: false, repeated: false, deadline }
+        Calendar { ctx, user_id: 101, access, refreshed: false, is_late_possible: false, deadline }
     }
 
     async fn create(google: &Simulator, ctx: &Context) -> Result<Created, CalendarError> {
@@ -602,7 +606,8 @@ mod tests {
         let ctx = context("http://127.0.0.1:1", &[], Clock::manual(DateTime::UNIX_EPOCH));
         let deadline = Instant::now() + Duration::from_secs(5);
         let access = oauth::Access::of("token");
-        let mut calendar = Calendar { ctx: &ctx, user_id: 101, access, refreshed: false, repeated: false, deadline };
+        let mut calendar =
+            Calendar { ctx: &ctx, user_id: 101, access, refreshed: false, is_late_possible: false, deadline };
         assert!(matches!(calendar.delete("x").await, Err(CalendarError::Unavailable)));
     }
 
@@ -659,7 +664,8 @@ mod tests {
         let ctx = context(&stand_in(google).await, &[], Clock::manual(DateTime::UNIX_EPOCH));
         let deadline = Instant::now() + Duration::from_secs(5);
         let access = oauth::Access::of("token");
-        let mut calendar = Calendar { ctx: &ctx, user_id: 101, access, refreshed: false, repeated: false, deadline };
+        let mut calendar =
+            Calendar { ctx: &ctx, user_id: 101, access, refreshed: false, is_late_possible: false, deadline };
         // There is no database here to note it in.
         assert!(matches!(calendar.create(Uuid::nil(), &EVENT).await, Err(CalendarError::Internal(_))));
         assert_eq!(*deleted.lock().expect("no panic"), ["another"]);

@@ -323,8 +323,7 @@ pub enum Put {
     Kept {
         ical_uid: Option<String>,
         organizer: Option<String>,
-        /// It took several attempts: one whose answer never came may arrive late ([`LATEST_CALL`]) and undo what comes
-        /// after this.
+        /// An attempt at it that no answer came to may arrive late ([`LATEST_CALL`]) and undo what comes after this.
         in_doubt: bool,
     },
     /// There was none, or it was gone: the one that was made. [`take_intent`] belongs into the transaction that keeps it.

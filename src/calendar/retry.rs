@@ -19,14 +19,24 @@ pub const WAITS: [Duration; 3] = [Duration::from_millis(500), Duration::from_sec
 #[derive(Debug)]
 pub enum Setback {
     /// No answer, an unreadable one, or one that asks to come back: the next attempt may succeed.
-    Passing { why: String, retry_after: Option<Duration> },
+    Passing {
+        why: String,
+        retry_after: Option<Duration>,
+        /// No status came: the call may be under way still, and arrive late.
+        unanswered: bool,
+    },
     /// An answer that would be the same again. `reason` is Google's code for it, empty when unknown or no mere word.
     Refused { status: StatusCode, reason: String },
 }
 
 impl Setback {
     pub fn passing(why: impl Display) -> Self {
-        Setback::Passing { why: why.to_string(), retry_after: None }
+        Setback::Passing { why: why.to_string(), retry_after: None, unanswered: true }
+    }
+
+    /// An answer that came, and says nothing.
+    pub fn unreadable(why: &str) -> Self {
+        Setback::Passing { why: why.to_owned(), retry_after: None, unanswered: false }
     }
 
     /// Reads an error status of Google (contract §9.6).
@@ -42,7 +52,8 @@ impl Setback {
             _ => return Setback::Refused { status, reason: reason.to_owned() },
         }
         let seconds = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        Setback::Passing { why: format!("{status} {reason}"), retry_after: seconds.map(Duration::from_secs) }
+        let retry_after = seconds.map(Duration::from_secs);
+        Setback::Passing { why: format!("{status} {reason}"), retry_after, unanswered: false }
     }
 }
 
@@ -77,7 +88,7 @@ where
             Err(_) => Setback::passing("no answer in time"),
         };
         let retry_after = match &setback {
-            Setback::Passing { why, retry_after } => {
+            Setback::Passing { why, retry_after, .. } => {
                 tracing::warn!(operation, why, "a call to Google failed");
                 *retry_after
             }
@@ -153,6 +164,10 @@ mod tests {
         assert_eq!(asked("-1"), None);
     }
 
+    fn passing(retry_after: Duration) -> Setback {
+        Setback::Passing { why: String::new(), retry_after: Some(retry_after), unanswered: false }
+    }
+
     /// What four failing attempts with this setback come to, and how many there were.
     async fn attempts(ctx: &Context, budget: Duration, setback: fn() -> Setback) -> (Setback, usize) {
         let count = AtomicUsize::new(0);
@@ -179,7 +194,7 @@ mod tests {
         assert_eq!(attempts(&ctx, millis(300), || Setback::passing("x")).await.1, 1);
         assert_eq!(attempts(&ctx, Duration::ZERO, || Setback::passing("x")).await.1, 0);
         // A Retry-After that does not fit is not waited for; the usual waits are.
-        let late = || Setback::Passing { why: String::new(), retry_after: Some(Duration::from_secs(3600)) };
+        let late = || passing(Duration::from_secs(3600));
         assert_eq!(attempts(&ctx, Duration::from_secs(60), late).await.1, 4);
     }
 
@@ -187,7 +202,7 @@ mod tests {
     async fn a_retry_after_that_fits_is_waited_for() {
         let ctx = context("http://127.0.0.1:1", &[], Clock::System);
         let begun = Instant::now();
-        let soon = || Setback::Passing { why: String::new(), retry_after: Some(Duration::from_millis(20)) };
+        let soon = || passing(Duration::from_millis(20));
         assert_eq!(attempts(&ctx, Duration::from_secs(60), soon).await.1, 4);
         let took = begun.elapsed();
         assert!(took >= Duration::from_millis(60) && took < Duration::from_millis(500), "{took:?}");

@@ -86,10 +86,12 @@ async fn try_undo(ctx: &Context, intent: &Abandoned) -> anyhow::Result<bool> {
         None => Ok(Deleted::Gone),
     };
     let settled = intent.created_at + LATEST_CALL;
-    crash_point!("undoing: event deleted");
     let is_gone = deleted.is_ok();
     match deleted {
-        Ok(Deleted::Gone) => store::forget_intent(&ctx.db, intent.id).await?,
+        Ok(Deleted::Gone) => {
+            crash_point!("undoing: event deleted");
+            store::forget_intent(&ctx.db, intent.id).await?;
+        }
         Ok(Deleted::NeverThere) if now >= settled => store::forget_intent(&ctx.db, intent.id).await?,
         // Google may still be at work on an insert whose answer nobody waited for: look again later.
         Ok(Deleted::NeverThere) => store::postpone_intent(&ctx.db, intent.id, settled).await?,

@@ -53,6 +53,8 @@ pub struct Received {
     pub envelope_from: String,
     pub envelope_to: Vec<String>,
     pub raw: Arc<[u8]>,
+    /// Its acceptance was told.
+    pub acknowledged: bool,
 }
 
 /// A `text/calendar` part.
@@ -261,7 +263,7 @@ impl Shared {
         state.disturbance.as_mut()?(step)
     }
 
-    async fn store(&self, envelope: Envelope, content: Vec<u8>) -> io::Result<()> {
+    async fn store(&self, envelope: Envelope, content: Vec<u8>) -> io::Result<u64> {
         let id = {
             let mut state = self.state();
             state.next_id += 1;
@@ -273,11 +275,18 @@ impl Shared {
             tokio::fs::write(&unfinished, [first.as_bytes(), &content].concat()).await?;
             tokio::fs::rename(unfinished, folder.join(format!("{id:06}.eml"))).await?;
         }
-        let mail = Received { id, envelope_from: envelope.from, envelope_to: envelope.to, raw: content.into() };
+        let (envelope_from, envelope_to) = (envelope.from, envelope.to);
+        let mail = Received { id, envelope_from, envelope_to, raw: content.into(), acknowledged: false };
         let mut state = self.state();
         let place = state.mails.partition_point(|other| other.id < id);
         state.mails.insert(place, mail);
-        Ok(())
+        Ok(id)
+    }
+
+    fn acknowledged(&self, id: u64) {
+        if let Some(mail) = self.state().mails.iter_mut().rev().find(|mail| mail.id == id) {
+            mail.acknowledged = true;
+        }
     }
 
     fn clear(&self) {
@@ -302,7 +311,8 @@ fn load(folder: &Path) -> io::Result<Vec<Received>> {
         let first = content[..end].strip_prefix(ENVELOPE.as_bytes()).unwrap_or_default();
         if let Ok(envelope) = serde_json::from_slice::<Envelope>(first) {
             let raw = content[end + 2..].into();
-            mails.push(Received { id, envelope_from: envelope.from, envelope_to: envelope.to, raw });
+            let (envelope_from, envelope_to) = (envelope.from, envelope.to);
+            mails.push(Received { id, envelope_from, envelope_to, raw, acknowledged: true });
         }
     }
     mails.sort_by_key(|mail| mail.id);
@@ -450,7 +460,11 @@ impl Dialogue {
             Some(_) | None => {}
         }
         match self.shared.store(envelope, content).await {
-            Ok(()) => self.reply("250 2.0.0 Kept").await,
+            Ok(id) => {
+                self.reply("250 2.0.0 Kept").await?;
+                self.shared.acknowledged(id);
+                Ok(())
+            }
             Err(_) => self.reply("451 4.3.0 The mail could not be kept").await,
         }
     }

@@ -13,6 +13,7 @@ use axum::{
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
 use utoipa::{
     IntoParams,
     openapi::{
@@ -26,6 +27,9 @@ use super::{Error, Result};
 
 /// The most bytes a body may have.
 pub const BODY_LIMIT: usize = 1 << 20;
+/// What any number of clients may send at a time; so many larger bodies are taken in at once, since strangers send bodies too.
+const SMALL_BODY: u64 = 16 << 10;
+static LARGE_BODIES: Semaphore = Semaphore::const_new(32);
 
 /// The media types a body may have.
 pub const PARSED: [&str; 3] = [JSON, URL_ENCODED, MULTIPART];
@@ -73,7 +77,12 @@ impl RequestBody {
         if self.announced.is_some_and(|length| length > BODY_LIMIT as u64) {
             return Err(Error::BodyTooLarge);
         }
-        let collected = Limited::new(self.body, BODY_LIMIT).collect();
+        let is_small = self.announced.is_some_and(|length| length <= SMALL_BODY);
+        let collected = async {
+            // Never closed; should it be, a body more is no harm.
+            let _place = if is_small { None } else { LARGE_BODIES.acquire().await.ok() };
+            Limited::new(self.body, BODY_LIMIT).collect().await
+        };
         let collected = match self.deadline {
             Some(BodyDeadline(at)) => tokio::time::timeout_at(at, collected).await.map_err(|_| Error::BodyTooSlow)?,
             None => collected.await,

@@ -7,6 +7,7 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -26,6 +27,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpListener,
+    sync::Semaphore,
     time::{Sleep, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -42,10 +44,15 @@ pub async fn serve(listener: TcpListener, router: Router, patience: Duration, st
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(BUFFER);
     let connections = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(places()));
     loop {
-        let accepted = tokio::select! {
+        let accepted = async {
+            let place = places.clone().acquire_owned().await;
+            (listener.accept().await, place)
+        };
+        let (accepted, place) = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = accepted => accepted,
         };
         let (socket, address) = match accepted {
             Ok(accepted) => accepted,
@@ -66,10 +73,22 @@ pub async fn serve(listener: TcpListener, router: Router, patience: Duration, st
         let connection = http.serve_connection(TokioIo::new(Impatient::new(socket, patience)), service);
         let connection = connections.watch(connection);
         // A connection's own end, such as a client that went away, is nobody's concern.
-        tokio::spawn(async move { _ = connection.await });
+        tokio::spawn(async move {
+            _ = connection.await;
+            drop(place);
+        });
     }
     drop(listener);
     connections.shutdown().await;
+}
+
+/// How many clients may be connected at a time: others wait until one leaves. As many as the system lets this process open
+/// files, once it is asked for all that it gives, less those that the database, Google and SMTP need.
+fn places() -> usize {
+    const OTHERS: u64 = 200;
+    const MOST: u64 = 10_000;
+    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
+    files.saturating_sub(OTHERS).clamp(OTHERS, MOST) as usize
 }
 
 /// A socket on which writing fails once its peer has taken in nothing for as long as the patience lasts.

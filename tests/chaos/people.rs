@@ -2,10 +2,7 @@
 //! again whenever something fails; and what each of them was told.
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -17,6 +14,7 @@ use sqlx::PgPool;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
+    figures::Figures,
     servers::Servers,
     support::{access_token, process::World},
 };
@@ -70,7 +68,7 @@ pub fn accounts() -> Vec<String> {
     (0..RECRUITERS).map(|recruiter| account(101 + recruiter as i64)).collect()
 }
 
-fn account(recruiter_id: i64) -> String {
+pub fn account(recruiter_id: i64) -> String {
     format!("person{recruiter_id}@gmail.test")
 }
 
@@ -98,66 +96,37 @@ pub struct Known {
     pub is_refused: bool,
     /// Removed behind the server's back.
     pub is_deleted: bool,
-}
-
-#[derive(Default)]
-struct Tally {
-    scheduled: AtomicU64,
-    changed: AtomicU64,
-    cancelled: AtomicU64,
-    refused: AtomicU64,
-    unanswered: AtomicU64,
-    at_once: AtomicU64,
-    connected: AtomicU64,
-    disconnected: AtomicU64,
-    deleted: AtomicU64,
-    requests: AtomicU64,
-    unserved: AtomicU64,
+    /// Its event then, which nobody told the server to delete.
+    pub left_event: Option<String>,
 }
 
 pub struct People {
     world: Arc<World>,
     servers: Arc<Servers>,
+    figures: Arc<Figures>,
     http: Client,
-    wanted: u64,
-    begun: AtomicU64,
-    tally: Tally,
+    /// Operations, and kills of servers.
+    enough: (u64, u64),
     known: Mutex<Vec<Known>>,
 }
 
 impl People {
-    pub fn new(world: Arc<World>, servers: Arc<Servers>, wanted: u64) -> People {
+    pub fn new(world: Arc<World>, servers: Arc<Servers>, figures: Arc<Figures>, enough: (u64, u64)) -> People {
         let http = Client::builder().redirect(Policy::none()).timeout(Duration::from_secs(70)).build().unwrap();
-        let (begun, tally, known) = Default::default();
-        People { world, servers, http, wanted, begun, tally, known }
+        People { world, servers, figures, http, enough, known: Mutex::default() }
     }
 
     /// Interviews scheduled, changed and cancelled, tries that failed included.
     pub fn operations(&self) -> u64 {
-        self.begun.load(Ordering::Relaxed).min(self.wanted)
+        self.figures.sum("operations")
+    }
+
+    fn is_enough(&self) -> bool {
+        self.operations() >= self.enough.0 && self.servers.kills() >= self.enough.1
     }
 
     pub fn known(&self) -> Vec<Known> {
         self.known.lock().unwrap().clone()
-    }
-
-    pub fn figures(&self) -> Vec<(String, u64)> {
-        let tally = &self.tally;
-        let figures = [
-            ("operations", &self.begun),
-            ("— interviews scheduled", &tally.scheduled),
-            ("— changes", &tally.changed),
-            ("— cancellations", &tally.cancelled),
-            ("— refused, Google not being connected", &tally.refused),
-            ("— never answered", &tally.unanswered),
-            ("scheduled by two equal requests at once", &tally.at_once),
-            ("calendars connected", &tally.connected),
-            ("calendars disconnected", &tally.disconnected),
-            ("interviews deleted by Django", &tally.deleted),
-            ("HTTP requests", &tally.requests),
-            ("— tried again", &tally.unserved),
-        ];
-        figures.into_iter().map(|(what, count)| (what.to_owned(), count.load(Ordering::Relaxed))).collect()
     }
 
     /// Everybody works until all is done.
@@ -183,7 +152,7 @@ impl People {
     async fn work_with_one_hand(self: Arc<Self>, recruiter_id: i64, mut random: fastrand::Rng) {
         self.until_connected(recruiter_id, &mut random).await;
         let mut own: Vec<usize> = Vec::new();
-        while self.begun.fetch_add(1, Ordering::Relaxed) < self.wanted {
+        while !self.is_enough() {
             let index = (!own.is_empty()).then(|| own[random.usize(..own.len())]);
             match (index, random.u32(..100)) {
                 (Some(index), 0..38) => {
@@ -205,8 +174,6 @@ impl People {
                 },
             }
         }
-        // One too many.
-        self.begun.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// A new interview; `None` unless it was acknowledged.
@@ -219,8 +186,16 @@ impl People {
             is_cancelled: false,
         };
         let candidate_id = 1001 + random.i64(0..CANDIDATES);
-        let known =
-            Known { recruiter_id, candidate_id, id: None, facts, in_doubt: None, is_refused: false, is_deleted: false };
+        let known = Known {
+            recruiter_id,
+            candidate_id,
+            id: None,
+            facts,
+            in_doubt: None,
+            is_refused: false,
+            is_deleted: false,
+            left_event: None,
+        };
         let mut body = wall(facts.starts_at, random);
         body["candidate_id"] = json!(candidate_id);
         body["job_id"] = json!(recruiter_id);
@@ -238,7 +213,7 @@ impl People {
         };
         let (one, other) = match random.u32(..10) {
             0 => {
-                self.tally.at_once.fetch_add(1, Ordering::Relaxed);
+                self.figures.count("people: interviews scheduled by two equal requests at once");
                 tokio::join!(post(random.fork()), post(random.fork()))
             }
             _ => (post(random.fork()).await, None),
@@ -250,18 +225,18 @@ impl People {
         assert!(ids.iter().all(|id| *id == ids[0]), "one key made several interviews: {ids:?}");
         match (ids.first(), answers.first()) {
             (Some(id), _) => {
-                self.tally.scheduled.fetch_add(1, Ordering::Relaxed);
+                self.figures.count("operations: interviews scheduled");
                 known.id = Some(*id);
                 Some(index)
             }
             (None, Some((status, answer))) => {
                 assert!(answer["needs_google_auth"] == true, "refused: {status} {answer}");
-                self.tally.refused.fetch_add(1, Ordering::Relaxed);
+                self.figures.count("operations: refused, Google not being connected");
                 known.is_refused = true;
                 None
             }
             (None, None) => {
-                self.tally.unanswered.fetch_add(1, Ordering::Relaxed);
+                self.figures.count("operations: never answered");
                 known.in_doubt = Some(facts);
                 None
             }
@@ -291,17 +266,17 @@ impl People {
         let known = &mut self.known.lock().unwrap()[index];
         match answer {
             Some((200, _)) => {
-                self.tally.changed.fetch_add(1, Ordering::Relaxed);
+                self.figures.count("operations: changes");
                 (known.facts, known.in_doubt) = (after, None);
                 true
             }
             Some((status, answer)) => {
                 assert!(answer["needs_google_auth"] == true, "a change was refused: {status} {answer}");
-                self.tally.refused.fetch_add(1, Ordering::Relaxed);
+                self.figures.count("operations: refused, Google not being connected");
                 false
             }
             None => {
-                self.tally.unanswered.fetch_add(1, Ordering::Relaxed);
+                self.figures.count("operations: never answered");
                 known.in_doubt = Some(after);
                 false
             }
@@ -315,7 +290,7 @@ impl People {
         let known = &mut self.known.lock().unwrap()[index];
         match answer {
             Some((200, _)) => {
-                self.tally.cancelled.fetch_add(1, Ordering::Relaxed);
+                self.figures.count("operations: cancellations");
                 known.facts.is_cancelled = true;
                 if let Some(in_doubt) = &mut known.in_doubt {
                     in_doubt.is_cancelled = true;
@@ -323,7 +298,7 @@ impl People {
             }
             Some((status, answer)) => panic!("a cancellation was refused: {status} {answer}"),
             None => {
-                self.tally.unanswered.fetch_add(1, Ordering::Relaxed);
+                self.figures.count("operations: never answered");
                 known.in_doubt = Some(Facts { is_cancelled: true, ..known.in_doubt.unwrap_or(known.facts) });
             }
         }
@@ -335,15 +310,21 @@ impl People {
             known.is_deleted = true;
             known.id
         };
-        while sqlx::query("DELETE FROM company_interview WHERE id = $1")
-            .bind(id)
-            .execute(&self.world.database.pool)
-            .await
-            .is_err()
-        {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        let left_event = self.until_answered("SELECT google_event_id FROM company_interview WHERE id = $1", id).await;
+        self.known.lock().unwrap()[index].left_event = left_event;
+        self.until_answered("DELETE FROM company_interview WHERE id = $1 RETURNING google_event_id", id).await;
+        self.figures.count("people: interviews deleted by Django");
+    }
+
+    /// PostgreSQL may be away.
+    async fn until_answered(&self, sql: &'static str, id: Option<i64>) -> Option<String> {
+        loop {
+            match sqlx::query_scalar::<_, Option<String>>(sql).bind(id).fetch_optional(&self.world.database.pool).await
+            {
+                Ok(answer) => return answer.flatten(),
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
         }
-        self.tally.deleted.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Connects whenever Google is not connected, and disconnects now and then.
@@ -354,7 +335,7 @@ impl People {
             if random.u32(..25) == 0 {
                 let path = "/api/company/google/disconnect/";
                 if self.insist(recruiter_id, Method::POST, path, None, None, &mut random).await.is_some() {
-                    self.tally.disconnected.fetch_add(1, Ordering::Relaxed);
+                    self.figures.count("people: calendars disconnected");
                 }
             }
         }
@@ -392,7 +373,7 @@ impl People {
             if let Ok(answer) = self.http.get(url).send().await
                 && answer.headers()["location"].to_str().unwrap().contains("success")
             {
-                self.tally.connected.fetch_add(1, Ordering::Relaxed);
+                self.figures.count("people: calendars connected");
             }
         }
     }
@@ -425,9 +406,12 @@ impl People {
             if let Some(body) = body {
                 request = request.json(body);
             }
-            self.tally.requests.fetch_add(1, Ordering::Relaxed);
+            self.figures.count("people: HTTP requests");
             if let Ok(answer) = request.send().await {
                 let status = answer.status().as_u16();
+                if status >= 500 {
+                    self.figures.count(format!("people: answers {status}"));
+                }
                 if let Ok(body) = answer.json::<Value>().await
                     && status < 500
                     && status != 409
@@ -435,18 +419,19 @@ impl People {
                     return Some((status, body));
                 }
             }
-            self.tally.unserved.fetch_add(1, Ordering::Relaxed);
+            self.figures.count("people: HTTP requests made again");
             tokio::time::sleep(Duration::from_millis(random.u64(100..1_500))).await;
         }
         None
     }
 }
 
-/// Some day in the next year; now and then so soon that the reminder of the day before is due within a minute.
+/// Some day in the next year; now and then so soon that a reminder is due within a minute.
 fn some_start(now: DateTime<Utc>, random: &mut fastrand::Rng) -> DateTime<Utc> {
     if random.u32(..12) == 0 {
         let due_in = TimeDelta::seconds(random.i64(25..60));
-        return (now + TimeDelta::days(1) + due_in).duration_trunc(TimeDelta::seconds(1)).unwrap();
+        let ahead = if random.bool() { TimeDelta::days(1) } else { TimeDelta::hours(1) };
+        return (now + ahead + due_in).duration_trunc(TimeDelta::seconds(1)).unwrap();
     }
     let today = now.duration_trunc(TimeDelta::days(1)).unwrap();
     today + TimeDelta::days(random.i64(3..365)) + TimeDelta::minutes(5 * random.i64(0..288))

@@ -1,12 +1,12 @@
 //! The servers and their deaths, and the database's.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    process::Command,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -17,46 +17,26 @@ use interviews::{
 };
 use tokio::task::JoinHandle;
 
-use crate::support::{
-    database::{PROGRAM, TestDatabase, folder, limits},
-    process::{Server, World, free_ports},
-    until_async,
+use crate::{
+    figures::Figures,
+    support::{
+        database::{PROGRAM, TestDatabase, folder, limits},
+        process::{Server, World, free_ports},
+        until_async,
+    },
 };
-
-/// The places where the program can be killed (`crash_point!`).
-const CRASH_POINTS: [&str; 19] = [
-    "booking: intent recorded",
-    "booking: event inserted",
-    "booking: event made",
-    "booking: about to commit",
-    "booking: committed",
-    "change: claimed",
-    "change: event placed",
-    "change: about to commit",
-    "change: committed",
-    "cancellation: about to commit",
-    "cancellation: committed",
-    "undoing: event deleted",
-    "mail: leased",
-    "mail: accepted",
-    "reminders: about to commit",
-    "connecting: grant given",
-    "refreshing: token given",
-    "disconnecting: grant removed",
-    "aligning: taken",
-];
 
 /// A PostgreSQL of its own, with everything that makes commits durable.
 pub struct Cluster {
     folder: PathBuf,
     /// One for each start.
-    running: Mutex<Vec<postgres::Cluster>>,
+    running: tokio::sync::Mutex<Vec<postgres::Cluster>>,
 }
 
 impl Cluster {
     pub async fn start() -> Cluster {
         let folder = folder(&format!("chaos-{}", std::process::id()));
-        let cluster = Cluster { folder, running: Mutex::default() };
+        let cluster = Cluster { folder, running: Default::default() };
         cluster.run().await;
         cluster
     }
@@ -64,46 +44,106 @@ impl Cluster {
     async fn run(&self) {
         let running = postgres::Cluster::start(&self.folder, Durability::Durable, Path::new(PROGRAM), |_| ());
         let running = running.await.unwrap();
-        self.running.lock().unwrap().push(running);
+        self.running.lock().await.push(running);
     }
 
     pub async fn database(&self) -> TestDatabase {
-        let name = format!("chaos_{}", std::process::id());
-        let url = self.running.lock().unwrap()[0].url(&name);
-        let maintenance = self.running.lock().unwrap()[0].url("postgres");
-        let mut conn = <sqlx::PgConnection as sqlx::Connection>::connect(&maintenance).await.unwrap();
-        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut conn).await.unwrap();
+        let name = "chaos".to_owned();
+        let running = self.running.lock().await;
+        running[0].create_database(&name).await.unwrap();
+        let url = running[0].url(&name);
         let pool = db::connect(&url, limits(8)).await.unwrap();
         db::migrate(&pool).await.unwrap();
         TestDatabase { url, pool, name }
     }
 
-    /// As if the server's machine had lost its power, but for what its disk had not written yet.
-    pub async fn crash_and_restart(&self) {
+    /// Immediate shutdown; after a while PostgreSQL starts again and recovers from its log.
+    pub async fn crash_and_restart(&self, away: Duration) {
         let pid_file = self.folder.join("data/postmaster.pid");
         let pid = fs::read_to_string(&pid_file).unwrap().lines().next().unwrap().to_owned();
-        let quit = format!("kill -QUIT {pid}");
-        assert!(std::process::Command::new("sh").args(["-c", &quit]).status().unwrap().success());
+        signal("QUIT", &pid);
         let process = PathBuf::from(format!("/proc/{pid}"));
         until_async(async || !process.exists()).await;
+        tokio::time::sleep(away).await;
         self.run().await;
     }
 }
 
+fn signal(name: &str, pid: &str) {
+    let command = format!("kill -{name} {pid}");
+    assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
-        self.running.lock().unwrap().clear();
+        self.running.get_mut().clear();
         fs::remove_dir_all(&self.folder).ok();
+    }
+}
+
+/// The names of all `crash_point!`s.
+fn crash_points() -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            match path.is_dir() {
+                true => folders.push(path),
+                false => {
+                    let source = fs::read_to_string(path).unwrap();
+                    let names = source.split("crash_point!(\"").skip(1).filter_map(|rest| rest.split('"').next());
+                    found.extend(names.map(str::to_owned));
+                }
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// How a server's life goes.
+enum Fate {
+    /// It kills itself at a place in the code, unless it does not come to it.
+    CrashPoint(String),
+    Killed {
+        after: Duration,
+    },
+    /// It stands still for a while, as a machine under pressure does; everybody else takes it for dead.
+    Paused {
+        after: Duration,
+        lasting: Duration,
+    },
+    /// It is asked to end, and finishes what it has begun.
+    Ended {
+        after: Duration,
+    },
+}
+
+impl Fate {
+    fn draw(places: &[String], random: &mut fastrand::Rng) -> Fate {
+        let mut within = |from, to| Duration::from_millis(random.u64(from..to));
+        match within(0, 100).as_millis() {
+            0..36 => Fate::Killed { after: within(300, 12_000) },
+            36..42 => Fate::Killed { after: within(60_000, 150_000) },
+            42..47 => Fate::Paused { after: within(1_000, 8_000), lasting: within(15_000, 60_000) },
+            47..52 => Fate::Ended { after: within(1_000, 8_000) },
+            _ => {
+                let place = &places[random.usize(..places.len())];
+                // After it was passed a few times.
+                let passed = random.u32(..6);
+                let first = if passed > 0 { format!("{passed}*off->") } else { String::new() };
+                Fate::CrashPoint(format!("{place}={first}return"))
+            }
+        }
     }
 }
 
 pub struct Servers {
     world: Arc<World>,
     ports: Vec<u16>,
-    deaths: Mutex<BTreeMap<String, u64>>,
+    figures: Arc<Figures>,
     is_over: AtomicBool,
-    starts: AtomicU64,
-    panics: Mutex<Vec<String>>,
+    wrong: Mutex<Vec<String>>,
 }
 
 /// The tasks that kill.
@@ -113,30 +153,33 @@ pub struct Killing {
 }
 
 impl Servers {
-    pub fn new(world: Arc<World>, count: u16) -> Servers {
+    pub fn new(world: Arc<World>, figures: Arc<Figures>, count: u16) -> Servers {
         let first = free_ports(count);
-        Servers {
-            world,
-            ports: (first..first + count).collect(),
-            deaths: Mutex::default(),
-            is_over: AtomicBool::new(false),
-            starts: AtomicU64::new(0),
-            panics: Mutex::default(),
-        }
+        let (is_over, wrong) = Default::default();
+        Servers { world, ports: (first..first + count).collect(), figures, is_over, wrong }
     }
 
     pub fn ports(&self) -> &[u16] {
         &self.ports
     }
 
+    pub fn kills(&self) -> u64 {
+        self.figures.sum("servers: killed")
+    }
+
+    pub fn wrong(&self) -> Vec<String> {
+        self.wrong.lock().unwrap().clone()
+    }
+
     pub fn start_and_kill(self: &Arc<Self>, random: &mut fastrand::Rng) -> Killing {
-        let run = |port: &u16| tokio::spawn(self.clone().run(*port, random.fork()));
-        let tasks = self.ports.iter().map(run).collect();
+        let mut tasks = Vec::new();
+        for port in self.ports.clone() {
+            tasks.push(tokio::spawn(self.clone().run(port, random.fork())));
+        }
         Killing { tasks, servers: self.clone() }
     }
 
     fn start(&self, port: u16, crash_points: &str) -> Server {
-        self.starts.fetch_add(1, Ordering::Relaxed);
         let public_url = format!("http://127.0.0.1:{}", self.ports[0]);
         let port = port.to_string();
         let settings = [
@@ -150,74 +193,114 @@ impl Servers {
 
     /// Starts and kills a server until it is over; gives the last one, which lives.
     async fn run(self: Arc<Self>, port: u16, mut random: fastrand::Rng) -> Server {
-        while !self.is_over.load(Ordering::Relaxed) {
-            // Half of them die at a place in the code, after it was passed a few times, if they come to it.
-            let place = random.bool().then(|| CRASH_POINTS[random.usize(..CRASH_POINTS.len())]);
-            let passed = random.u32(..6);
-            let points = place.map(|place| match passed {
-                0 => format!("{place}=return"),
-                passed => format!("{place}={passed}*off->return"),
-            });
-            let life = Duration::from_millis(match place {
-                Some(_) => 12_000,
-                None => random.u64(300..12_000),
-            });
-            let mut server = self.start(port, points.as_deref().unwrap_or_default());
-            let ends = tokio::time::Instant::now() + life;
-            while !server.has_ended() && tokio::time::Instant::now() < ends && !self.is_over.load(Ordering::Relaxed) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+        let places = crash_points();
+        loop {
+            if self.is_over.load(Ordering::Relaxed) {
+                return self.start(port, "");
             }
-            let died_itself = server.has_ended();
-            let said = server.said();
-            drop(server);
-            let how = match said.lines().find_map(|line| line.strip_prefix("killed at ")) {
-                Some(place) => format!("killed at \"{place}\""),
-                None if died_itself => {
-                    let why = said.lines().last().unwrap_or_default();
-                    format!("ended itself: {}", why.chars().take(120).collect::<String>())
-                }
-                None => "killed at a random moment".to_owned(),
+            let fate = Fate::draw(&places, &mut random);
+            let mut server = match &fate {
+                Fate::CrashPoint(place) => self.start(port, place),
+                _ => self.start(port, ""),
             };
-            *self.deaths.lock().unwrap().entry(how).or_default() += 1;
-            self.panics
-                .lock()
-                .unwrap()
-                .extend(said.lines().filter(|line| line.contains("panicked")).map(str::to_owned));
+            match fate {
+                Fate::CrashPoint(_) => {
+                    self.wait(&mut server, Duration::from_secs(12)).await;
+                }
+                Fate::Killed { after } => {
+                    if self.wait(&mut server, after).await == Waited::UntilOver {
+                        return server;
+                    }
+                }
+                Fate::Paused { after, lasting } => {
+                    self.wait(&mut server, after).await;
+                    if !server.has_ended() {
+                        server.signal("STOP");
+                        self.wait(&mut server, lasting).await;
+                        server.signal("CONT");
+                        self.figures.count("servers: paused for 15 to 60 s");
+                        self.wait(&mut server, Duration::from_secs(20)).await;
+                    }
+                }
+                Fate::Ended { after } => {
+                    self.wait(&mut server, after).await;
+                    if !server.has_ended() {
+                        self.expect_to_end(&mut server).await;
+                        continue;
+                    }
+                }
+            }
+            self.note_death(server);
             tokio::time::sleep(Duration::from_millis(random.u64(..300))).await;
         }
-        self.start(port, "")
     }
 
-    pub fn kills(&self) -> u64 {
-        let deaths = self.deaths.lock().unwrap();
-        deaths.iter().filter(|(how, _)| how.starts_with("killed")).map(|(_, count)| count).sum()
+    async fn wait(&self, server: &mut Server, long: Duration) -> Waited {
+        let ends = tokio::time::Instant::now() + long;
+        while !server.has_ended() && tokio::time::Instant::now() < ends {
+            if self.is_over.load(Ordering::Relaxed) {
+                return Waited::UntilOver;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Waited::ForAll
     }
 
-    pub fn panics(&self) -> Vec<String> {
-        self.panics.lock().unwrap().clone()
+    /// Kills the server unless it is dead already.
+    fn note_death(&self, mut server: Server) {
+        let died_itself = server.has_ended();
+        let said = server.said();
+        drop(server);
+        match said.lines().find_map(|line| line.strip_prefix("killed at ")) {
+            Some(place) => self.figures.count(format!("servers: killed at \"{place}\"")),
+            None if died_itself && said.contains("cannot connect to the database") => {
+                self.figures.count("servers: could not start without PostgreSQL");
+            }
+            None if died_itself => self.wrong.lock().unwrap().push(format!("a server ended by itself: {said}")),
+            None => self.figures.count("servers: killed at a random moment"),
+        }
+        self.look_for_panics(&said);
     }
 
-    pub fn figures(&self) -> Vec<(String, u64)> {
-        let deaths = self.deaths.lock().unwrap();
-        let starts = self.starts.load(Ordering::Relaxed);
-        let mut figures = vec![("servers started".to_owned(), starts)];
-        drop(deaths);
-        figures.push(("servers killed by kill -9 or abort".to_owned(), self.kills()));
-        figures.extend(self.deaths.lock().unwrap().iter().map(|(how, count)| (format!("— {how}"), *count)));
-        figures
+    fn look_for_panics(&self, said: &str) {
+        let panics = said.lines().filter(|line| line.contains("panicked"));
+        self.wrong.lock().unwrap().extend(panics.map(str::to_owned));
     }
+
+    /// Asks the server to end, which it does when nothing runs in it any more.
+    pub async fn expect_to_end(&self, server: &mut Server) {
+        server.signal("TERM");
+        let patience = tokio::time::Instant::now() + Duration::from_secs(40);
+        while !server.has_ended() && tokio::time::Instant::now() < patience {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let said = server.said();
+        match server.exit_status() {
+            None => self.wrong.lock().unwrap().push(format!("a server does not end when it is asked to: {said}")),
+            Some(status) if status.success() => self.figures.count("servers: asked to end, and ended"),
+            // It had not come so far as to listen to it.
+            Some(_) => self.figures.count("servers: asked to end while they started"),
+        }
+        self.look_for_panics(&said);
+    }
+}
+
+#[derive(PartialEq)]
+enum Waited {
+    ForAll,
+    UntilOver,
 }
 
 impl Killing {
     /// Ends it: the servers that run now are left alone.
     pub async fn end(self) -> Vec<Server> {
         self.servers.is_over.store(true, Ordering::Relaxed);
-        let mut calm = Vec::new();
+        let mut last = Vec::new();
         for (task, port) in self.tasks.into_iter().zip(&self.servers.ports) {
             let server = task.await.unwrap();
             server.until_ready(*port).await;
-            calm.push(server);
+            last.push(server);
         }
-        calm
+        last
     }
 }
