@@ -35,6 +35,7 @@ use interviews::{
 };
 use reqwest::Client;
 use sqlx::{AssertSqlSafe, PgPool};
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::{
     data::Scale,
@@ -75,7 +76,19 @@ fn main() -> anyhow::Result<()> {
     load::check_programs()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let folder = Folder::new()?;
-    runtime.block_on(run(&arguments, &folder.0))
+    runtime.block_on(async {
+        let cluster = cluster(&folder.0.join("cluster")).await?;
+        // Whoever is stopped leaves nothing running.
+        let mut terminated = signal(SignalKind::terminate())?;
+        let outcome = tokio::select! {
+            outcome = run(&arguments, &folder.0, &cluster) => outcome,
+            _ = terminated.recv() => Err(anyhow::anyhow!("stopped")),
+            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped")),
+        };
+        // Before its files are removed.
+        cluster.stop().await?;
+        outcome
+    })
 }
 
 /// Everything of a run; removed with this, and at the next run's start when this one is killed.
@@ -84,16 +97,18 @@ struct Folder(PathBuf);
 impl Folder {
     fn new() -> anyhow::Result<Folder> {
         let user = Command::new("id").arg("-un").output()?;
-        let user = String::from_utf8(user.stdout)?;
+        let name = format!("interviews-bench-{}-", String::from_utf8(user.stdout)?.trim());
         // Where root's PostgreSQL, which runs as another user, can reach it, and where there is room.
-        let folder = Path::new("/var/tmp").join(format!("interviews-bench-{}", user.trim()));
-        if folder.exists() {
-            let in_use = fs::File::open(folder.join("cluster/in-use"));
-            let free = in_use.map_or(true, |in_use| in_use.try_lock().is_ok());
-            ensure!(free, "another run uses {}", folder.display());
-            fs::remove_dir_all(&folder)?;
+        let parent = Path::new("/var/tmp");
+        for folder in fs::read_dir(parent)?.flatten() {
+            let is_ours = folder.file_name().to_string_lossy().starts_with(&name);
+            // Of a killed run: a cluster that is used is locked.
+            if is_ours && fs::File::open(folder.path().join("cluster/in-use")).is_ok_and(|it| it.try_lock().is_ok()) {
+                fs::remove_dir_all(folder.path())?;
+            }
         }
-        fs::create_dir_all(&folder)?;
+        let folder = parent.join(format!("{name}{}", std::process::id()));
+        fs::create_dir(&folder)?;
         Ok(Folder(folder))
     }
 }
@@ -104,9 +119,8 @@ impl Drop for Folder {
     }
 }
 
-async fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
+async fn run(arguments: &Arguments, folder: &Path, cluster: &Cluster) -> anyhow::Result<()> {
     let scale = Scale { interviews: arguments.scale / data::OF_RECRUITER * data::OF_RECRUITER };
-    let cluster = cluster(&folder.join("cluster")).await?;
     let url = cluster.url(DATABASE);
     let limits = PoolLimits { connections: 4, acquire: Duration::from_secs(30), statement: Duration::from_secs(7200) };
     let db = db::connect(&url, limits).await?;
@@ -180,13 +194,12 @@ async fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
         left.all.as_secs_f64(),
         left.leaving.as_secs_f64()
     );
-    drop(server);
-    db.close().await;
-    cluster.stop().await
+    Ok(())
 }
 
 const HEAD: &str = "| endpoint | connections | requests/s | p50 ms | p99 ms | p99/p50 | pgbench tps | ratio | \
-                    cores: server | PostgreSQL | wrk | server µs/request |\n|---|---|---|---|---|---|---|---|---|---|---|---|";
+                    CPU µs: server | PostgreSQL | wrk | pgbench with PostgreSQL | ratio |\n\
+                    |---|---|---|---|---|---|---|---|---|---|---|---|---|";
 
 struct Bench<'a> {
     arguments: &'a Arguments,
@@ -207,24 +220,28 @@ impl Bench<'_> {
         let script = load::wrk_script(endpoint, self.scale, self.folder, token)?;
         let pgbench = |seconds| load::pgbench(endpoint, self.scale, self.folder, self.url, CLIENTS, seconds);
         pgbench(warm_up)?;
+        let cpu = || Cpu::now(self.server.pid(), self.postmaster);
+        let before = cpu()?;
         let tps = pgbench(seconds)?;
+        let bare = cpu()?.since(before);
+        // Processor time of one transaction: what is left of the ratio when others use the machine too.
+        let bare = (bare.postgres + bare.children) / (tps * seconds as f64) * 1e6;
         load::wrk(&script, self.server.port, CLIENTS, warm_up)?;
         for connections in CONNECTIONS {
-            let before = Cpu::now(self.server.pid(), self.postmaster)?;
+            let before = cpu()?;
             let load = load::wrk(&script, self.server.port, connections, seconds)?;
-            let cpu = Cpu::now(self.server.pid(), self.postmaster)?.since(before);
+            let cpu = cpu()?.since(before);
             ensure!(load.errors == 0, "{}: {} answers were wrong or missing", endpoint.name, load.errors);
             let (p50, p99) = (load.p50.as_secs_f64() * 1e3, load.p99.as_secs_f64() * 1e3);
+            let [server, postgres, wrk] = [cpu.server, cpu.postgres, cpu.children].map(|it| it / load.requests * 1e6);
             println!(
-                "| {} | {connections} | {:.0} | {p50:.2} | {p99:.2} | {:.1} | {tps:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:.0} |",
+                "| {} | {connections} | {:.0} | {p50:.2} | {p99:.2} | {:.1} | {tps:.0} | {:.2} | {server:.0} | \
+                 {postgres:.0} | {wrk:.0} | {bare:.0} | {:.2} |",
                 endpoint.name,
                 load.per_second(),
                 p99 / p50,
                 load.per_second() / tps,
-                cpu.server / load.seconds,
-                cpu.postgres / load.seconds,
-                cpu.children / load.seconds,
-                cpu.server / load.requests * 1e6,
+                bare / (server + postgres + wrk),
             );
         }
         Ok(())

@@ -83,14 +83,18 @@ pub struct Cpu {
 
 impl Cpu {
     pub fn now(server: u32, postmaster: u32) -> anyhow::Result<Cpu> {
-        let mut postgres = Times::of(postmaster)?.ended_children;
-        for process in fs::read_dir("/proc")?.flatten() {
-            if let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok())
-                // It may have ended meanwhile.
-                && let Ok(times) = Times::of(pid)
-                && (times.parent == postmaster || pid == postmaster)
-            {
-                postgres += times.own;
+        let (mut postgres, mut ended) = (0.0, f64::NAN);
+        // Again when one of its processes ended meanwhile, which would be counted twice or not at all.
+        while ended != Times::of(postmaster)?.ended_children {
+            ended = Times::of(postmaster)?.ended_children;
+            postgres = ended;
+            for process in fs::read_dir("/proc")?.flatten() {
+                if let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok())
+                    && let Ok(times) = Times::of(pid)
+                    && (times.parent == postmaster || pid == postmaster)
+                {
+                    postgres += times.own;
+                }
             }
         }
         let ourselves = Times::of(std::process::id())?;
