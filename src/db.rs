@@ -23,6 +23,10 @@ use crate::config::PoolLimits;
 /// The schema of the job queue.
 pub const JOBS_SCHEMA: &str = "ivs_jobs";
 
+/// A pooled connection that has rested longer is asked whether it still lives before it is used. One that has died within
+/// this time costs a request: its first statement fails, and nothing has happened.
+const UNTESTED: Duration = Duration::from_secs(1);
+
 /// Opens a pool to `database_url` (`postgres://…`) and checks that the server answers.
 ///
 /// Besides `limits`: waiting for a lock ends after 10 s, and a transaction that sits idle for 60 s is ended by the
@@ -46,7 +50,21 @@ pub async fn connect(database_url: &str, limits: PoolLimits) -> anyhow::Result<P
         Ok(Err(error)) => bail!("cannot connect to the database: {error}"),
         Err(_) => bail!("cannot connect to the database: no answer within {acquire:?}"),
     }
-    Ok(PgPoolOptions::new().max_connections(connections).acquire_timeout(acquire).connect_lazy_with(options))
+    let pool = PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(acquire)
+        // By the hook below instead: the pool asks at every release as well, and a second question right after that one
+        // is a round trip for nothing.
+        .test_before_acquire(false)
+        .before_acquire(|connection, pooled| {
+            Box::pin(async move {
+                if pooled.idle_for > UNTESTED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        });
+    Ok(pool.connect_lazy_with(options))
 }
 
 /// What time it is for the database.

@@ -54,8 +54,8 @@
 //!
 //! # One request, five rooms: scheduling
 //!
-//! 1. **Door** (`http::layers`). Request id and span, CORS, the look-up of the URL, slashes, `Accept`, a time limit;
-//!    then the caller's credentials, and only then the method.
+//! 1. **Door** (`http::layers`). Request id and span, CORS, limits of size, the look-up of the URL, slashes, `Accept`, time
+//!    limits; then the caller's credentials, and only then the method.
 //! 2. **Cloakroom** (`http::extract`, `interview::model`). A typed, valid request, or a 4xx in Django's words. Nothing
 //!    later sees raw input.
 //! 3. **Desk** (`interview`). A short handler. It spawns the booking as a task of its own, which runs to its end even
@@ -93,7 +93,8 @@
 //! A change asks Google first and commits then, as a booking does. Its claim is the referee: after 45 s it can no longer
 //! commit. A claim that a failed or dead change leaves means that event and row may differ; a sweep then makes the event
 //! say what the row says (*alignment*), at once and again five minutes later, since a call that was under way can arrive
-//! until then.
+//! until then. A change that succeeded after an attempt without an answer is made sure of in the same way, for that attempt
+//! may still arrive.
 //!
 //! | a change is killed | then |
 //! |---|---|
@@ -106,6 +107,8 @@
 //! earlier try worked. A second request with the same `Idempotency-Key` finds the key claimed (409) or bound (the
 //! first answer again); who takes over the key of a dead request gives up that request's intent in the same
 //! transaction, so of the two only one can commit.
+//!
+//! What exactly is promised, and how it was tried: `docs/reliability.md`.
 //!
 //! The process itself keeps nothing: all of this holds among any number of instances on one database. Leases (a mail
 //! being sent, a grant being refreshed) are rows with an end, so a dead holder blocks nobody for long.
@@ -179,7 +182,13 @@
 //! parsers of others read our calendar objects. Real processes are killed, started twice and watched by `tests/api/crash.rs`
 //! and its neighbours. Whatever answer a test gets is held against the OpenAPI document (`tests/api/support/document.rs`),
 //! and `tests/openapi_client.rs` has a linter and a generator of clients read that. `tests/browser` uses the portal in
-//! Chromium, and has axe-core look at every page. No mocks, no sleeps.
+//! Chromium, and has axe-core look at every page. `authorisation.rs` asks every route as everybody, `secrecy.rs` looks for
+//! secrets where they do not belong, `hostile.rs` sends what no client should. `tests/zone_rules.rs` compares our instants
+//! with another implementation's. No mocks; sleeps only where time itself is tested.
+//!
+//! `tests/chaos` (feature `chaos`) kills servers at random moments and at the places marked `crash_point!` while people work,
+//! and then compares interviews, events and mails: `docs/reliability.md`. `bench/` is the load test, `cargo bench`:
+//! `docs/performance.md`; what follows for large installations is in `docs/scale.md`.
 
 /// A named place where the chaos tests (`tests/chaos`) kill the process. Without the feature `chaos` it is nothing.
 macro_rules! crash_point {

@@ -294,7 +294,7 @@ impl Changing<'_> {
             id: &new_event,
             request_id: self.intent,
             job_title: &after.job_title,
-            candidate_name: &after.candidate().name(),
+            candidate_name: &after.candidate_name(),
             recruiter_name: &after.recruiter_name(),
             note: after.note.as_deref().filter(|note| !note.trim().is_empty()),
             start: window.start,

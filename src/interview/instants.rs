@@ -27,31 +27,36 @@ pub enum Reach {
 /// The sweep: writes the instants of rows that have none or wrong ones.
 pub async fn fill_instants(ctx: &Context, reach: Reach) -> anyhow::Result<()> {
     const CHUNK: i64 = 5000;
-    let (mut after, mut has_newer) = (0, false);
+    let mut has_newer = false;
     let now = ctx.clock.now();
-    let past = match reach {
-        Reach::Ahead => now - TimeDelta::days(2),
-        Reach::All => zone::FIRST,
+    let (past, orders): (_, &[Order]) = match reach {
+        Reach::Ahead => (now - TimeDelta::days(2), &[Order::Unplaced, Order::Start, Order::Date]),
+        // No instant is before the first.
+        Reach::All => (zone::FIRST, &[Order::Unplaced, Order::Start]),
     };
-    loop {
-        let rows = instants_to_check(&ctx.db, after, CHUNK, past).await?;
-        let (Some(last), full) = (rows.last().map(|row| row.id), rows.len() as i64 == CHUNK) else { break };
-        let mut wrong = Vec::new();
-        for row in rows {
-            has_newer |= row.starts_at_tzdb.as_deref().is_some_and(zone::is_newer);
-            let Some(right) = corrected(ctx, &row) else { continue };
-            match is_news(&row, &right, now) {
-                true => move_by_rules(ctx, &row, &right).await?,
-                false => wrong.push(right),
+    for &order in orders {
+        let mut after = Place { id: 0, starts_at: past, date: past.date_naive() };
+        loop {
+            let rows = instants_to_check(&ctx.db, order, &after, CHUNK, past).await?;
+            let Some(last) = rows.last() else { break };
+            let full = rows.len() as i64 == CHUNK;
+            after = Place { id: last.id, starts_at: last.starts_at.unwrap_or(past), date: last.date };
+            let mut wrong = Vec::new();
+            for row in rows {
+                has_newer |= row.starts_at_tzdb.as_deref().is_some_and(zone::is_newer);
+                let Some(right) = corrected(ctx, &row) else { continue };
+                match is_news(&row, &right, now) {
+                    true => move_by_rules(ctx, &row, &right).await?,
+                    false => wrong.push(right),
+                }
+            }
+            if !wrong.is_empty() {
+                write_instants(&ctx.db, &wrong, now).await?;
+            }
+            if !full {
+                break;
             }
         }
-        if !wrong.is_empty() {
-            write_instants(&ctx.db, &wrong, now).await?;
-        }
-        if !full {
-            break;
-        }
-        after = last;
     }
     if has_newer && reach == Reach::All {
         tracing::warn!(rules = zone::tzdb_version(), "interviews were placed by newer time rules: update this server");
@@ -118,30 +123,69 @@ struct Instants {
     is_cancelled: bool,
 }
 
-/// The next rows, by id, whose instants are missing, or that are not long past, by date or by instant.
+/// Selects [`Instants`]: the condition, then its arguments.
+macro_rules! instants {
+    ($condition:literal $(, $argument:expr)+) => {
+        sqlx::query_as!(
+            Instants,
+            r#"SELECT id, date, time, timezone, duration_minutes, starts_at, ends_at, starts_at_tzdb,
+                      cancelled_at IS NOT NULL AS "is_cancelled!"
+               FROM company_interview WHERE "# + $condition
+            $(, $argument)+
+        )
+    };
+}
+
+/// The walks of the sweep, each along an index, so that it costs what it looks at: the rows without instants, those that
+/// are not long past by their instant, and those that are so by their date alone.
+#[derive(Clone, Copy)]
+enum Order {
+    Unplaced,
+    Start,
+    Date,
+}
+
+/// The last row of a walk so far.
+struct Place {
+    id: i64,
+    starts_at: DateTime<Utc>,
+    date: NaiveDate,
+}
+
+/// The next rows of a walk.
 async fn instants_to_check(
     db: impl PgExecutor<'_>,
-    after: i64,
+    order: Order,
+    after: &Place,
     limit: i64,
     past: DateTime<Utc>,
 ) -> sqlx::Result<Vec<Instants>> {
-    sqlx::query_as!(
-        Instants,
-        r#"SELECT id, date, time, timezone, duration_minutes, starts_at, ends_at, starts_at_tzdb,
-                  cancelled_at IS NOT NULL AS "is_cancelled!"
-           FROM company_interview
-           WHERE id IN (
-               (SELECT id FROM company_interview WHERE starts_at IS NULL AND id > $1 ORDER BY id LIMIT $2)
-               UNION (SELECT id FROM company_interview WHERE starts_at >= $3 AND id > $1 ORDER BY id LIMIT $2)
-               UNION (SELECT id FROM company_interview WHERE date >= $4 AND id > $1 ORDER BY id LIMIT $2))
-           ORDER BY id LIMIT $2"#,
-        after,
-        limit,
-        past,
-        past.date_naive()
-    )
-    .fetch_all(db)
-    .await
+    match order {
+        Order::Unplaced => {
+            instants!("starts_at IS NULL AND id > $1 ORDER BY id LIMIT $2", after.id, limit).fetch_all(db).await
+        }
+        Order::Start => {
+            instants!(
+                "starts_at >= $2 AND (starts_at, id) > ($2, $1) ORDER BY starts_at, id LIMIT $3",
+                after.id,
+                after.starts_at,
+                limit
+            )
+            .fetch_all(db)
+            .await
+        }
+        Order::Date => {
+            instants!(
+                "date >= $2 AND (date, id) > ($2, $1) AND starts_at < $4 ORDER BY date, id LIMIT $3",
+                after.id,
+                after.date,
+                limit,
+                past
+            )
+            .fetch_all(db)
+            .await
+        }
+    }
 }
 
 /// Writes the instants of rows that still say what they were computed from. A row that somebody else has moved is to be

@@ -222,7 +222,7 @@ impl Summary {
         let window = interview.window(&ctx.settings);
         Summary {
             id: interview.id,
-            candidate_name: interview.candidate().name(),
+            candidate_name: interview.candidate_name(),
             recruiter_name: interview.recruiter_name(),
             date: interview.date.to_string(),
             time: zone::format_hm(interview.time),

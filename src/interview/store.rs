@@ -11,6 +11,7 @@ use super::{
     reminder,
 };
 use crate::{
+    auth,
     clock::random_bytes,
     config::Settings,
     context::Context,
@@ -102,9 +103,16 @@ impl Interview {
         })
     }
 
+    pub fn candidate_name(&self) -> String {
+        auth::full_name(&self.candidate_first_name, &self.candidate_last_name, &self.candidate_email)
+    }
+
     /// `Unknown` for rows that Django made.
     pub fn recruiter_name(&self) -> String {
-        self.recruiter().map_or("Unknown".to_owned(), |recruiter| recruiter.name())
+        match (&self.recruiter_first_name, &self.recruiter_last_name, &self.recruiter_email) {
+            (Some(first), Some(last), Some(email)) => auth::full_name(first, last, email),
+            _ => "Unknown".to_owned(),
+        }
     }
 
     /// `None` for somebody who does not take part.

@@ -95,7 +95,7 @@ impl Card {
         Card {
             invitations,
             other: match side {
-                Side::Recruiter => interview.candidate().name(),
+                Side::Recruiter => interview.candidate_name(),
                 Side::Candidate => interview.recruiter_name(),
             },
             when: when::hours(&zone, span),

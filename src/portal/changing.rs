@@ -162,7 +162,7 @@ impl About {
         About {
             id: interview.id,
             job_title: interview.job_title.clone(),
-            candidate: interview.candidate().name(),
+            candidate: interview.candidate_name(),
             candidate_id: interview.candidate_id,
             when: when::line(&interview.zone(), (window.start, window.end)),
             digest: Fields::of(interview, &ctx.settings).digest(),

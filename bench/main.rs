@@ -1,0 +1,358 @@
+//! What the server can take, and how that compares with what PostgreSQL gives: `cargo bench`.
+//!
+//! Starts its own PostgreSQL (durable, with PostgreSQL's defaults but for what [`SETTINGS`] says), fills it, runs
+//! `interviews serve` with the shipped settings, and puts load on it with wrk, on the same machine. The same SQL without
+//! the server is pgbench's, in the same run: the ratio of the two says more than either, whatever the machine. Prints
+//! Markdown; nothing is judged but that every answer is right. `docs/performance.md` says what to read from it.
+
+mod data;
+mod latency;
+mod load;
+mod others;
+mod queries;
+mod server;
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use chrono::TimeDelta;
+use clap::Parser as _;
+use interviews::{
+    auth::jwt::{self, TokenType},
+    clock::Clock,
+    config::PoolLimits,
+    db,
+    dev::{
+        google::{self, Simulator},
+        postgres::{Cluster, Durability},
+    },
+};
+use reqwest::Client;
+use sqlx::{AssertSqlSafe, PgPool};
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::{
+    data::Scale,
+    load::Endpoint,
+    others::{Relay, Sink},
+    server::{Cpu, PROGRAM, Server},
+};
+
+#[derive(clap::Parser)]
+struct Arguments {
+    /// How many interviews there are; people grow in proportion
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(i64).range(5_000..=50_000_000))]
+    scale: i64,
+    /// A few seconds for everything: shows that it works, not how fast it is
+    #[arg(long)]
+    quick: bool,
+    /// Only endpoints whose name has this in it, and nothing but those
+    #[arg(long)]
+    only: Option<String>,
+    /// Seconds of load on each endpoint
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Given by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+const DATABASE: &str = "bench";
+const SECRET_KEY: &str = "the bench's key, shared with nobody";
+const ENCRYPTION_KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+const CLIENTS: u32 = 32;
+const CONNECTIONS: [u32; 2] = [32, 256];
+/// A recruiter who schedules.
+const RECRUITER: i64 = 1;
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    load::check_programs()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let folder = Folder::new()?;
+    runtime.block_on(async {
+        let cluster = cluster(&folder.0.join("cluster")).await?;
+        // Whoever is stopped leaves nothing running.
+        let mut terminated = signal(SignalKind::terminate())?;
+        let outcome = tokio::select! {
+            outcome = run(&arguments, &folder.0, &cluster) => outcome,
+            _ = terminated.recv() => Err(anyhow::anyhow!("stopped")),
+            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped")),
+        };
+        // Before its files are removed.
+        cluster.stop().await?;
+        outcome
+    })
+}
+
+/// Everything of a run; removed with this, and at the next run's start when this one is killed.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> anyhow::Result<Folder> {
+        let user = Command::new("id").arg("-un").output()?;
+        let name = format!("interviews-bench-{}-", String::from_utf8(user.stdout)?.trim());
+        // Where root's PostgreSQL, which runs as another user, can reach it, and where there is room.
+        let parent = Path::new("/var/tmp");
+        for folder in fs::read_dir(parent)?.flatten() {
+            let is_ours = folder.file_name().to_string_lossy().starts_with(&name);
+            // Of a killed run: a cluster that is used is locked.
+            if is_ours && fs::File::open(folder.path().join("cluster/in-use")).is_ok_and(|it| it.try_lock().is_ok()) {
+                fs::remove_dir_all(folder.path())?;
+            }
+        }
+        let folder = parent.join(format!("{name}{}", std::process::id()));
+        fs::create_dir(&folder)?;
+        Ok(Folder(folder))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+async fn run(arguments: &Arguments, folder: &Path, cluster: &Cluster) -> anyhow::Result<()> {
+    let scale = Scale { interviews: arguments.scale / data::OF_RECRUITER * data::OF_RECRUITER };
+    let url = cluster.url(DATABASE);
+    let limits = PoolLimits { connections: 4, acquire: Duration::from_secs(30), statement: Duration::from_secs(7200) };
+    let db = db::connect(&url, limits).await?;
+    db::migrate(&db).await?;
+    say("filling the database");
+    data::fill(&db, scale, ENCRYPTION_KEY).await?;
+    let postmaster: u32 = {
+        let file = fs::read_to_string(folder.join("cluster/data/postmaster.pid"))?;
+        file.lines().next().context("no postmaster")?.trim().parse()?
+    };
+    describe(&db, scale).await?;
+
+    let client = client()?;
+    let here = (Ipv4Addr::LOCALHOST, 0).into();
+    let options = google::Options {
+        clock: Clock::System,
+        client_id: "client".into(),
+        client_secret: "secret".into(),
+        state_file: None,
+        accounts: vec!["user1@mail.example".into()],
+    };
+    let (google, sink) = (Simulator::start(here, options).await?, Sink::start().await?);
+    let log = folder.join("log");
+    let direct = settings(&url, &google, latency::address(google.url())?, sink.address);
+
+    let (server, _) = Server::start(&direct, &log)?;
+    let bench = Bench { arguments, scale, folder, url: &url, server: &server, postmaster, client: &client };
+    println!("{HEAD}");
+    for endpoint in load::endpoints()? {
+        if arguments.only.as_ref().is_none_or(|only| endpoint.name.contains(only.as_str())) {
+            bench.endpoint(&endpoint).await?;
+        }
+    }
+    println!("\nMemory of the server at its peak (RSS): {:.1} MiB", server.peak_memory()? as f64 / 1048576.0);
+    if arguments.only.is_some() {
+        return Ok(());
+    }
+
+    let reminded = if arguments.quick { 200 } else { 10_000.min(scale.interviews / 3) };
+    let left = latency::remind(&db, &sink, reminded).await?;
+    drop(server);
+    say("measuring starts and scheduling");
+    let starts = latency::starts(&direct, &log, if arguments.quick { 3 } else { 11 })?;
+    let commits = latency::commits(&db, 200).await?;
+    println!("\n| | p50 | p99 |\n|---|---|---|");
+    row("From the start of `serve` to its first answer", &starts);
+    row("One durable commit of one row, for comparison", &commits);
+
+    let (to_google, to_sink) =
+        (Relay::start(latency::address(google.url())?).await?, Relay::start(sink.address).await?);
+    let (server, _) = Server::start(&settings(&url, &google, to_google.address, to_sink.address), &log)?;
+    let token = token(RECRUITER);
+    latency::connect(&client, &server, &google, &token).await?;
+    let parties: (i64, i64) = sqlx::query_as(
+        "SELECT candidate_id, job_id FROM company_interview WHERE recruiter_id = $1 ORDER BY id LIMIT 1",
+    )
+    .bind(RECRUITER)
+    .fetch_one(&db)
+    .await?;
+    let times = if arguments.quick { 20 } else { 300 };
+    for kind in ["phone", "google_meet"] {
+        let relays = [&to_google, &to_sink];
+        let took = latency::schedule(&client, &server, &relays, &token, parties, kind, times).await?;
+        row(&format!("Scheduling ({kind}), all of it"), &took.total);
+        row(&format!("Scheduling ({kind}), waiting for Google and SMTP"), &took.others);
+        row(&format!("Scheduling ({kind}), what we add"), &took.ours);
+    }
+    println!(
+        "\n{reminded} reminders fell due at once: {} mails were accepted within {:.1} s, the first of them {:.1} s before the last",
+        left.mails,
+        left.all.as_secs_f64(),
+        left.leaving.as_secs_f64()
+    );
+    Ok(())
+}
+
+const HEAD: &str = "| endpoint | connections | requests/s | p50 ms | p99 ms | p99/p50 | pgbench tps | ratio | \
+                    CPU µs: server | PostgreSQL | wrk | pgbench with PostgreSQL | ratio |\n\
+                    |---|---|---|---|---|---|---|---|---|---|---|---|---|";
+
+struct Bench<'a> {
+    arguments: &'a Arguments,
+    scale: Scale,
+    folder: &'a Path,
+    url: &'a str,
+    server: &'a Server,
+    postmaster: u32,
+    client: &'a Client,
+}
+
+impl Bench<'_> {
+    /// Its lines of the table.
+    async fn endpoint(&self, endpoint: &Endpoint) -> anyhow::Result<()> {
+        say(endpoint.name);
+        self.check(endpoint).await?;
+        let (warm_up, seconds) = if self.arguments.quick { (1, 2) } else { (3, self.arguments.seconds) };
+        let script = load::wrk_script(endpoint, self.scale, self.folder, token)?;
+        let pgbench = |seconds| load::pgbench(endpoint, self.scale, self.folder, self.url, CLIENTS, seconds);
+        pgbench(warm_up)?;
+        let cpu = || Cpu::now(self.server.pid(), self.postmaster);
+        let before = cpu()?;
+        let tps = pgbench(seconds)?;
+        let bare = cpu()?.since(before);
+        // Processor time of one transaction: what is left of the ratio when others use the machine too.
+        let bare = (bare.postgres + bare.children) / (tps * seconds as f64) * 1e6;
+        load::wrk(&script, self.server.port, CLIENTS, warm_up)?;
+        for connections in CONNECTIONS {
+            let before = cpu()?;
+            let load = load::wrk(&script, self.server.port, connections, seconds)?;
+            let cpu = cpu()?.since(before);
+            ensure!(load.errors == 0, "{}: {} answers were wrong or missing", endpoint.name, load.errors);
+            let (p50, p99) = (load.p50.as_secs_f64() * 1e3, load.p99.as_secs_f64() * 1e3);
+            let [server, postgres, wrk] = [cpu.server, cpu.postgres, cpu.children].map(|it| it / load.requests * 1e6);
+            println!(
+                "| {} | {connections} | {:.0} | {p50:.2} | {p99:.2} | {:.1} | {tps:.0} | {:.2} | {server:.0} | \
+                 {postgres:.0} | {wrk:.0} | {bare:.0} | {:.2} |",
+                endpoint.name,
+                load.per_second(),
+                p99 / p50,
+                load.per_second() / tps,
+                bare / (server + postgres + wrk),
+            );
+        }
+        Ok(())
+    }
+
+    /// That answers are what they should be, before they are only counted.
+    async fn check(&self, endpoint: &Endpoint) -> anyhow::Result<()> {
+        let calls: Vec<_> = endpoint.calls(self.scale).collect();
+        for (user, path) in calls.iter().step_by(calls.len() / 20) {
+            let answer = self.client.get(format!("http://127.0.0.1:{}{path}", self.server.port));
+            let answer = answer.bearer_auth(token(*user)).send().await?;
+            let (status, body) = (answer.status(), answer.text().await?);
+            let (mark, times) = endpoint.marks;
+            let found = body.matches(mark).count();
+            ensure!(
+                status == 200 && found == times,
+                "{path} of user {user}: {status}, {found} times {mark}, not {times}"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// PostgreSQL as it is installed, but for the one setting that its documentation asks to be set.
+async fn cluster(dir: &Path) -> anyhow::Result<Cluster> {
+    let start = async || Cluster::start(dir, Durability::Durable, Path::new(PROGRAM), say).await;
+    let cluster = start().await?;
+    cluster.create_database(DATABASE).await?;
+    let db = PgPool::connect(&cluster.url(DATABASE)).await?;
+    let quarter = format!("ALTER SYSTEM SET shared_buffers = '{} MB'", memory()? / 4 / 1024);
+    sqlx::raw_sql(AssertSqlSafe(quarter)).execute(&db).await?;
+    db.close().await;
+    cluster.stop().await?;
+    start().await
+}
+
+/// Of this machine, in KiB.
+fn memory() -> anyhow::Result<u64> {
+    let info = fs::read_to_string("/proc/meminfo")?;
+    let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:")).context("no MemTotal")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
+async fn describe(db: &PgPool, scale: Scale) -> anyhow::Result<()> {
+    let info = fs::read_to_string("/proc/cpuinfo")?;
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    let show = async |name: &'static str| -> anyhow::Result<String> {
+        Ok(sqlx::query_scalar("SELECT current_setting($1)").bind(name).fetch_one(db).await?)
+    };
+    let size: String =
+        sqlx::query_scalar("SELECT pg_size_pretty(pg_database_size(current_database()))").fetch_one(db).await?;
+    println!(
+        "\nMachine: {} cores ({}), {} GiB, Linux {}; PostgreSQL {} with shared_buffers {}, fsync {}, synchronous_commit {}",
+        std::thread::available_parallelism()?,
+        model.trim_start_matches([' ', '\t', ':']),
+        memory()? / 1024 / 1024,
+        fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
+        show("server_version").await?,
+        show("shared_buffers").await?,
+        show("fsync").await?,
+        show("synchronous_commit").await?,
+    );
+    println!(
+        "Rows: {} interviews, {} candidates with {} each, {} recruiters with {} each; {size}\n",
+        scale.interviews,
+        scale.candidates(),
+        data::OF_CANDIDATE,
+        scale.recruiters(),
+        data::OF_RECRUITER
+    );
+    Ok(())
+}
+
+/// What `serve` needs to be told; the rest is as shipped.
+fn settings(
+    url: &str,
+    google: &Simulator,
+    google_api: std::net::SocketAddr,
+    smtp: std::net::SocketAddr,
+) -> Vec<(&'static str, String)> {
+    vec![
+        ("DATABASE_URL", url.to_owned()),
+        ("SECRET_KEY", SECRET_KEY.to_owned()),
+        ("TOKEN_ENCRYPTION_KEY", ENCRYPTION_KEY.to_owned()),
+        ("GOOGLE_CLIENT_ID", "client".to_owned()),
+        ("GOOGLE_CLIENT_SECRET", "secret".to_owned()),
+        ("GOOGLE_AUTH_URI", format!("{}/o/oauth2/auth", google.url())),
+        ("GOOGLE_TOKEN_URI", format!("{}/token", google.url())),
+        ("GOOGLE_REVOKE_URI", format!("{}/revoke", google.url())),
+        ("GOOGLE_CALENDAR_API_BASE", format!("http://{google_api}")),
+        ("EMAIL_HOST", smtp.ip().to_string()),
+        ("EMAIL_PORT", smtp.port().to_string()),
+        ("EMAIL_USE_TLS", "false".to_owned()),
+    ]
+}
+
+fn token(user: i64) -> String {
+    let now = Clock::System.now();
+    jwt::issue(TokenType::Access, user, now, now + TimeDelta::days(1), SECRET_KEY.as_bytes())
+}
+
+#[allow(clippy::disallowed_methods, reason = "the bench is a client of the server, not a part of it")]
+fn client() -> anyhow::Result<Client> {
+    Ok(Client::builder().redirect(reqwest::redirect::Policy::none()).build()?)
+}
+
+fn row(what: &str, times: &latency::Times) {
+    let milliseconds = |percent| times.percentile(percent).as_secs_f64() * 1e3;
+    println!("| {what} | {:.2} ms | {:.2} ms |", milliseconds(50), milliseconds(99));
+}
+
+fn say(sentence: &str) {
+    eprintln!("{sentence}");
+}
