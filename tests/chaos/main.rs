@@ -34,10 +34,10 @@ use crate::{figures::Figures, people::People, servers::Servers, support::process
 #[derive(Parser)]
 struct Arguments {
     /// How many interviews are scheduled, changed and cancelled, taken together, at least
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 600)]
     operations: u64,
     /// How many servers are killed meanwhile at least
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 20)]
     kills: u64,
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -81,12 +81,16 @@ async fn run(arguments: Arguments) -> Vec<String> {
     let busy = tokio::spawn(people.clone().work(random.fork()));
 
     // PostgreSQL crashes after a third and after two thirds of the operations; the second time it stays away for long.
-    for (third, away) in [(1, 0), (2, 40)] {
+    for (third, away) in [(1, 0), (2, if arguments.patience > 0 { 40 } else { 3 })] {
         while people.operations() < arguments.operations * third / 3 && !busy.is_finished() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        cluster.crash_and_restart(Duration::from_secs(away)).await;
+        servers.take_database(&cluster, Duration::from_secs(away)).await;
         say(&format!("PostgreSQL was killed, and started again after {away} s"));
+    }
+    while !busy.is_finished() {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        say(&format!("{} operations, {} kills", people.operations(), servers.kills()));
     }
     busy.await.unwrap();
     say("the people are done; faults and kills end");

@@ -410,7 +410,8 @@ impl People {
             if let Ok(answer) = request.send().await {
                 let status = answer.status().as_u16();
                 if status >= 500 {
-                    self.figures.count(format!("people: answers {status}"));
+                    let database = if self.servers.has_database() { "with" } else { "without" };
+                    self.figures.count(format!("people: answers {status} {database} PostgreSQL"));
                 }
                 if let Ok(body) = answer.json::<Value>().await
                     && status < 500

@@ -58,7 +58,7 @@ impl Cluster {
     }
 
     /// Immediate shutdown; after a while PostgreSQL starts again and recovers from its log.
-    pub async fn crash_and_restart(&self, away: Duration) {
+    async fn crash_and_restart(&self, away: Duration) {
         let pid_file = self.folder.join("data/postmaster.pid");
         let pid = fs::read_to_string(&pid_file).unwrap().lines().next().unwrap().to_owned();
         signal("QUIT", &pid);
@@ -143,6 +143,7 @@ pub struct Servers {
     ports: Vec<u16>,
     figures: Arc<Figures>,
     is_over: AtomicBool,
+    has_database: AtomicBool,
     wrong: Mutex<Vec<String>>,
 }
 
@@ -155,8 +156,8 @@ pub struct Killing {
 impl Servers {
     pub fn new(world: Arc<World>, figures: Arc<Figures>, count: u16) -> Servers {
         let first = free_ports(count);
-        let (is_over, wrong) = Default::default();
-        Servers { world, ports: (first..first + count).collect(), figures, is_over, wrong }
+        let (is_over, wrong, has_database) = (AtomicBool::new(false), Mutex::default(), AtomicBool::new(true));
+        Servers { world, ports: (first..first + count).collect(), figures, is_over, has_database, wrong }
     }
 
     pub fn ports(&self) -> &[u16] {
@@ -165,6 +166,19 @@ impl Servers {
 
     pub fn kills(&self) -> u64 {
         self.figures.sum("servers: killed")
+    }
+
+    pub fn has_database(&self) -> bool {
+        self.has_database.load(Ordering::Relaxed)
+    }
+
+    /// Kills PostgreSQL; it comes back after a while.
+    pub async fn take_database(&self, cluster: &Cluster, away: Duration) {
+        self.has_database.store(false, Ordering::Relaxed);
+        cluster.crash_and_restart(away).await;
+        // Until everybody has noticed.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        self.has_database.store(true, Ordering::Relaxed);
     }
 
     pub fn wrong(&self) -> Vec<String> {

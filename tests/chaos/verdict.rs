@@ -70,6 +70,8 @@ pub async fn reach(
     for mut server in last {
         servers.expect_to_end(&mut server).await;
     }
+    let (faults, requests) = (figures.sum("people: answers 500 with"), figures.sum("people: HTTP requests"));
+    verdict.expect(faults * 100 < requests, || format!("{faults} of {requests} requests were answered 500"));
     for what in ["operations: cancellations", "operations: changes", "in the end: reminders that had to come"] {
         verdict.expect(figures.sum(what) > 0, || format!("no {what}: this run shows nothing"));
     }
@@ -319,8 +321,9 @@ fn mails(rows: &[Row], queued: &[Queued], received: &[Received], known: &[Known]
         of_reason.entry((interview_id, mail.user_id, &mail.kind, sequence, mail.starts_at)).or_default().push(*id);
     }
     verdict.count("second copies although the acceptance was told", unheard);
+    // A server sends a few mails at a time.
     let deaths = verdict.deaths;
-    verdict.expect(unheard as u64 <= deaths, || format!("{unheard} mails were sent again, and {deaths} servers died"));
+    verdict.expect(unheard as u64 <= 3 * deaths, || format!("{unheard} mails were sent again, {deaths} servers died"));
     for (reason, mails) in &of_reason {
         verdict.expect(mails.len() == 1, || format!("{} mails for one reason: {reason:?}", mails.len()));
     }
