@@ -1,6 +1,8 @@
 //! Our calendar objects as two parsers that are not ours read them.
 
+#[path = "python/parsers.rs"]
 mod parsers;
+mod python;
 
 use interviews::{
     icalendar::{Invitation, Method, Person},
@@ -83,9 +85,18 @@ impl Case {
         let cn = |name: &str| name.replace(['"', '^', '\\'], "");
         let mut attendees = vec![json!([cn(candidate), "mailto:carl@x.test"])];
         attendees.extend(self.recruiter.as_ref().map(|_| json!([cn(recruiter), "mailto:rita+jobs@x.test"])));
-        let mut properties =
-            vec!["ATTENDEE", "DESCRIPTION", "DTEND", "DTSTAMP", "DTSTART", "SEQUENCE", "STATUS", "SUMMARY", "UID"];
-        properties.push("LOCATION");
+        let mut properties = vec![
+            "ATTENDEE",
+            "DESCRIPTION",
+            "DTEND",
+            "DTSTAMP",
+            "DTSTART",
+            "LOCATION",
+            "SEQUENCE",
+            "STATUS",
+            "SUMMARY",
+            "UID",
+        ];
         properties.extend(self.recruiter.as_ref().map_or(vec![], |_| vec!["ATTENDEE", "ORGANIZER"]));
         properties.sort_unstable();
         let ics = invitation.render();

@@ -457,6 +457,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::http::extract::any_json;
 
     /// The 400 that a sign-in body gets.
     async fn refusal(body: Value) -> Value {
@@ -553,24 +554,6 @@ mod tests {
     fn a_password_is_not_shown_by_debug() {
         let credentials = Credentials::parse(&json!({ "email": "rita@x.test", "password": "hush" })).unwrap();
         assert!(!format!("{credentials:?}").contains("hush"));
-    }
-
-    fn any_json() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::from),
-            any::<f64>().prop_map(Value::from),
-            any::<i64>().prop_map(Value::from),
-            any::<String>().prop_map(Value::from),
-        ];
-        leaf.prop_recursive(3, 20, 4, |inner| {
-            let key = prop_oneof![Just("email".to_owned()), Just("password".to_owned()), any::<String>()];
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                prop::collection::hash_map(key, inner, 0..4)
-                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
-            ]
-        })
     }
 
     proptest! {

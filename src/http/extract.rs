@@ -225,6 +225,33 @@ impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
     }
 }
 
+/// Any JSON, with what fields of bodies are named and take more often than by chance.
+#[cfg(test)]
+pub fn any_json() -> impl proptest::strategy::Strategy<Value = Value> {
+    use proptest::prelude::*;
+
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        (-10..1000i64).prop_map(Value::from),
+        (-10..1000i64).prop_map(|number| Value::from(number as f64 / 2.0)),
+        any::<String>().prop_map(Value::from),
+        "[0-9+:. -]{0,20}".prop_map(Value::from),
+        prop::sample::select(vec!["UTC", "Asia/Tokyo", "phone", "2030-01-01", "14:00", "9999-12-31", "0001-01-01"])
+            .prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 20, 4, |inner| {
+        let key = prop_oneof![Just("email".to_owned()), Just("password".to_owned()), any::<String>()];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::hash_map(key, inner, 0..4).prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use axum::response::IntoResponse;

@@ -678,6 +678,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::http::extract::any_json;
 
     fn parse(body: Value) -> Result<Request, String> {
         let Value::Object(body) = body else { panic!("an object") };
@@ -807,29 +808,6 @@ mod tests {
         let cancelled = Window::new(span, true, &settings);
         assert!(!cancelled.can_join(start) && !cancelled.can_change(start));
         assert_eq!((cancelled.meeting_status(start), cancelled.status(start)), (M::Ended, S::Cancelled));
-    }
-
-    fn any_json() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::from),
-            any::<f64>().prop_map(Value::from),
-            any::<i64>().prop_map(Value::from),
-            any::<u64>().prop_map(Value::from),
-            (-10..1000i64).prop_map(Value::from),
-            (-10..1000i64).prop_map(|number| Value::from(number as f64 / 2.0)),
-            any::<String>().prop_map(Value::from),
-            "[0-9+:. -]{0,20}".prop_map(Value::from),
-            prop::sample::select(vec!["UTC", "Asia/Tokyo", "phone", "2030-01-01", "14:00", "9999-12-31", "0001-01-01"])
-                .prop_map(Value::from),
-        ];
-        leaf.prop_recursive(2, 8, 3, |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
-                prop::collection::hash_map(any::<String>(), inner, 0..3)
-                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
-            ]
-        })
     }
 
     proptest! {

@@ -17,7 +17,7 @@ use sqlx::AssertSqlSafe;
 
 use crate::support::{cookie_client::CookieClient, page::Page, *};
 
-/// A row is a route, what it is asked about (`objects`), and a cell for each column of callers (`World::callers`).
+/// A row is a route, what it is asked about (`objects`), and a cell for each column of callers (`Caller::column`).
 ///
 /// A cell is a status, or what kind of redirect: `login` (to sign in), `home` (to one's own dashboard), `done` and `lost`
 /// (Google's answer to a connection was used, or not); `-`: not asked. Of three, the first is for the caller's own, the
@@ -145,7 +145,7 @@ const SESSION_ALONE: &str = "who has a session alone";
 /// At the doors of pages.
 const BEARER_ALONE: &str = "who has a bearer token alone";
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Row {
     method: Method,
     path: String,
@@ -232,7 +232,7 @@ struct Traces {
     mails: usize,
 }
 
-struct World {
+struct Matrix {
     app: TestApp,
     callers: Vec<Caller>,
     meetings: Vec<Meeting>,
@@ -244,6 +244,8 @@ struct World {
     read: RefCell<BTreeSet<&'static str>>,
     asked: Cell<usize>,
     last: RefCell<Option<Traces>>,
+    /// Who has asked since then.
+    callers_since: RefCell<BTreeSet<String>>,
 }
 
 /// Django's rows: two companies with a recruiter and a candidate each, a recruiter without a company, somebody inactive.
@@ -281,8 +283,8 @@ const OTHERS: &str = "
     UPDATE ivs_mail SET state = 'refused';
     UPDATE users_user SET is_active = false WHERE id = 203;";
 
-impl World {
-    async fn new() -> World {
+impl Matrix {
+    async fn new() -> Matrix {
         let app = TestApp::start().await;
         app.execute(PEOPLE).await;
         let mut people = Vec::new();
@@ -361,10 +363,11 @@ impl World {
              WHERE table_type = 'BASE TABLE' AND table_schema NOT IN ('pg_catalog', 'information_schema')";
         let hashing = sqlx::query_scalar(hashing).fetch_one(app.db()).await.unwrap();
         let callers = strangers(&app, &people, &meetings[0].token).into_iter().chain(people).collect();
-        let (days, read, asked, last) = Default::default();
-        let world = World { app, callers, meetings, mails, notifications, hashing, days, read, asked, last };
-        world.last.replace(Some(world.traces().await));
-        world
+        let (days, read, asked, last, callers_since) = Default::default();
+        let matrix =
+            Matrix { app, callers, meetings, mails, notifications, hashing, days, read, asked, last, callers_since };
+        matrix.last.replace(Some(matrix.traces().await));
+        matrix
     }
 
     async fn traces(&self) -> Traces {
@@ -518,6 +521,7 @@ impl World {
     async fn ask(&self, what: &str, request: RequestBuilder, caller: &Caller) -> Answer {
         let answer = send(request).await;
         self.asked.set(self.asked.get() + 1);
+        self.callers_since.borrow_mut().insert(caller.name.clone());
         let shown = format!("{:?} {}", answer.headers, answer.text).to_lowercase();
         // The address that was typed a moment ago.
         let shown = shown.replace(&format!("value=\"{}\"", caller.email), "");
@@ -539,7 +543,8 @@ impl World {
             before.tables.remove(*table);
             after.tables.remove(*table);
         }
-        assert_eq!(before, after, "{what} has changed something");
+        let callers = self.callers_since.take();
+        assert_eq!(before, after, "{what} has changed something, asked by one of {callers:?}");
     }
 
     /// Asks for those cells of a row that may change something, or for the others.
@@ -548,7 +553,7 @@ impl World {
             let objects = self.objects(row.about, caller);
             let mut of_others: Option<(&str, String, Answer)> = None;
             for (which, expected) in row.expected(caller).into_iter().enumerate() {
-                let is_user = caller.column > 3;
+                let is_user = caller.is_user();
                 // The API looks at credentials first: with bad ones it is asked about what somebody wants most.
                 let is_enough = row.is_api() && !is_user && caller.name != "nobody" && which > 0;
                 if expected == "-" || row.changes(expected) != changing || is_enough {
@@ -577,7 +582,7 @@ impl World {
                     }
                     if row.is_get() && !changing && row.about != "state" && number % 3 == 0 {
                         let head =
-                            self.request(&Row { method: Method::HEAD, ..row.again() }, caller, object, own).await;
+                            self.request(&Row { method: Method::HEAD, ..row.clone() }, caller, object, own).await;
                         let head = self.ask(&what, head, caller).await;
                         assert_eq!((outcome(&head, expected).as_str(), head.text.as_str()), (expected, ""), "{what}");
                     }
@@ -644,7 +649,7 @@ impl World {
 
     /// A form with another session's token, or without one, does nothing.
     async fn check_forged(&self, row: &Row) {
-        for (number, caller) in self.callers.iter().enumerate().filter(|(_, caller)| caller.column > 3) {
+        for (number, caller) in self.callers.iter().enumerate().filter(|(_, caller)| caller.is_user()) {
             let Some(own) = self.objects(row.about, caller)[0].first().cloned() else { continue };
             let others = &self.callers[if caller.user == RITA { number + 1 } else { number - 1 }].form_token;
             for form_token in [others.clone(), String::new()] {
@@ -667,7 +672,7 @@ impl World {
             let own = self.objects(row.about, caller).concat().swap_remove(0);
             let is_refused = row.is_api() && row.expected(caller)[0] == "401";
             for (method, status) in [(Method::OPTIONS, 200), (Method::PUT, 405)] {
-                let request = self.request(&Row { method: method.clone(), ..row.again() }, caller, &own, &own).await;
+                let request = self.request(&Row { method: method.clone(), ..row.clone() }, caller, &own, &own).await;
                 let what = format!("{method} {} by {}", row.path, caller.name);
                 let answer = self.ask(&what, request, caller).await;
                 assert_eq!(answer.status, if is_refused { 401 } else { status }, "{what}: {answer:?}");
@@ -677,13 +682,12 @@ impl World {
     }
 }
 
-impl Row {
-    fn again(&self) -> Row {
-        Row { method: self.method.clone(), path: self.path.clone(), about: self.about, cells: self.cells }
-    }
-}
-
 impl Caller {
+    /// Somebody with an account that is in use, and with good credentials.
+    fn is_user(&self) -> bool {
+        self.column > 3
+    }
+
     /// Whether the table has a cell for this row and somebody who comes like this.
     fn comes(&self, row: &Row) -> bool {
         match (self.name.as_str(), row.about) {
@@ -730,7 +734,7 @@ fn strangers(app: &TestApp, people: &[Caller], link: &str) -> Vec<Caller> {
         let (bearer, cookie) = (Some(bearer.to_owned()), Some(cookie.to_owned()));
         Caller { bearer, cookie, email: rita.email, ..stranger(name, 1) }
     };
-    let mut strangers = vec![
+    vec![
         stranger("nobody", 0),
         bad(NONSENSE, "undefined", "undefined"),
         bad("who has a link's token", link, link),
@@ -738,10 +742,9 @@ fn strangers(app: &TestApp, people: &[Caller], link: &str) -> Vec<Caller> {
         bad("who has what is over", &claims("access", now), "session-that-is-over"),
         bad("who has a refresh token", &claims("refresh", now + 60), &rita.form_token),
         Caller { by_link: true, user: CARL, ..stranger("Carl's link", 3) },
-    ];
-    strangers.push(Caller { name: SESSION_ALONE.into(), cookie: rita.cookie.clone(), ..stranger("", 0) });
-    strangers.push(Caller { name: BEARER_ALONE.into(), bearer: rita.bearer.clone(), ..stranger("", 0) });
-    strangers
+        Caller { cookie: rita.cookie.clone(), ..stranger(SESSION_ALONE, 0) },
+        Caller { bearer: rita.bearer.clone(), ..stranger(BEARER_ALONE, 0) },
+    ]
 }
 
 fn meeting_digest<'a>(meetings: &'a [Meeting], object: &str, own: &str) -> &'a str {
@@ -789,26 +792,26 @@ fn every_route_of_the_server_has_a_row() {
 
 /// Goes through rows of the table: first through all that changes nothing.
 async fn check(is_asked: impl Fn(&Row) -> bool) {
-    let world = World::new().await;
+    let matrix = Matrix::new().await;
     let rows: Vec<Row> = Row::all().into_iter().filter(is_asked).collect();
     let mut paths = BTreeSet::new();
     for row in &rows {
-        world.check(row, false).await;
+        matrix.check(row, false).await;
         if row.method == Method::POST && !row.path.starts_with("/api/") && row.path != "/login/" {
-            world.check_forged(row).await;
+            matrix.check_forged(row).await;
         }
         let has_one_door = row.is_api() || !row.path.starts_with("/api/");
         if has_one_door && paths.insert(row.path.clone()) {
-            world.check_other_methods(row).await;
+            matrix.check_other_methods(row).await;
         }
     }
     for row in &rows {
-        world.check(row, true).await;
+        matrix.check(row, true).await;
     }
-    let read = world.read.borrow();
+    let read = matrix.read.borrow();
     let unread: Vec<_> = MARKS.iter().map(|mark| mark.0).filter(|mark| !read.contains(mark)).collect();
     assert_eq!(unread, ["markines"], "words that nobody is shown prove nothing");
-    assert!(world.asked.get() > 1000, "{}", world.asked.get());
+    assert!(matrix.asked.get() > 1000, "{}", matrix.asked.get());
 }
 
 #[tokio::test]

@@ -24,10 +24,12 @@ mod mails;
 mod notifications;
 mod openapi;
 mod operations;
-#[path = "../parsers/mod.rs"]
+#[path = "../python/parsers.rs"]
 mod parsers;
 mod presence;
 mod process;
+#[path = "../python/mod.rs"]
+mod python;
 mod reading;
 mod recaptcha;
 mod recruiter_pages;

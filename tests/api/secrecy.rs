@@ -20,11 +20,9 @@ use reqwest::{Method, RequestBuilder, redirect::Policy};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
+use tracing::subscriber::DefaultGuard;
 
-use crate::{
-    recaptcha,
-    support::{self, page::Page, process::World, *},
-};
+use crate::support::{self, page::Page, process::World, *};
 
 const WRONG_PASSWORD: &str = "correct-horse-battery-staple";
 const CLIENT_SECRET: &str = "client-secret-of-the-tests";
@@ -112,6 +110,16 @@ impl<'a> Product<'a> {
         // As it goes over the wire.
         product.keep("SMTP login", BASE64_STANDARD.encode(format!("\0postmaster\0{SMTP_PASSWORD}")));
         product
+    }
+
+    /// Of this test's thread, in which the server runs too; and the lines that it logs until the guard is dropped.
+    fn watched(app: &'a TestApp) -> (Product<'a>, Lines, DefaultGuard) {
+        let lines = Lines::default();
+        let (filter, writer) = (&app.ctx.settings.log_filter, lines.clone());
+        let subscriber = telemetry::subscriber(filter, LogFormat::Text, move || writer.clone(), false).unwrap();
+        let guard = tracing::subscriber::set_default(subscriber);
+        let product = Product::new(app.url.clone(), &app.google, &app.mailbox, app.db());
+        (Product { app: Some(app), ..product }, lines, guard)
     }
 
     fn keep(&self, kind: &'static str, secret: impl Into<String>) -> String {
@@ -652,14 +660,7 @@ fn forms(secret: &str) -> BTreeSet<String> {
 #[tokio::test]
 async fn no_secret_is_logged_answered_or_stored_and_every_request_is_one_line() {
     let app = TestApp::start_with(&SETTINGS).await;
-    let lines = Lines::default();
-    let writer = lines.clone();
-    // For this test's thread, in which the server runs too.
-    let _guard = tracing::subscriber::set_default(
-        telemetry::subscriber(&app.ctx.settings.log_filter, LogFormat::Text, move || writer.clone(), false).unwrap(),
-    );
-    let mut product = Product::new(app.url.clone(), &app.google, &app.mailbox, app.db());
-    product.app = Some(&app);
+    let (product, lines, _guard) = Product::watched(&app);
     product.drive().await;
     // One with reminders, and what was to be undone or sent later.
     let token = product.sign_in().await;
@@ -682,13 +683,7 @@ async fn no_secret_is_logged_answered_or_stored_where_sign_ins_have_to_pass_reca
     const KINDS: [&str; 6] = ["SMTP login", "password", "reCAPTCHA secret", "reCAPTCHA token", "setting", "token"];
     let verifier = recaptcha::Verifier::start().await;
     let app = verifier.app_with(&SETTINGS).await;
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let _guard = tracing::subscriber::set_default(
-        telemetry::subscriber(&app.ctx.settings.log_filter, LogFormat::Text, move || writer.clone(), false).unwrap(),
-    );
-    let mut product = Product::new(app.url.clone(), &app.google, &app.mailbox, app.db());
-    product.app = Some(&app);
+    let (product, lines, _guard) = Product::watched(&app);
     let secret = product.keep("reCAPTCHA secret", recaptcha::SECRET);
     let token = product.keep("reCAPTCHA token", recaptcha::TOKEN);
     let quoted = format!("{secret} {token}");

@@ -6,6 +6,7 @@ pub mod database;
 pub mod document;
 pub mod page;
 pub mod process;
+pub mod recaptcha;
 
 use std::{
     collections::HashMap,
