@@ -56,6 +56,22 @@ impl Target {
     async fn start_with(settings: &[(&str, &str)]) -> Target {
         let world = World::new().await;
         let server = world.serve_with(settings).await;
+        Target::of(world, server)
+    }
+
+    /// A process that may have no more files open than this, and waits for slow clients as long.
+    async fn with_few_files(files: usize, patience: &str) -> Target {
+        let world = World::new().await;
+        let usual = world.command(&[("CLIENT_SECONDS", patience)]);
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={files}:{files}")).arg(usual.get_program()).args(usual.get_args());
+        command.env_clear().envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let server = Server::start(command);
+        server.until_ready(world.port).await;
+        Target::of(world, server)
+    }
+
+    fn of(world: World, server: Server) -> Target {
         let token = access_token(Clock::System.now(), RITA);
         let (cookie, visitors_form_token, form_token, digest) = Default::default();
         Target { world, server, token, cookie, visitors_form_token, form_token, digest }
@@ -763,6 +779,55 @@ async fn two_thousand_idle_connections_cost_little_and_hold_up_nobody() {
     // The allocator need not give it back to the system, but uses it for those that come next.
     assert!(grown[3] < grown[2] + 4096 && grown[3] < 2 * grown[0], "{grown:?} KiB");
     target.assert_well().await;
+    target.assert_blameless().await;
+}
+
+#[tokio::test]
+async fn more_clients_than_there_are_files_wait_for_their_turn_and_the_database_stays_reachable() {
+    let target = Target::with_few_files(300, "1").await;
+    let mut idle = Vec::new();
+    for _ in 0..400 {
+        idle.push(target.connect().await);
+    }
+    // After those before it have been silent for too long.
+    let reply = target.ask("GET", "/readyz", "", b"").await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert!(target.descriptors() < 300);
+    assert!(!target.server.said().contains("could not be accepted"), "{}", target.server.said());
+    drop(idle);
+    target.assert_well().await;
+    target.assert_blameless().await;
+}
+
+#[tokio::test]
+async fn large_bodies_of_strangers_that_never_end_take_little_memory_and_small_ones_are_read_meanwhile() {
+    const MANY: usize = 200;
+    let target = Target::start_with(&[("CLIENT_SECONDS", "3")]).await;
+    target.assert_well().await;
+    let before = target.resident();
+    let head = request("POST", LOGIN, JSON, 1 << 20);
+    let mut sending = Vec::new();
+    for _ in 0..MANY {
+        let (head, mut socket) = (head.clone(), target.connect().await);
+        sending.push(tokio::spawn(async move {
+            _ = socket.write_all(head.as_bytes()).await;
+            _ = timeout(Duration::from_secs(2), socket.write_all(&vec![b' '; (1 << 20) - 1])).await;
+            socket
+        }));
+    }
+    let mut sockets = Vec::new();
+    for sent in sending {
+        sockets.push(sent.await.unwrap());
+    }
+    let grown = target.resident().saturating_sub(before);
+    assert!(grown < 100 << 10, "{MANY} bodies take {grown} KiB");
+    let reply = target.ask("POST", LOGIN, JSON, b"{}").await;
+    assert_eq!(reply.status, 400, "{reply:?}");
+    for mut socket in sockets {
+        let mut said = Vec::new();
+        _ = timeout(Duration::from_secs(10), socket.read_to_end(&mut said)).await.expect("is hung up on");
+    }
+    target.until_all_are_closed().await;
     target.assert_blameless().await;
 }
 

@@ -467,7 +467,7 @@ async fn a_run_that_was_replaced_and_whose_process_died_is_forgotten() {
     app.execute("UPDATE ivs_jobs._private_jobs SET locked_at = now(), locked_by = 'a process'").await;
     let mail = sqlx::query_scalar("SELECT id FROM ivs_mail LIMIT 1").fetch_one(app.db()).await.unwrap();
     let again = [Job::SendMail { mail }];
-    jobs::enqueue(&mut *app.db().acquire().await.unwrap(), &again, app.now()).await.unwrap();
+    jobs::enqueue(&mut app.db().acquire().await.unwrap(), &again, app.now()).await.unwrap();
     app.sweep().await;
     assert_eq!(jobs().await, 3);
     app.execute("UPDATE ivs_jobs._private_jobs SET locked_at = NULL, locked_by = NULL").await;
