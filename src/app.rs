@@ -136,8 +136,8 @@ pub async fn sweep(ctx: &Context) -> anyhow::Result<()> {
     interview::align_events(ctx).await?;
     interview::fill_instants(ctx, Reach::All).await?;
     interview::remind(ctx).await?;
-    mail::requeue_orphans(ctx).await?;
-    remove_expired(ctx).await
+    remove_expired(ctx).await?;
+    mail::requeue_orphans(ctx).await
 }
 
 async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {

@@ -479,6 +479,25 @@ async fn a_run_that_was_replaced_and_whose_process_died_is_forgotten() {
 }
 
 #[tokio::test]
+async fn a_mail_that_waits_without_a_job_gets_one_and_one_whose_job_has_failed_does_not() {
+    let app = TestApp::start().await;
+    app.mailbox.order(Step::Connect, mailbox::Fault::Close, 10_000);
+    app.user(OTTO).schedule_otherwise(phone_body(json!({}))).await;
+    app.mailbox.release();
+    app.execute("UPDATE ivs_jobs._private_jobs SET attempts = max_attempts").await;
+    app.execute("DELETE FROM ivs_jobs._private_jobs WHERE id = (SELECT min(id) FROM ivs_jobs._private_jobs)").await;
+    app.sweep().await;
+    assert_eq!(app.count("ivs_jobs._private_jobs").await, 1);
+    app.advance(Duration::from_secs(61));
+    app.sweep().await;
+    app.sweep().await;
+    assert_eq!(app.count("ivs_jobs._private_jobs WHERE attempts = 0").await, 1);
+    assert_eq!(app.count("ivs_jobs._private_jobs WHERE attempts = max_attempts").await, 1);
+    app.run_jobs().await;
+    assert_eq!(app.mailbox.mails().len(), 2);
+}
+
+#[tokio::test]
 async fn commands_say_what_is_wrong_in_a_sentence() {
     let world = World::new().await;
     assert_eq!(refused(&world, &["mails", "resend", "0123abcd"]), "there is no mail whose id begins with 0123abcd");
