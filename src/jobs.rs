@@ -54,9 +54,11 @@ pub type Run = fn(Context, Job) -> Pin<Box<dyn Future<Output = anyhow::Result<Ou
 /// Queues `jobs`, to run at `run_at` or soon after, when the caller's transaction commits.
 pub async fn enqueue(db: &mut PgConnection, jobs: &[Job], run_at: DateTime<Utc>) -> sqlx::Result<()> {
     let (payloads, keys): (Vec<_>, Vec<_>) = jobs.iter().map(|job| (Json(job), job.key())).unzip();
+    // All in one call: `add_job`, called for each, takes thirty times as long for many.
     sqlx::query(
-        "SELECT ivs_jobs.add_job('job', payload := job.payload, run_at := $2, job_key := job.key)
-         FROM unnest($1::json[], $3::text[]) AS job (payload, key)",
+        "SELECT count(*) FROM ivs_jobs.add_jobs(ARRAY(
+             SELECT ('job', payload, NULL, $2, NULL, key, NULL, NULL)::ivs_jobs.job_spec
+             FROM unnest($1::json[], $3::text[]) AS job (payload, key)), false)",
     )
     .bind(payloads)
     .bind(run_at)
