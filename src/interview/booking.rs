@@ -399,9 +399,12 @@ async fn replay(ctx: &Context, interview_id: i64) -> Result<Scheduled> {
 /// Words an answer. What cannot be read any more is left out: the interview is made, whatever happens to its answer.
 async fn answer(ctx: &Context, made: Made, replayed: bool) -> Scheduled {
     let Made { interview_id, candidate, recruiter_id, .. } = made;
-    let emails_sent = emails::sent(ctx, Kind::Scheduled, (interview_id, 0), [candidate.id, recruiter_id]).await;
+    let (emails_sent, overlaps) = tokio::join!(
+        emails::sent(ctx, Kind::Scheduled, (interview_id, 0), [candidate.id, recruiter_id]),
+        overlaps_if_known(ctx, &candidate, recruiter_id, made.span, interview_id),
+    );
     let mut warnings = made.time_warnings;
-    warnings.extend(overlaps_if_known(ctx, &candidate, recruiter_id, made.span, interview_id).await);
+    warnings.extend(overlaps);
     Scheduled {
         success: true,
         interview_id,
