@@ -52,7 +52,7 @@ struct Arguments {
     /// A few seconds for everything: shows that it works, not how fast it is
     #[arg(long)]
     quick: bool,
-    /// Only endpoints whose name has this in it, and nothing but those
+    /// Only what has this in its name: an endpoint, start, reminders, scheduling
     #[arg(long)]
     only: Option<String>,
     /// Seconds of load on each endpoint
@@ -61,6 +61,12 @@ struct Arguments {
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+impl Arguments {
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
+    }
 }
 
 const DATABASE: &str = "bench";
@@ -150,25 +156,35 @@ async fn run(arguments: &Arguments, folder: &Path, cluster: &Cluster) -> anyhow:
     let bench = Bench { arguments, scale, folder, url: &url, server: &server, postmaster, client: &client };
     println!("{HEAD}");
     for endpoint in load::endpoints()? {
-        if arguments.only.as_ref().is_none_or(|only| endpoint.name.contains(only.as_str())) {
+        if arguments.wants(endpoint.name) {
             bench.endpoint(&endpoint).await?;
         }
     }
     println!("\nMemory of the server at its peak (RSS): {:.1} MiB", server.peak_memory()? as f64 / 1048576.0);
-    if arguments.only.is_some() {
+
+    if arguments.wants("reminders") {
+        let reminded = if arguments.quick { 200 } else { 10_000.min(scale.interviews / 3) };
+        let left = latency::remind(&db, &sink, reminded).await?;
+        println!(
+            "\n{reminded} reminders fell due at once: {} mails were accepted within {:.1} s, the first of them {:.1} s before the last",
+            left.mails,
+            left.all.as_secs_f64(),
+            left.leaving.as_secs_f64()
+        );
+    }
+    drop(server);
+
+    println!("\n| | p50 | p99 |\n|---|---|---|");
+    if arguments.wants("start") {
+        row(
+            "From the start of `serve` to its first answer",
+            &latency::starts(&direct, &log, if arguments.quick { 3 } else { 11 })?,
+        );
+    }
+    row("One durable commit of one row, for comparison", &latency::commits(&db, 200).await?);
+    if !arguments.wants("scheduling") {
         return Ok(());
     }
-
-    let reminded = if arguments.quick { 200 } else { 10_000.min(scale.interviews / 3) };
-    let left = latency::remind(&db, &sink, reminded).await?;
-    drop(server);
-    say("measuring starts and scheduling");
-    let starts = latency::starts(&direct, &log, if arguments.quick { 3 } else { 11 })?;
-    let commits = latency::commits(&db, 200).await?;
-    println!("\n| | p50 | p99 |\n|---|---|---|");
-    row("From the start of `serve` to its first answer", &starts);
-    row("One durable commit of one row, for comparison", &commits);
-
     let (to_google, to_sink) =
         (Relay::start(latency::address(google.url())?).await?, Relay::start(sink.address).await?);
     let (server, _) = Server::start(&settings(&url, &google, to_google.address, to_sink.address), &log)?;
@@ -188,12 +204,6 @@ async fn run(arguments: &Arguments, folder: &Path, cluster: &Cluster) -> anyhow:
         row(&format!("Scheduling ({kind}), waiting for Google and SMTP"), &took.others);
         row(&format!("Scheduling ({kind}), what we add"), &took.ours);
     }
-    println!(
-        "\n{reminded} reminders fell due at once: {} mails were accepted within {:.1} s, the first of them {:.1} s before the last",
-        left.mails,
-        left.all.as_secs_f64(),
-        left.leaving.as_secs_f64()
-    );
     Ok(())
 }
 
