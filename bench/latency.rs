@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use chrono::{TimeDelta, Utc};
+use chrono::{Days, NaiveDate, TimeDelta, Utc};
 use interviews::dev::google::{Behaviour, Simulator};
 use reqwest::Client;
 use serde_json::{Value, json};
@@ -58,11 +58,12 @@ pub async fn schedule(
     times: usize,
 ) -> anyhow::Result<Scheduling> {
     const WARM_UP: usize = 10;
-    let body = json!({"candidate_id": candidate, "job_id": job, "date": "2031-03-04", "time": "14:00",
-        "timezone": "America/New_York", "interview_type": kind, "notes": "Please bring your papers along."});
+    let first_day = NaiveDate::from_ymd_opt(2031, 1, 1).context("a date")?;
     let url = format!("http://127.0.0.1:{}/api/company/create-interview/", server.port);
     let (mut total, mut others, mut ours) = (Vec::new(), Vec::new(), Vec::new());
     for nth in 0..times + WARM_UP {
+        let body = json!({"candidate_id": candidate, "job_id": job, "date": first_day + Days::new(nth as u64), "time": "14:00",
+            "timezone": "America/New_York", "interview_type": kind, "notes": "Please bring your papers along."});
         Relay::taken(relays);
         let begun = Instant::now();
         let answer = client.post(&url).bearer_auth(token).json(&body).send().await?;

@@ -1,7 +1,7 @@
 //! From a queued row to an accepted mail: once.
 //!
-//! A mail is a row of `ivs_mail` and a job, both written by the transaction that causes it. Whoever sends it (the
-//! request's own task, the job) first takes a lease on the row, renders the mail from what is true *now*, hands it to
+//! A mail is a row of `ivs_mail` and a job, both written by the transaction that causes it. Whoever sends it has a lease on
+//! the row (a request has queued it with one, the job takes one), renders the mail from what is true *now*, hands it to
 //! the SMTP server without holding a database connection, and notes the outcome in one statement. So a mail is neither
 //! lost nor doubled; only a death between the server's acceptance and our note leads to a second copy, which has the
 //! same `Message-ID`. Bodies, tokens and addresses are neither kept nor logged; the row of a mail that goes to another
@@ -32,6 +32,7 @@ use crate::{
     telemetry::masked,
 };
 
+/// Also the head start of a request that sends its mails itself: their jobs are due when it ends.
 const LEASE: Duration = Duration::from_secs(30);
 const RENEWAL: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -114,6 +115,11 @@ impl NewMail {
     pub fn new(kind: Kind, user_id: i64) -> NewMail {
         NewMail { kind, interview_id: None, user_id, recipient: None, sequence: 0, starts_at: None }
     }
+
+    fn queued(&self, id: Uuid, queued_at: DateTime<Utc>) -> Queued {
+        let NewMail { kind, interview_id, user_id, recipient, sequence, starts_at } = self.clone();
+        Queued { id, kind, interview_id, user_id, recipient, sequence, starts_at, queued_at }
+    }
 }
 
 /// A mail that is to be rendered.
@@ -145,15 +151,42 @@ pub struct Email {
     pub calendar: Option<(&'static str, String)>,
 }
 
-/// Queues mails with their jobs, which first run after `wait`: the head start of a request that sends them itself. Gives
-/// their ids, in order.
+/// A queued mail that nobody but who queued it sends for the next half minute.
+#[derive(Debug)]
+pub struct Held {
+    mail: Queued,
+    holder: Uuid,
+}
+
+impl Held {
+    pub fn user_id(&self) -> i64 {
+        self.mail.user_id
+    }
+}
+
+/// Queues mails with their jobs, which are due at once.
 ///
 /// Belongs into the transaction of what causes the mails. Without an SMTP server (`ctx.smtp`) nothing should be queued.
-pub async fn enqueue(
+pub async fn enqueue(db: &mut PgConnection, now: DateTime<Utc>, mails: &[NewMail]) -> sqlx::Result<()> {
+    insert(db, now, mails, None).await?;
+    Ok(())
+}
+
+/// The same for mails that the caller sends himself after the commit, by [`deliver_held`]. Their jobs see to what comes of
+/// that, half a minute later.
+pub async fn enqueue_held(db: &mut PgConnection, now: DateTime<Utc>, mails: &[NewMail]) -> sqlx::Result<Vec<Held>> {
+    let holder = random_uuid();
+    let ids = insert(db, now, mails, Some(holder)).await?;
+    let held = |(mail, id): (&NewMail, Uuid)| Held { mail: mail.queued(id, now), holder };
+    Ok(mails.iter().zip(ids).map(held).collect())
+}
+
+/// Writes rows, leased to `holder`, and their jobs. Gives the ids, in order.
+async fn insert(
     db: &mut PgConnection,
     now: DateTime<Utc>,
     mails: &[NewMail],
-    wait: Duration,
+    holder: Option<Uuid>,
 ) -> sqlx::Result<Vec<Uuid>> {
     let ids: Vec<Uuid> = mails.iter().map(|_| random_uuid()).collect();
     let kinds: Vec<&str> = mails.iter().map(|mail| mail.kind.as_str()).collect();
@@ -162,9 +195,11 @@ pub async fn enqueue(
     let recipients: Vec<Option<String>> = mails.iter().map(|mail| mail.recipient.clone()).collect();
     let sequences: Vec<i32> = mails.iter().map(|mail| mail.sequence).collect();
     let starts: Vec<Option<DateTime<Utc>>> = mails.iter().map(|mail| mail.starts_at).collect();
+    let leased_until = holder.map(|_| now + LEASE);
     sqlx::query!(
-        "INSERT INTO ivs_mail (id, kind, interview_id, user_id, recipient, sequence, starts_at, state, attempts, created_at)
-         SELECT *, 'queued', 0, $8
+        "INSERT INTO ivs_mail (id, kind, interview_id, user_id, recipient, sequence, starts_at, state, created_at,
+             attempts, leased_by, leased_until)
+         SELECT *, 'queued', $8, CASE WHEN $9::uuid IS NULL THEN 0 ELSE 1 END, $9, $10
          FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::int[], $7::timestamptz[])",
         &ids,
         &kinds as &[&str],
@@ -173,12 +208,14 @@ pub async fn enqueue(
         &recipients as &[Option<String>],
         &sequences,
         &starts as &[Option<DateTime<Utc>>],
-        now
+        now,
+        holder,
+        leased_until
     )
     .execute(&mut *db)
     .await?;
     let jobs: Vec<Job> = ids.iter().map(|id| Job::SendMail { mail: *id }).collect();
-    jobs::enqueue(db, &jobs, now + wait).await?;
+    jobs::enqueue(db, &jobs, leased_until.unwrap_or(now)).await?;
     Ok(ids)
 }
 
@@ -238,10 +275,11 @@ pub async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tries once to send a queued mail.
+/// Tries once to send a queued mail, as its job.
 ///
-/// `render` makes the mail from the present state of the world; `None` drops it: it is no longer true. A mail that is being sent by somebody else is left alone. Errors are faults of the database
-/// or of `render`; whatever SMTP says, the mail has ended or is to be tried again.
+/// `render` makes the mail from the present state of the world; `None` drops it: it is no longer true. A mail that is being
+/// sent by somebody else is left alone. Errors are faults of the database or of `render`; whatever SMTP says, the mail has
+/// ended or is to be tried again.
 pub async fn deliver<F, R>(ctx: &Context, id: Uuid, render: F) -> anyhow::Result<Outcome>
 where
     F: FnOnce(Queued) -> R,
@@ -249,54 +287,31 @@ where
 {
     let lease = Lease { ctx, mail: id, holder: random_uuid() };
     let Some((mail, attempts)) = lease.take().await? else { return standing(ctx, id).await };
-    crash_point!("mail: leased");
-    let attempt = tokio::select! {
-        biased;
-        attempt = attempt(ctx, &mail, render) => attempt,
-        () = lease.lost() => {
-            tracing::warn!(mail = %id, "another sender took this mail over; leaving it to that one");
-            return Ok(Outcome::Again(LEASE));
-        }
-    };
-    let count = |outcome| ctx.metrics.email(mail.kind.as_str(), outcome);
-    match attempt {
-        Err(fault) => {
-            count(EmailOutcome::Later);
-            lease.give_back("it could not be rendered").await?;
-            Err(fault.context("rendering a mail"))
-        }
-        Ok(Attempt::Sent) => {
-            count(EmailOutcome::Sent);
-            crash_point!("mail: accepted");
-            lease.note_sent(mail.kind).await?;
-            Ok(Outcome::Done)
-        }
-        Ok(Attempt::Outdated) => {
-            count(EmailOutcome::Dropped);
-            tracing::info!(mail = %id, "mail dropped: what it would say is no longer true");
-            lease.finish(State::Dropped, None).await?;
-            Ok(Outcome::Done)
-        }
-        Ok(Attempt::Failed(SendError::Refused(why))) => {
-            count(EmailOutcome::Refused);
-            tracing::warn!(mail = %id, attempts, error = why, "mail refused for good");
-            lease.finish(State::Refused, Some(&why)).await?;
-            Ok(Outcome::Done)
-        }
-        Ok(Attempt::Failed(SendError::Later(why))) => {
-            let age = (ctx.clock.now() - mail.queued_at).to_std().unwrap_or_default();
-            let Some(wait) = retry_after(age, attempts) else {
-                count(EmailOutcome::Expired);
-                tracing::error!(mail = %id, attempts, error = why, "mail given up after a day");
-                lease.finish(State::Expired, Some(&why)).await?;
-                return Ok(Outcome::Done);
-            };
-            count(EmailOutcome::Later);
-            tracing::warn!(mail = %id, attempts, error = why, "mail not sent; it will be tried again");
-            lease.give_back(&why).await?;
-            Ok(Outcome::Again(wait))
-        }
-    }
+    Ok(match lease.send(mail, attempts, render).await? {
+        Tried::Sent | Tried::Ended => Outcome::Done,
+        Tried::Later(wait) => Outcome::Again(wait),
+    })
+}
+
+/// Tries once to send a mail just queued, likewise; whether the SMTP server has accepted it. What is not accepted is left
+/// to its job.
+pub async fn deliver_held<F, R>(ctx: &Context, held: Held, render: F) -> anyhow::Result<bool>
+where
+    F: FnOnce(Queued) -> R,
+    R: Future<Output = anyhow::Result<Option<Email>>>,
+{
+    // A lease must last until it is renewed.
+    let is_late = ctx.clock.now() > held.mail.queued_at + (LEASE - 2 * RENEWAL);
+    let lease = Lease { ctx, mail: held.mail.id, holder: held.holder };
+    Ok(!is_late && matches!(lease.send(held.mail, 1, render).await?, Tried::Sent))
+}
+
+/// What a try has come to.
+enum Tried {
+    Sent,
+    /// It will never be sent.
+    Ended,
+    Later(Duration),
 }
 
 enum Attempt {
@@ -354,9 +369,11 @@ impl Lease<'_> {
     /// The mail and how often it was tried, this time included; `None` when it has ended or is leased already.
     async fn take(&self) -> anyhow::Result<Option<(Queued, i32)>> {
         let now = self.ctx.clock.now();
+        // Not `state = 'queued'`: PostgreSQL would look for the id in the index of those that are queued, which it knows as
+        // nearly empty, while thousands are.
         let row = sqlx::query!(
             r#"UPDATE ivs_mail SET leased_by = $2, leased_until = $3, attempts = attempts + 1
-             WHERE id = $1 AND state = 'queued' AND (leased_until IS NULL OR leased_until <= $4)
+             WHERE id = $1 AND state || '' = 'queued' AND (leased_until IS NULL OR leased_until <= $4)
              RETURNING kind, interview_id, user_id, recipient, sequence, starts_at, attempts,
                        COALESCE(resent_at, created_at) AS "queued_at!""#,
             self.mail,
@@ -378,6 +395,63 @@ impl Lease<'_> {
             queued_at: row.queued_at,
         };
         Ok(Some((mail, row.attempts)))
+    }
+
+    /// Tries to send the mail, for the `attempts`th time, as long as nobody else has the lease.
+    async fn send<F, R>(&self, mail: Queued, attempts: i32, render: F) -> anyhow::Result<Tried>
+    where
+        F: FnOnce(Queued) -> R,
+        R: Future<Output = anyhow::Result<Option<Email>>>,
+    {
+        let Lease { ctx, mail: id, .. } = *self;
+        crash_point!("mail: leased");
+        let attempt = tokio::select! {
+            biased;
+            attempt = attempt(ctx, &mail, render) => attempt,
+            () = self.lost() => {
+                tracing::warn!(mail = %id, "another sender took this mail over; leaving it to that one");
+                return Ok(Tried::Later(LEASE));
+            }
+        };
+        let count = |outcome| ctx.metrics.email(mail.kind.as_str(), outcome);
+        match attempt {
+            Err(fault) => {
+                count(EmailOutcome::Later);
+                self.give_back("it could not be rendered").await?;
+                Err(fault.context("rendering a mail"))
+            }
+            Ok(Attempt::Sent) => {
+                count(EmailOutcome::Sent);
+                crash_point!("mail: accepted");
+                self.note_sent(mail.kind).await?;
+                Ok(Tried::Sent)
+            }
+            Ok(Attempt::Outdated) => {
+                count(EmailOutcome::Dropped);
+                tracing::info!(mail = %id, "mail dropped: what it would say is no longer true");
+                self.finish(State::Dropped, None).await?;
+                Ok(Tried::Ended)
+            }
+            Ok(Attempt::Failed(SendError::Refused(why))) => {
+                count(EmailOutcome::Refused);
+                tracing::warn!(mail = %id, attempts, error = why, "mail refused for good");
+                self.finish(State::Refused, Some(&why)).await?;
+                Ok(Tried::Ended)
+            }
+            Ok(Attempt::Failed(SendError::Later(why))) => {
+                let age = (ctx.clock.now() - mail.queued_at).to_std().unwrap_or_default();
+                let Some(wait) = retry_after(age, attempts) else {
+                    count(EmailOutcome::Expired);
+                    tracing::error!(mail = %id, attempts, error = why, "mail given up after a day");
+                    self.finish(State::Expired, Some(&why)).await?;
+                    return Ok(Tried::Ended);
+                };
+                count(EmailOutcome::Later);
+                tracing::warn!(mail = %id, attempts, error = why, "mail not sent; it will be tried again");
+                self.give_back(&why).await?;
+                Ok(Tried::Later(wait))
+            }
+        }
     }
 
     /// Renews the lease again and again; returns when somebody else has it.

@@ -18,8 +18,6 @@ mod retry;
 mod store;
 mod undo;
 
-use std::time::Duration;
-
 use anyhow::{Context as _, anyhow};
 use axum::{
     Json,
@@ -207,7 +205,7 @@ async fn finish(
     store::hasten_intents_of(&mut *tx, begun.user_id).await?;
     if ctx.smtp.is_some() && recipient.is_some() {
         let mail = NewMail { recipient, ..NewMail::new(mail::Kind::GoogleConnected, begun.user_id) };
-        mail::enqueue(&mut tx, now, &[mail], Duration::ZERO).await?;
+        mail::enqueue(&mut tx, now, &[mail]).await?;
     }
     let company_id = store::company_of(&mut *tx, begun.user_id).await?;
     tx.commit().await?;
@@ -406,7 +404,7 @@ fn not_configured() -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::{net::Ipv4Addr, time::Duration};
 
     use axum::Router;
     use sqlx::postgres::PgPoolOptions;

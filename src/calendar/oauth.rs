@@ -157,7 +157,7 @@ pub async fn bury(ctx: &Context, user_id: i64, row: &str, why: &str) -> sqlx::Re
     }
     if ctx.smtp.is_some() {
         let mail = NewMail::new(mail::Kind::GoogleDisconnected, user_id);
-        mail::enqueue(&mut tx, now, &[mail], Duration::ZERO).await?;
+        mail::enqueue(&mut tx, now, &[mail]).await?;
     }
     tx.commit().await?;
     tracing::info!(user_id, why, "a grant was removed");

@@ -4,6 +4,7 @@
 //! its mails. Whatever ends in between (a refusal, a crash, a slow Google) leaves an intent, and an intent that does
 //! not commit is undone by the calendar's sweep: its event is deleted.
 
+use anyhow::ensure;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -23,7 +24,7 @@ use crate::{
     calendar, clock,
     context::Context,
     http::{Error, Result, extract::IdempotencyKey},
-    mail::Kind,
+    mail::{Held, Kind},
     notification,
 };
 
@@ -103,13 +104,14 @@ pub async fn schedule(ctx: Context, user: CurrentUser, request: Request, key: Op
         Keyed::Bound(interview_id) => return replay(&ctx, interview_id).await,
     };
     crash_point!("booking: intent recorded");
-    let booking = Booking { ctx: &ctx, user: &user, request: &request, parties: &parties, intent: &intent };
+    let booking = Booking { ctx: &ctx, user: &user, request: &request, parties: &parties, intent: intent.as_ref() };
     match booking.carry_out(key.as_ref()).await {
         Ok((made, mails)) => {
             // Nothing from here on can undo the interview.
             crash_point!("booking: committed");
-            emails::send_now(&ctx, mails).await;
-            Ok(answer(&ctx, made, false).await)
+            let users = [made.candidate.id, made.recruiter_id];
+            let (emails_sent, overlaps) = tokio::join!(emails::send_now(&ctx, mails, users), overlaps_of(&ctx, &made));
+            Ok(answer(made, emails_sent, overlaps, false))
         }
         Err(error) => {
             booking.abandon().await;
@@ -195,17 +197,21 @@ struct Intent {
 
 /// Whose key it is.
 enum Keyed {
-    Ours(Intent),
+    /// Ours, if there is one; without one and without Google there is nothing that would have to be undone.
+    Ours(Option<Intent>),
     /// Another request with this key has made this interview meanwhile.
     Bound(i64),
 }
 
 /// Records the intent and claims the key.
 async fn claim(ctx: &Context, user_id: i64, is_meet: bool, key: Option<&KeyUse>) -> Result<Keyed> {
+    if !is_meet && key.is_none() {
+        return Ok(Keyed::Ours(None));
+    }
     // Twice, because whoever holds the key may free it between our try and our look.
     for _ in 0..2 {
         if let Some(intent) = try_claim(ctx, user_id, is_meet, key).await? {
-            return Ok(Keyed::Ours(intent));
+            return Ok(Keyed::Ours(Some(intent)));
         }
         if let Some(key) = key
             && let Some(interview_id) = find_replay(ctx, user_id, key).await?
@@ -244,14 +250,14 @@ struct Booking<'a> {
     user: &'a CurrentUser,
     request: &'a Request,
     parties: &'a Parties,
-    intent: &'a Intent,
+    intent: Option<&'a Intent>,
 }
 
 impl Booking<'_> {
     /// Rules 12 and 13: the event, then everything of ours in one transaction. Gives what was made and its mails.
-    async fn carry_out(&self, key: Option<&KeyUse>) -> Result<(Made, Vec<Uuid>)> {
-        let event = match &self.intent.event_id {
-            Some(event_id) => Some(self.create_event(event_id).await?),
+    async fn carry_out(&self, key: Option<&KeyUse>) -> Result<(Made, Vec<Held>)> {
+        let event = match self.intent.and_then(|intent| Some((intent.id, intent.event_id.as_deref()?))) {
+            Some((intent, event_id)) => Some(self.create_event(intent, event_id).await?),
             None => None,
         };
         crash_point!("booking: event made");
@@ -259,18 +265,29 @@ impl Booking<'_> {
         let interview_id = self.write(&mut tx, event.as_ref()).await?;
         let users = [self.parties.candidate.id, self.user.id];
         let mails = emails::queue(&mut tx, self.ctx, Kind::Scheduled, (interview_id, 0), &users).await?;
-        if let Some(key) = key
-            && !store::bind_key(&mut *tx, self.user.id, &key.hash, self.intent.id, interview_id).await?
-        {
-            return Err(anyhow::anyhow!("the idempotency key was taken over before the request could commit").into());
-        }
-        // Last, because who takes a key over locks it and the intent in this order too.
-        if !calendar::take_intent(&mut tx, self.intent.id).await? {
-            return Err(anyhow::anyhow!("the intent was given up before it could commit").into());
+        if let Some(intent) = self.intent {
+            self.settle(&mut tx, intent, key, interview_id).await?;
         }
         crash_point!("booking: about to commit");
         tx.commit().await?;
         Ok((self.made(interview_id, event), mails))
+    }
+
+    /// Binds the key to the interview and ends the intent, unless either was lost.
+    async fn settle(
+        &self,
+        tx: &mut PgConnection,
+        intent: &Intent,
+        key: Option<&KeyUse>,
+        interview_id: i64,
+    ) -> anyhow::Result<()> {
+        if let Some(key) = key {
+            let bound = store::bind_key(&mut *tx, self.user.id, &key.hash, intent.id, interview_id).await?;
+            ensure!(bound, "the idempotency key was taken over before the request could commit");
+        }
+        // Last, because who takes a key over locks it and the intent in this order too.
+        ensure!(calendar::take_intent(tx, intent.id).await?, "the intent was given up before it could commit");
+        Ok(())
     }
 
     fn made(&self, interview_id: i64, event: Option<calendar::Created>) -> Made {
@@ -295,11 +312,11 @@ impl Booking<'_> {
         }
     }
 
-    async fn create_event(&self, event_id: &str) -> Result<calendar::Created> {
+    async fn create_event(&self, intent: Uuid, event_id: &str) -> Result<calendar::Created> {
         let (request, parties) = (self.request, self.parties);
         let event = calendar::Event {
             id: event_id,
-            request_id: self.intent.id,
+            request_id: intent,
             job_title: &parties.job_title,
             candidate_name: &parties.candidate.name(),
             recruiter_name: &parties.recruiter.name(),
@@ -309,7 +326,7 @@ impl Booking<'_> {
             zone: request.zone.name(),
             attendees: [&parties.candidate.email, &parties.recruiter.email],
         };
-        match calendar::create_event(self.ctx, self.user.id, self.intent.id, &event).await {
+        match calendar::create_event(self.ctx, self.user.id, intent, &event).await {
             Ok(created) => Ok(created),
             Err(error) => Err(calendar::error_answer(self.ctx, self.user.id, error).await),
         }
@@ -337,11 +354,12 @@ impl Booking<'_> {
 
     /// Makes sure that nothing of a failed request stays. What cannot be undone now is left to the sweep.
     async fn abandon(&self) {
+        let Some(intent) = self.intent else { return };
         let given_up = async {
             let mut db = self.ctx.db.acquire().await?;
             // The intent is gone when the transaction did commit although its answer was lost: then all of it stays.
-            if calendar::give_up(&mut db, self.intent.id, self.ctx.clock.now()).await? {
-                store::free_key(&mut *db, self.user.id, self.intent.id).await?;
+            if calendar::give_up(&mut db, intent.id, self.ctx.clock.now()).await? {
+                store::free_key(&mut *db, self.user.id, intent.id).await?;
             }
             Ok::<_, sqlx::Error>(())
         };
@@ -393,16 +411,18 @@ async fn replay(ctx: &Context, interview_id: i64) -> Result<Scheduled> {
         meeting_link: Some(interview.meeting_link).filter(|link| is_meet && !link.is_empty()),
         event_id: interview.google_event_id.filter(|_| is_meet),
     };
-    Ok(answer(ctx, made, true).await)
+    let users = [made.candidate.id, made.recruiter_id];
+    let (emails_sent, overlaps) =
+        tokio::join!(emails::sent(ctx, Kind::Scheduled, (interview_id, 0), users), overlaps_of(ctx, &made));
+    Ok(answer(made, emails_sent, overlaps, true))
 }
 
-/// Words an answer. What cannot be read any more is left out: the interview is made, whatever happens to its answer.
-async fn answer(ctx: &Context, made: Made, replayed: bool) -> Scheduled {
-    let Made { interview_id, candidate, recruiter_id, .. } = made;
-    let (emails_sent, overlaps) = tokio::join!(
-        emails::sent(ctx, Kind::Scheduled, (interview_id, 0), [candidate.id, recruiter_id]),
-        overlaps_if_known(ctx, &candidate, recruiter_id, made.span, interview_id),
-    );
+async fn overlaps_of(ctx: &Context, made: &Made) -> Vec<String> {
+    overlaps_if_known(ctx, &made.candidate, made.recruiter_id, made.span, made.interview_id).await
+}
+
+fn answer(made: Made, emails_sent: EmailsSent, overlaps: Vec<String>, replayed: bool) -> Scheduled {
+    let interview_id = made.interview_id;
     let mut warnings = made.time_warnings;
     warnings.extend(overlaps);
     Scheduled {

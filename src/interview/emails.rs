@@ -10,9 +10,9 @@ use askama::Template;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::{
     model::{InterviewType, Person, Side, duration_words, link_expiry},
@@ -22,16 +22,13 @@ use crate::{
     config::Settings,
     context::Context,
     icalendar::{self, Invitation, Method, one_line, plain_lines},
-    mail::{self, Correspondent, Email, Kind, NewMail, Queued},
+    mail::{self, Correspondent, Email, Held, Kind, NewMail, Queued},
     secret::PlainToken,
     zone::Zone,
 };
 
 /// How long an answer waits for the SMTP server.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// When the queue takes over from the request's own task.
-const FALLBACK: Duration = Duration::from_secs(30);
-
 /// Whose mail the SMTP server has accepted.
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 pub struct EmailsSent {
@@ -40,49 +37,76 @@ pub struct EmailsSent {
 }
 
 impl EmailsSent {
+    /// `[candidate, recruiter]`: who of them is among those whose mail was accepted.
+    fn of(accepted: &[i64], users: [i64; 2]) -> Self {
+        let [candidate, recruiter] = users.map(|user| accepted.contains(&user));
+        EmailsSent { candidate, recruiter }
+    }
+
     pub fn any(self) -> bool {
         self.candidate || self.recruiter
     }
 }
 
-/// Queues a mail to each of `users`, in the transaction that writes what it tells; none without an SMTP server. The ids
-/// are for [`send_now`].
+/// Queues a mail to each of `users`, in the transaction that writes what it tells; none without an SMTP server. They are
+/// for [`send_now`].
 pub async fn queue(
     tx: &mut PgConnection,
     ctx: &Context,
     kind: Kind,
-    (interview_id, sequence): (i64, i32),
+    about: (i64, i32),
     users: &[i64],
-) -> sqlx::Result<Vec<Uuid>> {
+) -> sqlx::Result<Vec<Held>> {
     if ctx.smtp.is_none() {
         return Ok(Vec::new());
     }
-    let mail = |user_id: &i64| NewMail { interview_id: Some(interview_id), sequence, ..NewMail::new(kind, *user_id) };
-    let mails: Vec<NewMail> = users.iter().map(mail).collect();
-    mail::enqueue(tx, ctx.clock.now(), &mails, FALLBACK).await
+    mail::enqueue_held(tx, ctx.clock.now(), &mails(kind, about, users)).await
 }
 
-/// Sends mails just queued, all at once, and waits for the SMTP server for a while; the sending goes on beyond that.
-pub async fn send_now(ctx: &Context, mails: Vec<Uuid>) {
+/// The same, for the queue to send.
+pub async fn queue_for_later(
+    tx: &mut PgConnection,
+    ctx: &Context,
+    kind: Kind,
+    about: (i64, i32),
+    users: &[i64],
+) -> sqlx::Result<()> {
+    if ctx.smtp.is_none() {
+        return Ok(());
+    }
+    mail::enqueue(tx, ctx.clock.now(), &mails(kind, about, users)).await
+}
+
+fn mails(kind: Kind, (interview_id, sequence): (i64, i32), users: &[i64]) -> Vec<NewMail> {
+    let mail = |user_id: &i64| NewMail { interview_id: Some(interview_id), sequence, ..NewMail::new(kind, *user_id) };
+    users.iter().map(mail).collect()
+}
+
+/// Sends mails just queued, all at once, and waits for the SMTP server for a while; the sending goes on beyond that. Gives
+/// whose mail of `[candidate, recruiter]` has been accepted by then.
+pub async fn send_now(ctx: &Context, mails: Vec<Held>, users: [i64; 2]) -> EmailsSent {
     let sending: Vec<_> = mails
         .into_iter()
-        .map(|id| {
-            let ctx = ctx.clone();
-            let tasks = ctx.tasks.clone();
+        .map(|mail| {
+            let (ctx, tasks, user_id) = (ctx.clone(), ctx.tasks.clone(), mail.user_id());
             let sending = async move {
-                if let Err(fault) = mail::deliver(&ctx, id, |mail| compose(&ctx, mail)).await {
-                    tracing::error!(mail = %id, error = format!("{fault:#}"), "a mail was left to the queue");
-                }
+                let sent = mail::deliver_held(&ctx, mail, |mail| compose(&ctx, mail)).await;
+                sent.unwrap_or_else(|fault| {
+                    tracing::error!(user_id, error = format!("{fault:#}"), "a mail was left to the queue");
+                    false
+                })
             };
-            tasks.spawn(sending.in_current_span())
+            (user_id, tasks.spawn(sending.in_current_span()))
         })
         .collect();
-    let all = async {
-        for task in sending {
-            _ = task.await;
+    let deadline = Instant::now() + PATIENCE;
+    let mut accepted = Vec::new();
+    for (user_id, task) in sending {
+        if let Ok(Ok(true)) = tokio::time::timeout_at(deadline, task).await {
+            accepted.push(user_id);
         }
-    };
-    _ = tokio::time::timeout(PATIENCE, all).await;
+    }
+    EmailsSent::of(&accepted, users)
 }
 
 /// Whose mail of this kind and SEQUENCE has been accepted; nobody's where that cannot be read: what is answered then
@@ -92,8 +116,7 @@ pub async fn sent(ctx: &Context, kind: Kind, (interview_id, sequence): (i64, i32
         tracing::warn!(error = %fault, "an answer does not tell which mails were sent");
         Vec::new()
     });
-    let [candidate, recruiter] = users.map(|user| accepted.contains(&user));
-    EmailsSent { candidate, recruiter }
+    EmailsSent::of(&accepted, users)
 }
 
 /// A queued mail about an interview, as the interview is now; `None` when there is no longer anything true to say.

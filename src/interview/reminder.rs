@@ -4,8 +4,6 @@
 //! interview is moved or cancelled. Of any number of instances one reminds of each moment: it sets the row's flag in the
 //! transaction that queues the mails. A moment that had passed when the interview was made is not reminded of.
 
-use std::time::Duration;
-
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 
@@ -39,7 +37,7 @@ pub async fn remind(ctx: &Context) -> anyhow::Result<()> {
         set_reminded(&mut tx, &due, now).await?;
         let mails: Vec<NewMail> = due.iter().filter(|row| is_wanted(row, now)).flat_map(mails).collect();
         if ctx.smtp.is_some() && !mails.is_empty() {
-            mail::enqueue(&mut tx, now, &mails, Duration::ZERO).await?;
+            mail::enqueue(&mut tx, now, &mails).await?;
         }
         crash_point!("reminders: about to commit");
         tx.commit().await?;

@@ -150,7 +150,7 @@ async fn queue_mails(world: &World, count: usize) {
     let mut tx = world.database.pool.begin().await.unwrap();
     for _ in 0..count {
         let mail = NewMail { recipient: Some("rita@gmail.test".into()), ..NewMail::new(Kind::GoogleConnected, RITA) };
-        mail::enqueue(&mut tx, Clock::System.now(), &[mail], Duration::ZERO).await.unwrap();
+        mail::enqueue(&mut tx, Clock::System.now(), &[mail]).await.unwrap();
     }
     tx.commit().await.unwrap();
 }
