@@ -155,7 +155,7 @@ pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken)
     let timers = Timers { beside: &beside, stop: &stop, ctx: &ctx };
     timers.every(5, |ctx| async move { calendar::undo_intents(&ctx).await });
     timers.every(5, |ctx| async move { interview::align_events(&ctx).await });
-    timers.every(10, |ctx| async move { interview::remind(&ctx).await });
+    timers.every(5, |ctx| async move { interview::remind(&ctx).await });
     timers.every(30, |ctx| async move { interview::fill_instants(&ctx, Reach::Ahead).await });
     timers.every(3600, |ctx| async move { interview::fill_instants(&ctx, Reach::All).await });
     timers.every(60, |ctx| async move { compare_clocks(&ctx).await });
