@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
-use super::{data::Scale, queries::pgbench_sql};
+use super::{
+    data::Scale,
+    queries::{self, for_pgbench},
+};
 
 /// What is called, and the statements that a call sends.
 pub struct Endpoint {
@@ -25,14 +28,15 @@ pub struct Endpoint {
 /// How many of his interviews a caller asks for.
 const ASKED_FOR: i64 = 5;
 
+pub const CHECK_CONNECTION: &str = "check-connection";
+
 pub fn endpoints() -> anyhow::Result<Vec<Endpoint>> {
-    let caller = pgbench_sql(&["FROM users_user u LEFT JOIN company_company c", "WHERE u.id = $1"], &["user"])?;
-    let grant = pgbench_sql(&["SELECT credentials_json FROM", "FROM ivs_dead_grant"], &["user"])?;
-    let list = pgbench_sql(
-        &["candidate_id = $1 AND $2 AND (date, time, id) < ($4, $5, $6)"],
-        &["user", "yes", "yes", "last_day", "last_time", "last_id", "all"],
-    )?;
-    let interview = pgbench_sql(&["p.interview_id = i.id) AS \"attendance", "WHERE i.id = $1"], &["id"])?;
+    let caller = for_pgbench(&queries::caller()?, &["user"])?;
+    let grant = for_pgbench(&queries::grant()?, &["user"])?;
+    let list = queries::cached(&["candidate_id = $1 AND $2 AND (date, time, id) < ($4, $5, $6)"], 7)?;
+    let list = for_pgbench(&list, &["user", "yes", "yes", "last_day", "last_time", "last_id", "all"])?;
+    let interview = queries::cached(&["p.interview_id = i.id) AS \"attendance", "WHERE i.id = $1"], 1)?;
+    let interview = for_pgbench(&interview, &["id"])?;
     let endpoint = |name, recruiters, path, marks, sql: &String| Endpoint {
         name,
         recruiters,
@@ -42,7 +46,7 @@ pub fn endpoints() -> anyhow::Result<Vec<Endpoint>> {
     };
     let (row, list_path) = ("\"candidate_name\":", "/api/company/interviews/");
     Ok(vec![
-        endpoint("check-connection", true, "/api/company/google/check-connection/", ("\"connected\":true", 1), &grant),
+        endpoint(CHECK_CONNECTION, true, "/api/company/google/check-connection/", ("\"connected\":true", 1), &grant),
         endpoint("candidate's list (25)", false, list_path, (row, super::data::OF_CANDIDATE as usize), &list),
         endpoint("detail", false, "/api/company/interviews/{id}/", (row, 1), &interview),
         endpoint("join", false, "/api/company/interviews/{id}/join/", (row, 1), &interview),

@@ -5,6 +5,7 @@
 //! the server is pgbench's, in the same run: the ratio of the two says more than either, whatever the machine. Prints
 //! Markdown; nothing is judged but that every answer is right. `docs/performance.md` says what to read from it.
 
+mod bare;
 mod data;
 mod latency;
 mod load;
@@ -58,12 +59,19 @@ struct Arguments {
     /// Seconds of load on each endpoint
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// Only serve the database at this URL, with what the libraries alone do; for the bench itself
+    #[arg(long, hide = true)]
+    bare: Option<String>,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 impl Arguments {
+    fn scale(&self) -> Scale {
+        Scale { interviews: self.scale / data::OF_RECRUITER * data::OF_RECRUITER }
+    }
+
     fn wants(&self, name: &str) -> bool {
         self.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
     }
@@ -79,8 +87,11 @@ const RECRUITER: i64 = 1;
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    load::check_programs()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if let Some(url) = &arguments.bare {
+        return runtime.block_on(bare::serve(url, arguments.scale()));
+    }
+    load::check_programs()?;
     let folder = Folder::new()?;
     runtime.block_on(async {
         let cluster = cluster(&folder.0.join("cluster")).await?;
@@ -126,7 +137,7 @@ impl Drop for Folder {
 }
 
 async fn run(arguments: &Arguments, folder: &Path, cluster: &Cluster) -> anyhow::Result<()> {
-    let scale = Scale { interviews: arguments.scale / data::OF_RECRUITER * data::OF_RECRUITER };
+    let scale = arguments.scale();
     let url = cluster.url(DATABASE);
     let limits = PoolLimits { connections: 4, acquire: Duration::from_secs(30), statement: Duration::from_secs(7200) };
     let db = db::connect(&url, limits).await?;
@@ -236,23 +247,11 @@ impl Bench<'_> {
         let bare = cpu()?.since(before);
         // Processor time of one transaction: what is left of the ratio when others use the machine too.
         let bare = (bare.postgres + bare.children) / (tps * seconds as f64) * 1e6;
-        load::wrk(&script, self.server.port, CLIENTS, warm_up)?;
-        for connections in CONNECTIONS {
-            let before = cpu()?;
-            let load = load::wrk(&script, self.server.port, connections, seconds)?;
-            let cpu = cpu()?.since(before);
-            ensure!(load.errors == 0, "{}: {} answers were wrong or missing", endpoint.name, load.errors);
-            let (p50, p99) = (load.p50.as_secs_f64() * 1e3, load.p99.as_secs_f64() * 1e3);
-            let [server, postgres, wrk] = [cpu.server, cpu.postgres, cpu.children].map(|it| it / load.requests * 1e6);
-            println!(
-                "| {} | {connections} | {:.0} | {p50:.2} | {p99:.2} | {:.1} | {tps:.0} | {:.2} | {server:.0} | \
-                 {postgres:.0} | {wrk:.0} | {bare:.0} | {:.2} |",
-                endpoint.name,
-                load.per_second(),
-                p99 / p50,
-                load.per_second() / tps,
-                bare / (server + postgres + wrk),
-            );
+        let measured = Measured { bench: self, script: &script, warm_up, seconds, tps, bare };
+        measured.of(endpoint.name, self.server, &CONNECTIONS)?;
+        if endpoint.name == load::CHECK_CONNECTION {
+            let bare = Server::start_bare(self.scale, self.url, &self.folder.join("bare-log"))?;
+            measured.of("its statements by axum and sqlx alone", &bare, &[CLIENTS])?;
         }
         Ok(())
     }
@@ -269,6 +268,43 @@ impl Bench<'_> {
             ensure!(
                 status == 200 && found == times,
                 "{path} of user {user}: {status}, {found} times {mark}, not {times}"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// What a server is measured with: an endpoint's calls, and what PostgreSQL alone made of them.
+struct Measured<'a> {
+    bench: &'a Bench<'a>,
+    script: &'a Path,
+    warm_up: u64,
+    seconds: u64,
+    tps: f64,
+    /// Processor time of a transaction, in µs.
+    bare: f64,
+}
+
+impl Measured<'_> {
+    /// A line for each number of connections.
+    fn of(&self, name: &str, server: &Server, connections: &[u32]) -> anyhow::Result<()> {
+        let &Measured { bench, script, warm_up, seconds, tps, bare } = self;
+        load::wrk(script, server.port, CLIENTS, warm_up)?;
+        let cpu = || Cpu::now(server.pid(), bench.postmaster);
+        for &connections in connections {
+            let before = cpu()?;
+            let load = load::wrk(script, server.port, connections, seconds)?;
+            let cpu = cpu()?.since(before);
+            ensure!(load.errors == 0, "{name}: {} answers were wrong or missing", load.errors);
+            let (p50, p99) = (load.p50.as_secs_f64() * 1e3, load.p99.as_secs_f64() * 1e3);
+            let [server, postgres, wrk] = [cpu.server, cpu.postgres, cpu.children].map(|it| it / load.requests * 1e6);
+            println!(
+                "| {name} | {connections} | {:.0} | {p50:.2} | {p99:.2} | {:.1} | {tps:.0} | {:.2} | {server:.0} | \
+                 {postgres:.0} | {wrk:.0} | {bare:.0} | {:.2} |",
+                load.per_second(),
+                p99 / p50,
+                load.per_second() / tps,
+                bare / (server + postgres + wrk),
             );
         }
         Ok(())

@@ -10,9 +10,11 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
+use super::data::Scale;
+
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_interviews");
 
-/// `interviews serve`; killed with this.
+/// `interviews serve`, or what is compared with it; killed with this.
 pub struct Server {
     child: Child,
     pub port: u16,
@@ -21,12 +23,22 @@ pub struct Server {
 impl Server {
     /// Starts it with these settings and the shipped defaults for the rest. Also gives the time to its first answer.
     pub fn start(settings: &[(&str, String)], log: &Path) -> anyhow::Result<(Server, Duration)> {
+        let mut command = Command::new(PROGRAM);
+        command.arg("serve").env_clear().envs(settings.iter().map(|(name, value)| (*name, value)));
+        Server::spawn(command, log)
+    }
+
+    /// Starts [`bare`](super::bare) in its stead.
+    pub fn start_bare(scale: Scale, url: &str, log: &Path) -> anyhow::Result<Server> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["--bare", url, "--scale", &scale.interviews.to_string()]);
+        Ok(Server::spawn(command, log)?.0)
+    }
+
+    fn spawn(mut command: Command, log: &Path) -> anyhow::Result<(Server, Duration)> {
         let port = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let started = Instant::now();
-        let child = Command::new(PROGRAM)
-            .arg("serve")
-            .env_clear()
-            .envs(settings.iter().map(|(name, value)| (*name, value)))
+        let child = command
             .env("PORT", port.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -85,20 +97,20 @@ impl Cpu {
     pub fn now(server: u32, postmaster: u32) -> anyhow::Result<Cpu> {
         let (mut postgres, mut ended) = (0.0, f64::NAN);
         // Again when one of its processes ended meanwhile, which would be counted twice or not at all.
-        while ended != Times::of(postmaster)?.ended_children {
-            ended = Times::of(postmaster)?.ended_children;
+        while ended != Usage::of(postmaster)?.ended_children {
+            ended = Usage::of(postmaster)?.ended_children;
             postgres = ended;
             for process in fs::read_dir("/proc")?.flatten() {
                 if let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok())
-                    && let Ok(times) = Times::of(pid)
+                    && let Ok(times) = Usage::of(pid)
                     && (times.parent == postmaster || pid == postmaster)
                 {
                     postgres += times.own;
                 }
             }
         }
-        let ourselves = Times::of(std::process::id())?;
-        Ok(Cpu { server: Times::of(server)?.own, postgres, children: ourselves.ended_children })
+        let ourselves = Usage::of(std::process::id())?;
+        Ok(Cpu { server: Usage::of(server)?.own, postgres, children: ourselves.ended_children })
     }
 
     pub fn since(self, before: Cpu) -> Cpu {
@@ -110,22 +122,22 @@ impl Cpu {
     }
 }
 
-/// Seconds.
-struct Times {
+/// Of one process, in seconds.
+struct Usage {
     parent: u32,
     own: f64,
     ended_children: f64,
 }
 
-impl Times {
-    fn of(pid: u32) -> anyhow::Result<Times> {
+impl Usage {
+    fn of(pid: u32) -> anyhow::Result<Usage> {
         /// `USER_HZ`, which is 100 on every architecture that we run on.
         const TICKS: f64 = 100.0;
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         // The second field may hold anything, spaces and parentheses too.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let number = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or_default();
-        Ok(Times {
+        Ok(Usage {
             parent: number(1) as u32,
             own: (number(11) + number(12)) / TICKS,
             ended_children: (number(13) + number(14)) / TICKS,
