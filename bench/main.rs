@@ -185,17 +185,19 @@ async fn run(arguments: &Arguments, folder: &Path, cluster: &Cluster) -> anyhow:
     }
     drop(server);
 
-    println!("\n| | p50 | p99 |\n|---|---|---|");
-    if arguments.wants("start") {
-        row(
-            "From the start of `serve` to its first answer",
-            &latency::starts(&direct, &log, if arguments.quick { 3 } else { 11 })?,
-        );
+    if !arguments.wants("start") && !arguments.wants("scheduling") {
+        return Ok(());
     }
+    println!("\n| | p50 | p99 |\n|---|---|---|");
     row("One durable commit of one row, for comparison", &latency::commits(&db, 200).await?);
+    if arguments.wants("start") {
+        let times = if arguments.quick { 3 } else { 11 };
+        row("From the start of `serve` to its first answer", &latency::starts(&direct, &log, times)?);
+    }
     if !arguments.wants("scheduling") {
         return Ok(());
     }
+
     let (to_google, to_sink) =
         (Relay::start(latency::address(google.url())?).await?, Relay::start(sink.address).await?);
     let (server, _) = Server::start(&settings(&url, &google, to_google.address, to_sink.address), &log)?;

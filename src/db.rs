@@ -101,13 +101,14 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
 ];
 
 /// Indexes that we no longer need.
-const RETIRED_INDEXES: &[&str] = &["ivs_interview_recruiter"];
+const RETIRED_INDEXES: &[&str] =
+    &["ivs_interview_recruiter", "ivs_interview_recruiter_span", "ivs_interview_candidate_span"];
 
 /// Every index we add to a table of Django's, none of them unique. To change one, give it a new name and retire the old.
 const INDEXES: &[(&str, &str)] = &[
     // Named as Django would name the index of a field `job`.
     ("company_interview_job_id_51519e0d", "company_interview (job_id)"),
-    // A person's list, newest first; a recruiter's has with it what is counted by day (`interview::analytics`).
+    // A person's list, newest first, and whether he is busy on a day; a recruiter's has with it what is counted by day (`interview::analytics`).
     (
         "ivs_interview_recruiter_days",
         r#"company_interview (recruiter_id, date DESC, "time" DESC, id DESC)
@@ -115,9 +116,6 @@ const INDEXES: &[(&str, &str)] = &[
                     meeting_started_at, meeting_ended_at)"#,
     ),
     ("ivs_interview_candidate", r#"company_interview (candidate_id, date DESC, "time" DESC, id DESC)"#),
-    // Who is busy when.
-    ("ivs_interview_recruiter_span", "company_interview (recruiter_id, starts_at, ends_at) WHERE cancelled_at IS NULL"),
-    ("ivs_interview_candidate_span", "company_interview (candidate_id, starts_at, ends_at) WHERE cancelled_at IS NULL"),
     // Whose instants may be wrong: those without any, those ahead by their instant or by their date.
     ("ivs_interview_unplaced", "company_interview (id) WHERE starts_at IS NULL"),
     ("ivs_interview_starts", "company_interview (starts_at)"),

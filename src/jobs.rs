@@ -117,8 +117,10 @@ async fn work_once(ctx: &Context, run: Run, stop: &CancellationToken) -> anyhow:
         .sweep_interval(Duration::from_secs(10))
         .sweep_threshold(Duration::from_secs(20))
         .recovery_delay(Duration::ZERO);
-    // Without this it asks for jobs again and again as fast as it can; a new job ends the pause.
-    let pause = RefetchDelayConfig::default().with_duration(Duration::from_secs(1)).with_max_abort_threshold(1);
+    // Without this it asks for jobs again and again as fast as it can. No new job ends the pause: most are due half a minute
+    // later, the others can wait for a second.
+    let pause =
+        RefetchDelayConfig::default().with_duration(Duration::from_secs(1)).with_max_abort_threshold(usize::MAX);
     WorkerOptions::default()
         .pg_pool(ctx.db.clone())
         .schema(JOBS_SCHEMA)

@@ -34,6 +34,8 @@ use crate::{
 
 /// Also the head start of a request that sends its mails itself: their jobs are due when it ends.
 const LEASE: Duration = Duration::from_secs(30);
+/// What a mail that its sender has queued with a lease has for its number of tries.
+const FIRST_TRY: i32 = 1;
 const RENEWAL: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 /// How long sending is tried.
@@ -159,6 +161,10 @@ pub struct Held {
 }
 
 impl Held {
+    pub fn id(&self) -> Uuid {
+        self.mail.id
+    }
+
     pub fn user_id(&self) -> i64 {
         self.mail.user_id
     }
@@ -196,10 +202,11 @@ async fn insert(
     let sequences: Vec<i32> = mails.iter().map(|mail| mail.sequence).collect();
     let starts: Vec<Option<DateTime<Utc>>> = mails.iter().map(|mail| mail.starts_at).collect();
     let leased_until = holder.map(|_| now + LEASE);
+    let attempts = if holder.is_some() { FIRST_TRY } else { 0 };
     sqlx::query!(
         "INSERT INTO ivs_mail (id, kind, interview_id, user_id, recipient, sequence, starts_at, state, created_at,
              attempts, leased_by, leased_until)
-         SELECT *, 'queued', $8, CASE WHEN $9::uuid IS NULL THEN 0 ELSE 1 END, $9, $10
+         SELECT *, 'queued', $8, $9, $10, $11
          FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::int[], $7::timestamptz[])",
         &ids,
         &kinds as &[&str],
@@ -209,6 +216,7 @@ async fn insert(
         &sequences,
         &starts as &[Option<DateTime<Utc>>],
         now,
+        attempts,
         holder,
         leased_until
     )
@@ -300,10 +308,15 @@ where
     F: FnOnce(Queued) -> R,
     R: Future<Output = anyhow::Result<Option<Email>>>,
 {
-    // A lease must last until it is renewed.
-    let is_late = ctx.clock.now() > held.mail.queued_at + (LEASE - 2 * RENEWAL);
-    let lease = Lease { ctx, mail: held.mail.id, holder: held.holder };
-    Ok(!is_late && matches!(lease.send(held.mail, 1, render).await?, Tried::Sent))
+    let Held { mail, holder } = held;
+    let lease = Lease { ctx, mail: mail.id, holder };
+    // A commit that took long has used up some of the lease, or all of it.
+    let is_late = ctx.clock.now() > mail.queued_at + Duration::from_secs(1);
+    if is_late && !lease.renew().await? {
+        tracing::info!(mail = %mail.id, "a mail was taken over before it could be sent");
+        return Ok(false);
+    }
+    Ok(matches!(lease.send(mail, FIRST_TRY, render).await?, Tried::Sent))
 }
 
 /// What a try has come to.
@@ -454,21 +467,24 @@ impl Lease<'_> {
         }
     }
 
+    /// Whether nobody else has it: then it lasts from now on.
+    async fn renew(&self) -> sqlx::Result<bool> {
+        let renewed = sqlx::query!(
+            "UPDATE ivs_mail SET leased_until = $3 WHERE id = $1 AND leased_by = $2",
+            self.mail,
+            self.holder,
+            self.ctx.clock.now() + LEASE
+        );
+        Ok(renewed.execute(&self.ctx.db).await?.rows_affected() > 0)
+    }
+
     /// Renews the lease again and again; returns when somebody else has it.
     async fn lost(&self) {
         loop {
             tokio::time::sleep(RENEWAL).await;
-            let renewed = sqlx::query!(
-                "UPDATE ivs_mail SET leased_until = $3 WHERE id = $1 AND leased_by = $2",
-                self.mail,
-                self.holder,
-                self.ctx.clock.now() + LEASE
-            )
-            .execute(&self.ctx.db)
-            .await;
-            match renewed {
-                Ok(done) if done.rows_affected() == 0 => return,
-                Ok(_) => {}
+            match self.renew().await {
+                Ok(false) => return,
+                Ok(true) => {}
                 Err(error) => tracing::warn!(mail = %self.mail, %error, "a mail's lease could not be renewed"),
             }
         }

@@ -186,9 +186,9 @@ impl Routes {
     }
 }
 
-/// Whether a percent-encoded part of a path stands for a text. A U+FFFD of its own, which no URL of ours has, counts as none.
+/// Whether a percent-encoded part of a path stands for a text.
 fn is_utf8(part: &str) -> bool {
-    form_urlencoded::parse(part.as_bytes()).all(|(name, value)| !format!("{name}{value}").contains('\u{fffd}'))
+    percent_encoding::percent_decode_str(part).decode_utf8().is_ok()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

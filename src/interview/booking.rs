@@ -4,7 +4,6 @@
 //! its mails. Whatever ends in between (a refusal, a crash, a slow Google) leaves an intent, and an intent that does
 //! not commit is undone by the calendar's sweep: its event is deleted.
 
-use anyhow::ensure;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -104,13 +103,14 @@ pub async fn schedule(ctx: Context, user: CurrentUser, request: Request, key: Op
         Keyed::Bound(interview_id) => return replay(&ctx, interview_id).await,
     };
     crash_point!("booking: intent recorded");
-    let booking = Booking { ctx: &ctx, user: &user, request: &request, parties: &parties, intent: intent.as_ref() };
+    let booking = Booking { ctx: &ctx, user: &user, request: &request, parties: &parties, intent: &intent };
     match booking.carry_out(key.as_ref()).await {
         Ok((made, mails)) => {
             // Nothing from here on can undo the interview.
             crash_point!("booking: committed");
             let users = [made.candidate.id, made.recruiter_id];
-            let (emails_sent, overlaps) = tokio::join!(emails::send_now(&ctx, mails, users), overlaps_of(&ctx, &made));
+            let sending = emails::send_now(&ctx, mails, Kind::Scheduled, (made.interview_id, 0), users);
+            let (emails_sent, overlaps) = tokio::join!(sending, overlaps_of(&ctx, &made));
             Ok(answer(made, emails_sent, overlaps, false))
         }
         Err(error) => {
@@ -197,21 +197,17 @@ struct Intent {
 
 /// Whose key it is.
 enum Keyed {
-    /// Ours, if there is one; without one and without Google there is nothing that would have to be undone.
-    Ours(Option<Intent>),
+    Ours(Intent),
     /// Another request with this key has made this interview meanwhile.
     Bound(i64),
 }
 
 /// Records the intent and claims the key.
 async fn claim(ctx: &Context, user_id: i64, is_meet: bool, key: Option<&KeyUse>) -> Result<Keyed> {
-    if !is_meet && key.is_none() {
-        return Ok(Keyed::Ours(None));
-    }
     // Twice, because whoever holds the key may free it between our try and our look.
     for _ in 0..2 {
         if let Some(intent) = try_claim(ctx, user_id, is_meet, key).await? {
-            return Ok(Keyed::Ours(Some(intent)));
+            return Ok(Keyed::Ours(intent));
         }
         if let Some(key) = key
             && let Some(interview_id) = find_replay(ctx, user_id, key).await?
@@ -222,26 +218,29 @@ async fn claim(ctx: &Context, user_id: i64, is_meet: bool, key: Option<&KeyUse>)
     Err(still_processed())
 }
 
-/// In one transaction: the intent, and the key with it; `None` when somebody else holds the key.
+/// The intent and, in one transaction with it, the key; `None` when somebody else holds the key.
 async fn try_claim(ctx: &Context, user_id: i64, is_meet: bool, key: Option<&KeyUse>) -> Result<Option<Intent>> {
     let id = clock::random_uuid();
     // A UUID's 32 hexadecimal digits are letters that Google allows in an id (0-9, a-v).
     let event_id = is_meet.then(|| clock::random_uuid().simple().to_string());
     let now = ctx.clock.now();
+    let intent = Intent { id, event_id };
+    let Some(key) = key else {
+        calendar::record_intent(&mut *ctx.db.acquire().await?, id, user_id, intent.event_id.as_deref(), now).await?;
+        return Ok(Some(intent));
+    };
     let mut tx = ctx.db.begin().await?;
-    calendar::record_intent(&mut tx, id, user_id, event_id.as_deref(), now).await?;
-    if let Some(key) = key {
-        // Whoever held the key before and counts no longer must not commit any more.
-        let before = store::key(&mut *tx, user_id, &key.hash).await?.and_then(|held| held.intent_id);
-        if !store::claim_key(&mut *tx, user_id, &key.hash, &key.fingerprint, id, now).await? {
-            return Ok(None);
-        }
-        if let Some(dead) = before {
-            calendar::give_up(&mut tx, dead, now).await?;
-        }
+    calendar::record_intent(&mut tx, id, user_id, intent.event_id.as_deref(), now).await?;
+    // Whoever held the key before and counts no longer must not commit any more.
+    let before = store::key(&mut *tx, user_id, &key.hash).await?.and_then(|held| held.intent_id);
+    if !store::claim_key(&mut *tx, user_id, &key.hash, &key.fingerprint, id, now).await? {
+        return Ok(None);
+    }
+    if let Some(dead) = before {
+        calendar::give_up(&mut tx, dead, now).await?;
     }
     tx.commit().await?;
-    Ok(Some(Intent { id, event_id }))
+    Ok(Some(intent))
 }
 
 /// One scheduling request between its intent and its answer.
@@ -250,14 +249,14 @@ struct Booking<'a> {
     user: &'a CurrentUser,
     request: &'a Request,
     parties: &'a Parties,
-    intent: Option<&'a Intent>,
+    intent: &'a Intent,
 }
 
 impl Booking<'_> {
     /// Rules 12 and 13: the event, then everything of ours in one transaction. Gives what was made and its mails.
     async fn carry_out(&self, key: Option<&KeyUse>) -> Result<(Made, Vec<Held>)> {
-        let event = match self.intent.and_then(|intent| Some((intent.id, intent.event_id.as_deref()?))) {
-            Some((intent, event_id)) => Some(self.create_event(intent, event_id).await?),
+        let event = match &self.intent.event_id {
+            Some(event_id) => Some(self.create_event(event_id).await?),
             None => None,
         };
         crash_point!("booking: event made");
@@ -265,29 +264,18 @@ impl Booking<'_> {
         let interview_id = self.write(&mut tx, event.as_ref()).await?;
         let users = [self.parties.candidate.id, self.user.id];
         let mails = emails::queue(&mut tx, self.ctx, Kind::Scheduled, (interview_id, 0), &users).await?;
-        if let Some(intent) = self.intent {
-            self.settle(&mut tx, intent, key, interview_id).await?;
+        if let Some(key) = key
+            && !store::bind_key(&mut *tx, self.user.id, &key.hash, self.intent.id, interview_id).await?
+        {
+            return Err(anyhow::anyhow!("the idempotency key was taken over before the request could commit").into());
+        }
+        // Last, because who takes a key over locks it and the intent in this order too.
+        if !calendar::take_intent(&mut tx, self.intent.id).await? {
+            return Err(anyhow::anyhow!("the intent was given up before it could commit").into());
         }
         crash_point!("booking: about to commit");
         tx.commit().await?;
         Ok((self.made(interview_id, event), mails))
-    }
-
-    /// Binds the key to the interview and ends the intent, unless either was lost.
-    async fn settle(
-        &self,
-        tx: &mut PgConnection,
-        intent: &Intent,
-        key: Option<&KeyUse>,
-        interview_id: i64,
-    ) -> anyhow::Result<()> {
-        if let Some(key) = key {
-            let bound = store::bind_key(&mut *tx, self.user.id, &key.hash, intent.id, interview_id).await?;
-            ensure!(bound, "the idempotency key was taken over before the request could commit");
-        }
-        // Last, because who takes a key over locks it and the intent in this order too.
-        ensure!(calendar::take_intent(tx, intent.id).await?, "the intent was given up before it could commit");
-        Ok(())
     }
 
     fn made(&self, interview_id: i64, event: Option<calendar::Created>) -> Made {
@@ -312,11 +300,11 @@ impl Booking<'_> {
         }
     }
 
-    async fn create_event(&self, intent: Uuid, event_id: &str) -> Result<calendar::Created> {
+    async fn create_event(&self, event_id: &str) -> Result<calendar::Created> {
         let (request, parties) = (self.request, self.parties);
         let event = calendar::Event {
             id: event_id,
-            request_id: intent,
+            request_id: self.intent.id,
             job_title: &parties.job_title,
             candidate_name: &parties.candidate.name(),
             recruiter_name: &parties.recruiter.name(),
@@ -326,7 +314,7 @@ impl Booking<'_> {
             zone: request.zone.name(),
             attendees: [&parties.candidate.email, &parties.recruiter.email],
         };
-        match calendar::create_event(self.ctx, self.user.id, intent, &event).await {
+        match calendar::create_event(self.ctx, self.user.id, self.intent.id, &event).await {
             Ok(created) => Ok(created),
             Err(error) => Err(calendar::error_answer(self.ctx, self.user.id, error).await),
         }
@@ -354,12 +342,11 @@ impl Booking<'_> {
 
     /// Makes sure that nothing of a failed request stays. What cannot be undone now is left to the sweep.
     async fn abandon(&self) {
-        let Some(intent) = self.intent else { return };
         let given_up = async {
             let mut db = self.ctx.db.acquire().await?;
             // The intent is gone when the transaction did commit although its answer was lost: then all of it stays.
-            if calendar::give_up(&mut db, intent.id, self.ctx.clock.now()).await? {
-                store::free_key(&mut *db, self.user.id, intent.id).await?;
+            if calendar::give_up(&mut db, self.intent.id, self.ctx.clock.now()).await? {
+                store::free_key(&mut *db, self.user.id, self.intent.id).await?;
             }
             Ok::<_, sqlx::Error>(())
         };

@@ -29,6 +29,7 @@ use crate::{
 
 /// How long an answer waits for the SMTP server.
 const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Whose mail the SMTP server has accepted.
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 pub struct EmailsSent {
@@ -49,7 +50,7 @@ impl EmailsSent {
 }
 
 /// Queues a mail to each of `users`, in the transaction that writes what it tells; none without an SMTP server. They are
-/// for [`send_now`].
+/// for [`send_now`], right after the commit.
 pub async fn queue(
     tx: &mut PgConnection,
     ctx: &Context,
@@ -83,16 +84,19 @@ fn mails(kind: Kind, (interview_id, sequence): (i64, i32), users: &[i64]) -> Vec
 }
 
 /// Sends mails just queued, all at once, and waits for the SMTP server for a while; the sending goes on beyond that. Gives
-/// whose mail of `[candidate, recruiter]` has been accepted by then.
-pub async fn send_now(ctx: &Context, mails: Vec<Held>, users: [i64; 2]) -> EmailsSent {
+/// whose mail has been accepted by then, as [`sent`] does.
+pub async fn send_now(ctx: &Context, mails: Vec<Held>, kind: Kind, about: (i64, i32), users: [i64; 2]) -> EmailsSent {
+    if mails.is_empty() {
+        return EmailsSent::default();
+    }
     let sending: Vec<_> = mails
         .into_iter()
         .map(|mail| {
-            let (ctx, tasks, user_id) = (ctx.clone(), ctx.tasks.clone(), mail.user_id());
+            let (ctx, tasks, id, user_id) = (ctx.clone(), ctx.tasks.clone(), mail.id(), mail.user_id());
             let sending = async move {
-                let sent = mail::deliver_held(&ctx, mail, |mail| compose(&ctx, mail)).await;
-                sent.unwrap_or_else(|fault| {
-                    tracing::error!(user_id, error = format!("{fault:#}"), "a mail was left to the queue");
+                let accepted = mail::deliver_held(&ctx, mail, |mail| compose(&ctx, mail)).await;
+                accepted.unwrap_or_else(|fault| {
+                    tracing::error!(mail = %id, error = format!("{fault:#}"), "a mail was left to the queue");
                     false
                 })
             };
@@ -102,8 +106,10 @@ pub async fn send_now(ctx: &Context, mails: Vec<Held>, users: [i64; 2]) -> Email
     let deadline = Instant::now() + PATIENCE;
     let mut accepted = Vec::new();
     for (user_id, task) in sending {
-        if let Ok(Ok(true)) = tokio::time::timeout_at(deadline, task).await {
-            accepted.push(user_id);
+        match tokio::time::timeout_at(deadline, task).await {
+            Ok(Ok(true)) => accepted.push(user_id),
+            // Somebody else may have sent it meanwhile.
+            _ => return sent(ctx, kind, about, users).await,
         }
     }
     EmailsSent::of(&accepted, users)

@@ -690,38 +690,27 @@ pub async fn busy(
     except: i64,
     settings: &Settings,
 ) -> sqlx::Result<Busy> {
-    // Rows that Django inserted a moment ago have no instants yet: they are taken by date, and computed here. A day and
-    // a half covers every zone's offset and the longest interview; the dates stay inside what `chrono` can hold.
+    // By date, since rows that Django inserted a moment ago have no instants yet. A day and a half covers every zone's offset
+    // and interviews of up to a day; the dates stay inside what `chrono` can hold.
     let nearby = TimeDelta::hours(36);
-    let earliest = start.checked_sub_signed(nearby).unwrap_or(start);
-    let latest = end.checked_add_signed(nearby).unwrap_or(end);
-    // Each part along an index of its own: of an OR of all this, PostgreSQL would read every row before `end`.
+    let from = start.checked_sub_signed(nearby).unwrap_or(start).date_naive();
+    let to = end.checked_add_signed(nearby).unwrap_or(end).date_naive();
+    // Each role along an index of its own: with an OR, PostgreSQL may read everybody's rows of those days.
     let others = sqlx::query!(
         r#"
         SELECT candidate_id, recruiter_id, date, time, timezone, duration_minutes, starts_at, starts_at_tzdb
         FROM company_interview
         WHERE id IN (
-            SELECT id FROM company_interview
-            WHERE candidate_id IN ($1, $2) AND cancelled_at IS NULL
-              AND starts_at > $4 AND starts_at < $7 AND ends_at > $6
+            SELECT id FROM company_interview WHERE candidate_id IN ($1, $2) AND date BETWEEN $4 AND $5
             UNION ALL
-            SELECT id FROM company_interview
-            WHERE recruiter_id IN ($1, $2) AND cancelled_at IS NULL
-              AND starts_at > $4 AND starts_at < $7 AND ends_at > $6
-            UNION ALL
-            SELECT id FROM company_interview
-            WHERE (candidate_id IN ($1, $2) OR recruiter_id IN ($1, $2)) AND cancelled_at IS NULL
-              AND starts_at IS NULL AND date BETWEEN $5 AND $8)
-          AND NOT (id = $3 AND recruiter_id IS NOT DISTINCT FROM $2)
+            SELECT id FROM company_interview WHERE recruiter_id IN ($1, $2) AND date BETWEEN $4 AND $5)
+          AND cancelled_at IS NULL AND NOT (id = $3 AND recruiter_id IS NOT DISTINCT FROM $2)
         "#,
         candidate_id,
         recruiter_id,
         except,
-        earliest,
-        earliest.date_naive(),
-        start,
-        end,
-        latest.date_naive()
+        from,
+        to
     )
     .fetch_all(db)
     .await?;

@@ -282,7 +282,8 @@ async fn an_idle_server_leaves_the_database_alone_and_takes_a_new_job_soon() {
     queue_mails(&world, 1).await;
     let queued = Instant::now();
     until(|| (world.mailbox.mails().len() == 1).then_some(())).await;
-    assert!(queued.elapsed() < Duration::from_secs(2));
+    // A second, and what a busy machine adds to it.
+    assert!(queued.elapsed() < Duration::from_secs(5));
 }
 
 #[tokio::test]
