@@ -104,13 +104,16 @@ pub async fn send_now(ctx: &Context, mails: Vec<Held>, kind: Kind, about: (i64, 
         })
         .collect();
     let deadline = Instant::now() + PATIENCE;
-    let mut accepted = Vec::new();
+    let (mut accepted, mut is_known) = (Vec::new(), true);
     for (user_id, task) in sending {
         match tokio::time::timeout_at(deadline, task).await {
             Ok(Ok(true)) => accepted.push(user_id),
             // Somebody else may have sent it meanwhile.
-            _ => return sent(ctx, kind, about, users).await,
+            _ => is_known = false,
         }
+    }
+    if !is_known {
+        return sent(ctx, kind, about, users).await;
     }
     EmailsSent::of(&accepted, users)
 }

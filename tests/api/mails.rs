@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use interviews::dev::mailbox::{Fault, Step};
+use interviews::{
+    dev::mailbox::{Fault, Step},
+    mail::{self, Email, Held, Kind, NewMail, Queued},
+};
 use serde_json::json;
 
 use crate::support::*;
@@ -212,6 +215,51 @@ async fn a_second_sender_finds_the_lease_taken() {
     app.advance(Duration::from_secs(600));
     app.run_jobs().await;
     assert_eq!(app.mailbox.mails().len(), 2);
+}
+
+/// A mail about the interview 501, as the request that causes it queues it.
+async fn held(app: &TestApp) -> Held {
+    let mail = NewMail { interview_id: Some(501), ..NewMail::new(Kind::Scheduled, CARL) };
+    let mut db = app.db().acquire().await.unwrap();
+    mail::enqueue_held(&mut db, app.now(), &[mail]).await.unwrap().remove(0)
+}
+
+/// Sends it as the request does, with words of its own.
+async fn send(app: &TestApp, held: Held) -> bool {
+    let render = async |_: Queued| {
+        let to = (None, "carl@x.test".to_owned());
+        let (subject, text, html) = ("Hello".to_owned(), "Hello".to_owned(), "Hello".to_owned());
+        Ok(Some(Email { to, reply_to: None, subject, text, html, calendar: None }))
+    };
+    mail::deliver_held(&app.ctx, held, render).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_mail_whose_commit_took_long_is_left_to_who_has_taken_it_over() {
+    let app = TestApp::start().await;
+    let held = held(&app).await;
+    app.advance(Duration::from_secs(30));
+    app.run_jobs().await;
+    assert!(!send(&app, held).await);
+    assert_eq!((app.mailbox.mails().len(), states(&app).await), (1, vec!["sent".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_mail_whose_commit_took_long_is_sent_by_its_request_when_nobody_has_taken_it_over() {
+    let app = TestApp::start().await;
+    let held = held(&app).await;
+    app.advance(Duration::from_secs(40));
+    app.mailbox.order(Step::Connect, Fault::Hang, 1);
+    let (sent, ()) = tokio::join!(send(&app, held), async {
+        until(|| (app.mailbox.hanging() == 1).then_some(())).await;
+        // It has the lease anew: the job leaves it alone.
+        app.run_jobs().await;
+        app.mailbox.release();
+    });
+    assert!(sent);
+    app.advance(Duration::from_secs(60));
+    app.run_jobs().await;
+    assert_eq!((app.mailbox.mails().len(), states(&app).await), (1, vec!["sent".to_owned()]));
 }
 
 #[tokio::test]
