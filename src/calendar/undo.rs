@@ -14,14 +14,14 @@ use tokio::{
 use super::{
     CalendarError,
     google::{self, Deleted},
-    store::{self, Abandoned},
+    store::{self, Abandoned, REQUEST_LIFETIME},
 };
 use crate::context::Context;
 
 /// Undoing one intent.
 const UNDO_BUDGET: Duration = Duration::from_secs(15);
 
-/// After this long Google has dealt with every call that it will ever deal with.
+/// So long after it was sent Google has dealt with every call that it will ever deal with.
 pub const LATEST_CALL: TimeDelta = TimeDelta::minutes(5);
 
 /// The sweep: undoes every intent that was given up or is older than any request lives. Meant to run every few seconds;
@@ -85,7 +85,9 @@ async fn try_undo(ctx: &Context, intent: &Abandoned) -> anyhow::Result<bool> {
         Some(event_id) => delete_event(ctx, intent.user_id, event_id).await,
         None => Ok(Deleted::Gone),
     };
-    let settled = intent.created_at + LATEST_CALL;
+    // Its request sends nothing any more when its time is over; one that stood still meanwhile may have sent something
+    // until a moment ago.
+    let settled = intent.created_at + REQUEST_LIFETIME + LATEST_CALL;
     let is_gone = deleted.is_ok();
     match deleted {
         Ok(Deleted::Gone) => {

@@ -22,10 +22,10 @@ impl TestApp {
             .unwrap()
     }
 
-    /// The sweeps, until what failed has been settled: a call of it may reach Google for five minutes.
+    /// The sweeps, until what failed has been settled: a call of it may reach Google for five minutes after its 45 seconds.
     async fn settle(&self) {
         self.sweep().await;
-        self.advance(Duration::from_secs(301));
+        self.advance(Duration::from_secs(346));
         self.sweep().await;
         self.run_jobs().await;
         assert_eq!((self.count("ivs_change").await, self.count("ivs_intent").await), (0, 0));

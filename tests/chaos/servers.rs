@@ -81,6 +81,9 @@ impl Drop for Cluster {
     }
 }
 
+/// What a server says that could not start, or not to the end, because PostgreSQL was away.
+const WITHOUT_DATABASE: [&str; 2] = ["cannot connect to the database", "error communicating with database"];
+
 /// The names of all `crash_point!`s.
 fn crash_points() -> Vec<String> {
     let mut found = Vec::new();
@@ -267,7 +270,7 @@ impl Servers {
         drop(server);
         match said.lines().find_map(|line| line.strip_prefix("killed at ")) {
             Some(place) => self.figures.count(format!("servers: killed at \"{place}\"")),
-            None if died_itself && said.contains("cannot connect to the database") => {
+            None if died_itself && WITHOUT_DATABASE.iter().any(|words| said.contains(words)) => {
                 self.figures.count("servers: could not start without PostgreSQL");
             }
             None if died_itself => self.wrong.lock().unwrap().push(format!("a server ended by itself: {said}")),
