@@ -310,9 +310,11 @@ impl People {
             known.is_deleted = true;
             known.id
         };
-        let left_event = self.until_answered("SELECT google_event_id FROM company_interview WHERE id = $1", id).await;
-        self.known.lock().unwrap()[index].left_event = left_event;
-        self.until_answered("DELETE FROM company_interview WHERE id = $1 RETURNING google_event_id", id).await;
+        // Asked before too, since the answer of the deletion may be lost.
+        let before = self.until_answered("SELECT google_event_id FROM company_interview WHERE id = $1", id).await;
+        let deleted =
+            self.until_answered("DELETE FROM company_interview WHERE id = $1 RETURNING google_event_id", id).await;
+        self.known.lock().unwrap()[index].left_event = deleted.or(before);
         self.figures.count("people: interviews deleted by Django");
     }
 

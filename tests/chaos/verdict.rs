@@ -8,7 +8,13 @@ use std::{
 };
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
-use interviews::{clock::Clock, dev::mailbox::Received};
+use interviews::{
+    clock::Clock,
+    dev::{
+        google::{RecordedCall, Simulator},
+        mailbox::Received,
+    },
+};
 use serde_json::Value;
 use sqlx::FromRow;
 use tokio::time::Instant;
@@ -166,7 +172,7 @@ async fn compare(world: &World, known: &[Known], verdict: &mut Verdict<'_>) {
     let queued: Vec<Queued> = sqlx::query_as("SELECT * FROM ivs_mail").fetch_all(pool).await.unwrap();
     verdict.count("interviews in the end", rows.len());
     told(&rows, known, verdict);
-    events(&rows, &world.google.events(), known, verdict);
+    events(&rows, &world.google, known, verdict);
     mails(&rows, &queued, &world.mailbox.mails(), known, verdict);
     notifications(world, &rows, verdict).await;
 }
@@ -202,7 +208,8 @@ fn told(rows: &[Row], known: &[Known], verdict: &mut Verdict<'_>) {
 }
 
 /// Every interview at Google Meet has one event, which says the same; every event has its interview.
-fn events(rows: &[Row], events: &[Value], known: &[Known], verdict: &mut Verdict<'_>) {
+fn events(rows: &[Row], google: &Simulator, known: &[Known], verdict: &mut Verdict<'_>) {
+    let events = google.events();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let instant = |value: &Value| text(&value["dateTime"]).parse::<DateTime<Utc>>().ok();
     let live: Vec<&Value> = events.iter().filter(|event| event["status"] != "cancelled").collect();
@@ -238,8 +245,10 @@ fn events(rows: &[Row], events: &[Value], known: &[Known], verdict: &mut Verdict
     // Django deletes rows without telling anybody.
     let left: HashSet<&str> = known.iter().filter_map(|known| known.left_event.as_deref()).collect();
     verdict.count("events of interviews that Django deleted", by_id.len());
-    for id in by_id.keys().filter(|id| !left.contains(id.as_str())) {
-        verdict.wrong.push(format!("event {id} has no interview, and Django deleted none of it"));
+    for (id, event) in by_id.iter().filter(|(id, _)| !left.contains(id.as_str())) {
+        let is_about = |call: &RecordedCall| call.path.contains(id.as_str()) || call.body["id"] == id.as_str();
+        let calls: Vec<_> = google.requests().into_iter().filter(is_about).collect();
+        verdict.wrong.push(format!("event {id} has no interview, and Django deleted none of it: {event} {calls:?}"));
     }
 }
 
