@@ -156,18 +156,8 @@ pub struct Email {
 /// A queued mail that nobody but who queued it sends for the next half minute.
 #[derive(Debug)]
 pub struct Held {
-    mail: Queued,
+    pub mail: Queued,
     holder: Uuid,
-}
-
-impl Held {
-    pub fn id(&self) -> Uuid {
-        self.mail.id
-    }
-
-    pub fn user_id(&self) -> i64 {
-        self.mail.user_id
-    }
 }
 
 /// Queues mails with their jobs, which are due at once.

@@ -109,7 +109,7 @@ pub async fn schedule(ctx: Context, user: CurrentUser, request: Request, key: Op
             // Nothing from here on can undo the interview.
             crash_point!("booking: committed");
             let users = [made.candidate.id, made.recruiter_id];
-            let sending = emails::send_now(&ctx, mails, Kind::Scheduled, (made.interview_id, 0), users);
+            let sending = emails::send_now(&ctx, mails, users);
             let (emails_sent, overlaps) = tokio::join!(sending, overlaps_of(&ctx, &made));
             Ok(answer(made, emails_sent, overlaps, false))
         }

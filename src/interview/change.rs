@@ -85,8 +85,7 @@ pub async fn change(ctx: Context, user: CurrentUser, interview: Interview, chang
         Ok(written) => {
             // Nothing from here on can undo the change.
             crash_point!("change: committed");
-            let (about, users) = ((id, written.interview.ical_sequence), [written.interview.candidate_id, user.id]);
-            let sent = emails::send_now(&ctx, written.mails, Kind::Updated, about, users).await;
+            let sent = emails::send_now(&ctx, written.mails, [written.interview.candidate_id, user.id]).await;
             Ok(changed(&ctx, &user, written.interview, sent).await)
         }
         Err(failure) => {
@@ -365,9 +364,7 @@ async fn align(ctx: &Context, claim: &Claim) -> Result<()> {
     match changing.carry_out().await {
         Ok(written) => {
             tracing::info!(interview = claim.interview_id, "an event was aligned with its interview");
-            let Interview { id, ical_sequence, candidate_id, .. } = written.interview;
-            let (about, users) = ((id, ical_sequence), [candidate_id, recruiter_id]);
-            emails::send_now(ctx, written.mails, Kind::Updated, about, users).await;
+            emails::send_now(ctx, written.mails, [written.interview.candidate_id, recruiter_id]).await;
         }
         Err(failure) => {
             let now = ctx.clock.now();
@@ -408,8 +405,8 @@ pub async fn cancel(
     };
     let message = model::cancelled_notification(&interview);
     notification::tell(&mut tx, interview.candidate_id, id, &message, now).await?;
-    let (about, users) = ((id, row.ical_sequence), [interview.candidate_id, user.id]);
-    let mails = emails::queue(&mut tx, &ctx, Kind::Cancelled, about, &users).await?;
+    let users = [interview.candidate_id, user.id];
+    let mails = emails::queue(&mut tx, &ctx, Kind::Cancelled, (id, row.ical_sequence), &users).await?;
     let discarded = match &row.google_event_id {
         Some(event_id) => Some(calendar::discard_event(&mut tx, user.id, event_id, now).await?),
         None => None,
@@ -427,8 +424,7 @@ pub async fn cancel(
         };
         matches!(tokio::time::timeout(DELETION_PATIENCE, task).await, Ok(Ok(true)))
     };
-    let (is_deleted, emails_sent) =
-        tokio::join!(deleting, emails::send_now(&ctx, mails, Kind::Cancelled, about, users));
+    let (is_deleted, emails_sent) = tokio::join!(deleting, emails::send_now(&ctx, mails, users));
     let mut answer = cancelled(id, "Interview cancelled successfully.");
     answer.emails_sent = emails_sent;
     if !is_deleted {

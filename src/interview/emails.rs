@@ -64,8 +64,8 @@ pub async fn queue(
     mail::enqueue_held(tx, ctx.clock.now(), &mails(kind, about, users)).await
 }
 
-/// The same, for the queue to send.
-pub async fn queue_for_later(
+/// The same, for the queue to send at once.
+pub async fn leave_to_queue(
     tx: &mut PgConnection,
     ctx: &Context,
     kind: Kind,
@@ -83,18 +83,20 @@ fn mails(kind: Kind, (interview_id, sequence): (i64, i32), users: &[i64]) -> Vec
     users.iter().map(mail).collect()
 }
 
-/// Sends mails just queued, all at once, and waits for the SMTP server for a while; the sending goes on beyond that. Gives
-/// whose mail has been accepted by then, as [`sent`] does.
-pub async fn send_now(ctx: &Context, mails: Vec<Held>, kind: Kind, about: (i64, i32), users: [i64; 2]) -> EmailsSent {
-    if mails.is_empty() {
+/// Sends mails just queued, about one thing, all at once, and waits for the SMTP server for a while; the sending goes on
+/// beyond that. Gives whose mail has been accepted by then, as [`sent`] does.
+pub async fn send_now(ctx: &Context, mails: Vec<Held>, users: [i64; 2]) -> EmailsSent {
+    let Some(Queued { kind, interview_id: Some(interview_id), sequence, .. }) =
+        mails.first().map(|held| held.mail.clone())
+    else {
         return EmailsSent::default();
-    }
+    };
     let sending: Vec<_> = mails
         .into_iter()
-        .map(|mail| {
-            let (ctx, tasks, id, user_id) = (ctx.clone(), ctx.tasks.clone(), mail.id(), mail.user_id());
+        .map(|held| {
+            let (ctx, tasks, &Queued { id, user_id, .. }) = (ctx.clone(), ctx.tasks.clone(), &held.mail);
             let sending = async move {
-                let accepted = mail::deliver_held(&ctx, mail, |mail| compose(&ctx, mail)).await;
+                let accepted = mail::deliver_held(&ctx, held, |mail| compose(&ctx, mail)).await;
                 accepted.unwrap_or_else(|fault| {
                     tracing::error!(mail = %id, error = format!("{fault:#}"), "a mail was left to the queue");
                     false
@@ -112,10 +114,10 @@ pub async fn send_now(ctx: &Context, mails: Vec<Held>, kind: Kind, about: (i64, 
             _ => is_known = false,
         }
     }
-    if !is_known {
-        return sent(ctx, kind, about, users).await;
+    match is_known {
+        true => EmailsSent::of(&accepted, users),
+        false => sent(ctx, kind, (interview_id, sequence), users).await,
     }
-    EmailsSent::of(&accepted, users)
 }
 
 /// Whose mail of this kind and SEQUENCE has been accepted; nobody's where that cannot be read: what is answered then

@@ -95,7 +95,7 @@ async fn move_by_rules(ctx: &Context, row: &Instants, right: &Instants) -> anyho
     claim::request_alignment(&mut *tx, row.id, now).await?;
     let Some(moved) = write_move(&mut tx, row, right, now).await? else { return Ok(tx.rollback().await?) };
     let users: Vec<i64> = std::iter::once(moved.candidate_id).chain(moved.recruiter_id).collect();
-    emails::queue_for_later(&mut tx, ctx, Kind::Updated, (row.id, moved.ical_sequence), &users).await?;
+    emails::leave_to_queue(&mut tx, ctx, Kind::Updated, (row.id, moved.ical_sequence), &users).await?;
     tx.commit().await?;
     tracing::warn!(
         interview = row.id,

@@ -755,8 +755,11 @@ async fn two_thousand_idle_connections_cost_little_and_hold_up_nobody() {
     let target = Target::start_with(&[]).await;
     target.assert_well().await;
     let (memory, files) = (target.resident(), target.descriptors());
-    let mut grown = Vec::new();
-    for _ in 0..4 {
+    let mut grown: Vec<u64> = Vec::new();
+    // The allocator need not give it back to the system, but uses it for those that come next: a leak of half a KiB for each
+    // connection would show in every round.
+    let is_steady = |grown: &[u64]| matches!(grown, [.., _, before, last] if *last < before + MANY as u64 / 2);
+    while grown.len() < 10 && !is_steady(&grown) {
         let mut idle = Vec::new();
         for number in 0..MANY {
             let mut socket = target.connect().await;
@@ -776,8 +779,7 @@ async fn two_thousand_idle_connections_cost_little_and_hold_up_nobody() {
     }
     println!("{grown:?} KiB for {MANY} connections each time");
     assert!(grown[0] < MANY as u64 * KIB_EACH, "{} KiB for {MANY} connections", grown[0]);
-    // The allocator need not give it back to the system, but uses it for those that come next.
-    assert!(grown[3] < grown[2] + 4096 && grown[3] < 2 * grown[0], "{grown:?} KiB");
+    assert!(is_steady(&grown) && grown[grown.len() - 1] < 2 * grown[0], "{grown:?} KiB");
     target.assert_well().await;
     target.assert_blameless().await;
 }
