@@ -90,12 +90,6 @@ pub struct Load {
     pub p99: Duration,
 }
 
-impl Load {
-    pub fn per_second(&self) -> f64 {
-        self.requests / self.seconds
-    }
-}
-
 /// The requests of an endpoint, written for wrk.
 pub fn wrk_script(
     endpoint: &Endpoint,

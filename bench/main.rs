@@ -57,7 +57,7 @@ struct Arguments {
     #[arg(long)]
     only: Option<String>,
     /// Seconds of load on each endpoint
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 12)]
     seconds: u64,
     /// Only serve the database at this URL, with what the libraries alone do; for the bench itself
     #[arg(long, hide = true)]
@@ -235,26 +235,38 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Its lines of the table.
+    /// Its lines of the table. PostgreSQL alone and the servers take turns, so that a machine that becomes slower or faster
+    /// does so for all of them.
     async fn endpoint(&self, endpoint: &Endpoint) -> anyhow::Result<()> {
         say(endpoint.name);
         self.check(endpoint).await?;
-        let (warm_up, seconds) = if self.arguments.quick { (1, 2) } else { (3, self.arguments.seconds) };
+        let (rounds, seconds) = if self.arguments.quick { (1, 2) } else { (4, self.arguments.seconds / 4) };
         let script = load::wrk_script(endpoint, self.scale, self.folder, token)?;
         let pgbench = |seconds| load::pgbench(endpoint, self.scale, self.folder, self.url, CLIENTS, seconds);
-        pgbench(warm_up)?;
-        let cpu = || Cpu::now(self.server.pid(), self.postmaster);
-        let before = cpu()?;
-        let tps = pgbench(seconds)?;
-        let bare = cpu()?.since(before);
-        // Processor time of one transaction: what is left of the ratio when others use the machine too.
-        let bare = (bare.postgres + bare.children) / (tps * seconds as f64) * 1e6;
-        let measured = Measured { bench: self, script: &script, warm_up, seconds, tps, bare };
-        measured.of(endpoint.name, self.server, &CONNECTIONS)?;
-        if endpoint.name == load::CHECK_CONNECTION {
-            let bare = Server::start_bare(self.scale, self.url, &self.folder.join("bare-log"))?;
-            measured.of("its statements by axum and sqlx alone", &bare, &[CLIENTS])?;
+        let mut lines = CONNECTIONS.map(|connections| Line::new(endpoint.name, self.server, connections)).to_vec();
+        let bare = match endpoint.name == load::CHECK_CONNECTION {
+            true => Some(Server::start_bare(self.scale, self.url, &self.folder.join("bare-log"))?),
+            false => None,
+        };
+        lines.extend(bare.as_ref().map(|bare| Line::new("its statements by axum and sqlx alone", bare, CLIENTS)));
+
+        pgbench(1)?;
+        for line in &lines {
+            load::wrk(&script, line.server.port, line.connections, 1)?;
         }
+        let (mut tps, mut cpu) = (0.0, 0.0);
+        for _ in 0..rounds {
+            let before = Cpu::now(self.server.pid(), self.postmaster)?;
+            tps += pgbench(seconds)? / rounds as f64;
+            let spent = Cpu::now(self.server.pid(), self.postmaster)?.since(before);
+            cpu += spent.postgres + spent.children;
+            for line in &mut lines {
+                line.measure(&script, self.postmaster, seconds)?;
+            }
+        }
+        // Processor time of one transaction: what is left of the ratio when others use the machine too.
+        let cpu = cpu / (tps * (rounds * seconds) as f64) * 1e6;
+        lines.iter().for_each(|line| line.print(tps, cpu));
         Ok(())
     }
 
@@ -276,41 +288,64 @@ impl Bench<'_> {
     }
 }
 
-/// What a server is measured with: an endpoint's calls, and what PostgreSQL alone made of them.
-struct Measured<'a> {
-    bench: &'a Bench<'a>,
-    script: &'a Path,
-    warm_up: u64,
-    seconds: u64,
-    tps: f64,
-    /// Processor time of a transaction, in µs.
-    bare: f64,
+/// What one server did with so many connections, all rounds together.
+#[derive(Clone)]
+struct Line<'a> {
+    name: &'static str,
+    server: &'a Server,
+    connections: u32,
+    requests: f64,
+    seconds: f64,
+    /// Processor time in seconds: the server's, PostgreSQL's, wrk's.
+    cpu: [f64; 3],
+    /// Of each round, in milliseconds.
+    p50: Vec<f64>,
+    p99: Vec<f64>,
 }
 
-impl Measured<'_> {
-    /// A line for each number of connections.
-    fn of(&self, name: &str, server: &Server, connections: &[u32]) -> anyhow::Result<()> {
-        let &Measured { bench, script, warm_up, seconds, tps, bare } = self;
-        load::wrk(script, server.port, CLIENTS, warm_up)?;
-        let cpu = || Cpu::now(server.pid(), bench.postmaster);
-        for &connections in connections {
-            let before = cpu()?;
-            let load = load::wrk(script, server.port, connections, seconds)?;
-            let cpu = cpu()?.since(before);
-            ensure!(load.errors == 0, "{name}: {} answers were wrong or missing", load.errors);
-            let (p50, p99) = (load.p50.as_secs_f64() * 1e3, load.p99.as_secs_f64() * 1e3);
-            let [server, postgres, wrk] = [cpu.server, cpu.postgres, cpu.children].map(|it| it / load.requests * 1e6);
-            println!(
-                "| {name} | {connections} | {:.0} | {p50:.2} | {p99:.2} | {:.1} | {tps:.0} | {:.2} | {server:.0} | \
-                 {postgres:.0} | {wrk:.0} | {bare:.0} | {:.2} |",
-                load.per_second(),
-                p99 / p50,
-                load.per_second() / tps,
-                bare / (server + postgres + wrk),
-            );
+impl<'a> Line<'a> {
+    fn new(name: &'static str, server: &'a Server, connections: u32) -> Self {
+        let (p50, p99) = (Vec::new(), Vec::new());
+        Line { name, server, connections, requests: 0.0, seconds: 0.0, cpu: [0.0; 3], p50, p99 }
+    }
+
+    /// Another round.
+    fn measure(&mut self, script: &Path, postmaster: u32, seconds: u64) -> anyhow::Result<()> {
+        let before = Cpu::now(self.server.pid(), postmaster)?;
+        let load = load::wrk(script, self.server.port, self.connections, seconds)?;
+        let spent = Cpu::now(self.server.pid(), postmaster)?.since(before);
+        ensure!(load.errors == 0, "{}: {} answers were wrong or missing", self.name, load.errors);
+        self.requests += load.requests;
+        self.seconds += load.seconds;
+        for (sum, spent) in self.cpu.iter_mut().zip([spent.server, spent.postgres, spent.children]) {
+            *sum += spent;
         }
+        self.p50.push(load.p50.as_secs_f64() * 1e3);
+        self.p99.push(load.p99.as_secs_f64() * 1e3);
         Ok(())
     }
+
+    /// `tps` and `cpu`: PostgreSQL's transactions per second, and the processor time of one in µs.
+    fn print(&self, tps: f64, cpu: f64) {
+        let (p50, p99) = (median(&self.p50), median(&self.p99));
+        let [server, postgres, wrk] = self.cpu.map(|seconds| seconds / self.requests * 1e6);
+        let per_second = self.requests / self.seconds;
+        println!(
+            "| {} | {} | {per_second:.0} | {p50:.2} | {p99:.2} | {:.1} | {tps:.0} | {:.2} | {server:.0} | {postgres:.0} | \
+             {wrk:.0} | {cpu:.0} | {:.2} |",
+            self.name,
+            self.connections,
+            p99 / p50,
+            per_second / tps,
+            cpu / (server + postgres + wrk),
+        );
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// PostgreSQL as it is installed, but for the one setting that its documentation asks to be set.

@@ -3,7 +3,7 @@
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use axum::{Router, http::Method, middleware};
+use axum::{Router, http::Method};
 use chrono::TimeDelta;
 use serde_json::Value;
 use sqlx::PgPool;
@@ -23,7 +23,7 @@ use crate::{
     context::{Context, Parts},
     db,
     http::{
-        layers::{self, Routes},
+        layers::{self, Authenticate, Routes},
         server,
     },
     interview::{self, Reach},
@@ -97,10 +97,10 @@ pub fn router(ctx: Context) -> anyhow::Result<Router> {
     let (router, document) = routes().split_for_parts();
     let inside = router.with_state(ctx.clone()).merge(openapi::router(openapi::document(&document)?));
     let known = known(&document);
-    let authenticate = middleware::from_fn_with_state(ctx.clone(), auth::authenticate);
-    let pages = ctx.clone();
+    let (pages, people) = (ctx.clone(), ctx.clone());
     let error_page = Arc::new(move |method: &Method, status| portal::error_page(&pages, method, status));
-    Ok(layers::door(inside, known, &ctx, error_page, |router| router.layer(authenticate)))
+    let authenticate: Authenticate = Arc::new(move |request| Box::pin(auth::authenticate(people.clone(), request)));
+    Ok(layers::door(inside, known, &ctx, error_page, authenticate))
 }
 
 /// Runs one job of the queue.

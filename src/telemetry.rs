@@ -10,8 +10,8 @@ use std::{io::IsTerminal, panic::PanicHookInfo};
 use anyhow::Context;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry,
-    filter::filter_fn,
+    Layer, Registry,
+    filter::{Targets, filter_fn},
     fmt::{self, MakeWriter},
     layer::SubscriberExt,
     util::SubscriberInitExt,
@@ -22,8 +22,8 @@ use crate::config::LogFormat;
 /// Sends the process's events, and its panics, to standard error as one line each, text or a JSON object. Once in a
 /// process.
 ///
-/// `log_filter` is a filter as `tracing_subscriber::EnvFilter` reads it, such as `info` or `warn,interviews=debug`;
-/// anything else is an error, as is a second call.
+/// `log_filter` is one as [`Targets`] reads it, such as `info` or `warn,interviews=debug`; anything else is an error, as
+/// is a second call.
 pub fn init(log_filter: &str, format: LogFormat) -> anyhow::Result<()> {
     subscriber(log_filter, format, std::io::stderr, std::io::stderr().is_terminal())?.try_init()?;
     std::panic::set_hook(Box::new(report_panic));
@@ -40,7 +40,7 @@ pub fn subscriber<W>(
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let asked = EnvFilter::try_new(log_filter).context("LOG_FILTER is not a filter such as info,interviews=debug")?;
+    let asked: Targets = log_filter.parse().context("LOG_FILTER is not a filter such as info,interviews=debug")?;
     let lines = fmt::layer().with_writer(writer);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Text => lines.compact().with_ansi(ansi).boxed(),

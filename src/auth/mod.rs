@@ -18,7 +18,6 @@ use axum::{
     Json,
     extract::{FromRequestParts, Request, State},
     http::{StatusCode, Uri, header, request::Parts},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
@@ -95,34 +94,32 @@ impl<S: Send + Sync> FromRequestParts<S> for CurrentUser {
     }
 }
 
-/// Middleware that puts the [`CurrentUser`] into the request or answers 401.
+/// Puts the [`CurrentUser`] into the request, or answers: 401 to most.
 ///
 /// A bad Bearer header is refused on public API routes too. Outside `/api` and the routes that need credentials, the
 /// header is ignored. A request without a [`Route`] needs credentials. A browser that goes where its portal session
 /// counts needs no header, and is sent to sign in when it has neither.
-pub async fn authenticate(State(ctx): State<Context>, mut request: Request, next: Next) -> Response {
+pub async fn authenticate(ctx: Context, mut request: Request) -> Result<Request, Response> {
     let route = request.extensions().get::<Arc<Route>>().cloned();
     let (required, api) = route.as_ref().map_or((true, true), |route| (route.credentials, route.is_api()));
-    if required || api {
-        let by_session = route.is_some_and(|route| route.session);
-        let is_browser = by_session && request.method().is_safe() && layers::is_navigation(request.headers());
-        let user = match jwt::bearer(request.headers()) {
-            Ok(Some(token)) => bearer_of(&ctx, &token).await,
-            Ok(None) if is_browser => match Session::of(&ctx, request.headers()).await {
-                Ok(Some(session)) => Ok(session.user),
-                Ok(None) => return to_sign_in(request.uri()),
-                Err(fault) => Err(fault),
-            },
-            Ok(None) if !required => return next.run(request).await,
-            Ok(None) => Err(Stranger::NoCredentials.refusal()),
-            Err(stranger) => Err(stranger.refusal()),
-        };
-        match user {
-            Ok(user) => _ = request.extensions_mut().insert(user),
-            Err(error) => return error.into_response(),
-        }
+    if !required && !api {
+        return Ok(request);
     }
-    next.run(request).await
+    let by_session = route.is_some_and(|route| route.session);
+    let is_browser = by_session && request.method().is_safe() && layers::is_navigation(request.headers());
+    let user = match jwt::bearer(request.headers()) {
+        Ok(Some(token)) => bearer_of(&ctx, &token).await,
+        Ok(None) if is_browser => match Session::of(&ctx, request.headers()).await {
+            Ok(Some(session)) => Ok(session.user),
+            Ok(None) => return Err(to_sign_in(request.uri())),
+            Err(fault) => Err(fault),
+        },
+        Ok(None) if !required => return Ok(request),
+        Ok(None) => Err(Stranger::NoCredentials.refusal()),
+        Err(stranger) => Err(stranger.refusal()),
+    };
+    request.extensions_mut().insert(user.map_err(Error::into_response)?);
+    Ok(request)
 }
 
 /// Sends a browser to the sign-in page, and from there back to where it wanted to go.

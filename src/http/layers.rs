@@ -1,5 +1,5 @@
-//! What stands around every route: one request goes through [`enter`], the caller's credentials, [`allow_method`], and
-//! only then reaches its handler, in the order of contract §3.1.
+//! What stands around every route: one request goes through [`enter`], the caller's credentials, the question whether the URL
+//! has its method, and only then reaches its handler, in the order of contract §3.1.
 //!
 //! Hides CORS, slashes, `Accept`, `Allow`, the headers of every answer, panics, the limits of time and size, and the request's log
 //! line and count. Promises that every answer, a refusal or a crash included, has the headers of §3.5 and §3.6, and that neither
@@ -7,9 +7,12 @@
 //!
 //! The table of routes is taken from the OpenAPI document, which `utoipa_axum` collects together with the router, so
 //! the two know the same URLs. Credentials are checked by a feature above this module, hence passed to [`door`].
+//!
+//! All of it is one handler around the router: each of axum's layers costs a request one more clone and two more boxes.
 
 use std::{
-    any::Any,
+    panic::AssertUnwindSafe,
+    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,12 +22,12 @@ use axum::{
     Json, Router,
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, uri::PathAndQuery},
-    middleware::{self, Next},
     response::{IntoResponse, Response},
 };
+use futures_util::FutureExt;
 use serde_json::json;
-use tower_http::catch_panic::CatchPanicLayer;
-use tracing::{Instrument, field::Empty};
+use tower::Service;
+use tracing::Instrument;
 use utoipa::openapi::{OpenApi, RefOr, path::Operation, security::SecurityRequirement};
 
 use super::{
@@ -233,7 +236,9 @@ fn is_api(path: &str) -> bool {
 
 /// What [`enter`] works with.
 struct Door {
+    inner: Router,
     routes: Routes,
+    authenticate: Authenticate,
     allowed_origins: Vec<String>,
     /// How long a handler may take.
     patience: Duration,
@@ -244,41 +249,34 @@ struct Door {
     error_page: ErrorPage,
 }
 
+/// Lets a request in, with its caller among the extensions, or answers in its place. It finds the request's `Arc<Route>` among
+/// the extensions.
+pub type Authenticate =
+    Arc<dyn Fn(Request) -> Pin<Box<dyn Future<Output = Result<Request, Response>> + Send>> + Send + Sync>;
+
 /// Makes the page of an error that a browser meets outside `/api`.
 pub type ErrorPage = Arc<dyn Fn(&Method, StatusCode) -> Response + Send + Sync>;
 
 /// Wraps `inner`, which has the templates of `routes`, into everything of contract §3.
 ///
-/// `error_page` is what people see of an error; clients get JSON. `authenticate` adds what stands between the look-up of the
-/// URL and of the method: it finds an `Arc<Route>` among the request's extensions, refuses with
-/// [`Error::Unauthenticated`], or leaves the caller among the extensions.
-pub fn door(
-    inner: Router,
-    routes: Routes,
-    ctx: &Context,
-    error_page: ErrorPage,
-    authenticate: impl FnOnce(Router) -> Router,
-) -> Router {
-    let door = Door {
+/// `error_page` is what people see of an error; clients get JSON. `authenticate` stands between the look-up of the URL and of the
+/// method.
+pub fn door(inner: Router, routes: Routes, ctx: &Context, error_page: ErrorPage, authenticate: Authenticate) -> Router {
+    Door {
+        inner,
         routes,
+        authenticate,
         allowed_origins: ctx.settings.allowed_origins.clone(),
         patience: ctx.settings.request_patience,
         client_patience: ctx.settings.client_patience,
         metrics: ctx.metrics.clone(),
         error_page,
-    };
-    assemble(inner, door, authenticate)
-}
-
-fn assemble(inner: Router, door: Door, authenticate: impl FnOnce(Router) -> Router) -> Router {
-    // A router's layers run after its own matching: `inner` is a fallback, so that it matches what `enter` has rewritten.
-    authenticate(Router::new().fallback_service(inner).layer(middleware::from_fn(allow_method)))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn_with_state(Arc::new(door), enter))
+    }
+    .into_router()
 }
 
 /// The outermost room: request id, span, headers, CORS, the look-up of the URL, slashes, `Accept`, the time limit.
-async fn enter(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+async fn enter(State(door): State<Arc<Door>>, request: Request) -> Response {
     let arrival = Instant::now();
     let found = door.routes.find(request.uri().path()).map(|(route, slash)| (route.clone(), slash));
     let id = request_id(request.headers());
@@ -286,7 +284,7 @@ async fn enter(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
     let route = found.as_ref().map(|(route, _)| route.clone());
     let template = route.as_ref().map_or("unmatched", |route| route.template.as_str());
     // At level error, so that a filter that keeps any of a request's events keeps its id too.
-    let span = tracing::error_span!("request", id, method, route = template, status = Empty, milliseconds = Empty,);
+    let span = tracing::error_span!("request", id, method, route = template);
     async {
         let origin = door.allowed_origin(request.headers());
         let preflight = is_preflight(&request);
@@ -297,7 +295,7 @@ async fn enter(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
         let asked = request.method().clone();
         let mut response = match preflight {
             true => StatusCode::OK.into_response(),
-            false => door.admit(request, found, next).await.into_response(),
+            false => door.admit(request, found).await.into_response(),
         };
         let status = response.status();
         if shows_pages && (status.is_client_error() || status.is_server_error()) && is_json(&response) {
@@ -311,11 +309,9 @@ async fn enter(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
         // No other site's script reads a page, which has its visitor's form tokens.
         put_cors(headers, origin.filter(|_| !is_html(headers)), preflight);
         put_common(headers, &id, under_api);
-        let (span, took) = (tracing::Span::current(), arrival.elapsed());
-        span.record("status", response.status().as_u16());
-        span.record("milliseconds", took.as_millis() as u64);
-        door.metrics.request(method, template, response.status(), took);
-        tracing::info!("answered");
+        let (status, took) = (response.status(), arrival.elapsed());
+        door.metrics.request(method, template, status, took);
+        tracing::info!(status = status.as_u16(), milliseconds = took.as_millis() as u64, "answered");
         response
     }
     .instrument(span)
@@ -323,7 +319,11 @@ async fn enter(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
 }
 
 impl Door {
-    async fn admit(&self, mut request: Request, found: Option<(Arc<Route>, Slash)>, next: Next) -> Result<Response> {
+    fn into_router(self) -> Router {
+        Router::new().fallback(enter).with_state(Arc::new(self))
+    }
+
+    async fn admit(&self, mut request: Request, found: Option<(Arc<Route>, Slash)>) -> Result<Response> {
         let size =
             |headers: &HeaderMap| headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
         if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > LONGEST_URI) {
@@ -354,8 +354,11 @@ impl Door {
                 let deadline = tokio::time::Instant::now() + self.client_patience;
                 request.extensions_mut().insert(BodyDeadline(deadline));
                 request.extensions_mut().insert(route.clone());
-                match tokio::time::timeout(self.patience, next.run(request)).await {
-                    Ok(response) => response,
+                let inside = AssertUnwindSafe(self.inside(&route, request)).catch_unwind();
+                match tokio::time::timeout(self.patience, inside).await {
+                    Ok(Ok(response)) => response,
+                    // Its own text went to the panic hook, see `telemetry`.
+                    Ok(Err(_)) => Error::Internal(anyhow!("a handler panicked")).into_response(),
                     Err(_) => Error::Internal(anyhow!("no answer within {:?}", self.patience)).into_response(),
                 }
             }
@@ -366,32 +369,30 @@ impl Door {
         Ok(response)
     }
 
+    /// The inner rooms: the caller's credentials, a method that the URL does not have, plain OPTIONS, and the handlers.
+    async fn inside(&self, route: &Route, request: Request) -> Response {
+        let request = match (self.authenticate)(request).await {
+            Ok(request) => request,
+            Err(answer) => return answer,
+        };
+        match request.method() {
+            &Method::OPTIONS => Json(json!({
+                "name": route.name,
+                "description": route.description,
+                "renders": route.renders,
+                "parses": extract::PARSED,
+            }))
+            .into_response(),
+            method if !route.methods.contains(method) => Error::MethodNotAllowed(method.clone()).into_response(),
+            _ => self.inner.clone().call(request).await.into_response(),
+        }
+    }
+
     /// The request's `Origin`, if browsers may call from there.
     fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         let origin = headers.get(header::ORIGIN)?;
         self.allowed_origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()).then(|| origin.clone())
     }
-}
-
-/// The room before the handlers: a method the URL does not have, and plain OPTIONS.
-async fn allow_method(request: Request, next: Next) -> Result<Response> {
-    let Some(route) = request.extensions().get::<Arc<Route>>() else { return Err(Error::NotFound) };
-    match request.method() {
-        &Method::OPTIONS => Ok(Json(json!({
-            "name": route.name,
-            "description": route.description,
-            "renders": route.renders,
-            "parses": extract::PARSED,
-        }))
-        .into_response()),
-        method if !route.methods.contains(method) => Err(Error::MethodNotAllowed(method.clone())),
-        _ => Ok(next.run(request).await),
-    }
-}
-
-/// The panic's own text went to the panic hook, see [`telemetry`](crate::telemetry).
-fn panicked(_: Box<dyn Any + Send>) -> Response {
-    Error::Internal(anyhow!("a handler panicked")).into_response()
 }
 
 /// A method's name for logs and metrics: clients may invent others without end.
@@ -512,6 +513,7 @@ mod tests {
     use axum::{
         body::Body,
         extract::MatchedPath,
+        middleware,
         response::{Html, Redirect},
     };
     use http_body_util::BodyExt;
@@ -623,14 +625,16 @@ mod tests {
         let routes = Routes::from_openapi(&document).with("/interviews/{id}/join/", &[Method::GET, Method::POST]);
         let metrics = Metrics::new().unwrap();
         let door = Door {
-            client_patience: patience,
+            inner: router,
             routes,
+            authenticate: Arc::new(|request| Box::pin(async { authenticate(request).map_err(Error::into_response) })),
+            client_patience: patience,
             allowed_origins: vec![SPA.into(), "https://app.test".into()],
             patience,
             metrics,
             error_page: Arc::new(|_, status| (status, Html("<p>")).into_response()),
         };
-        (assemble(router, door, |router| router.layer(middleware::from_fn(authenticate))), document)
+        (door.into_router(), document)
     }
 
     /// Says which template axum's own router has matched.
@@ -641,11 +645,11 @@ mod tests {
     }
 
     /// In place of the product's own check of tokens.
-    async fn authenticate(request: Request, next: Next) -> Result<Response> {
+    fn authenticate(request: Request) -> Result<Request> {
         let route = request.extensions().get::<Arc<Route>>().expect("the door has looked the URL up");
         match request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes) {
-            Some(b"Bearer good") => Ok(next.run(request).await),
-            None if !route.credentials => Ok(next.run(request).await),
+            Some(b"Bearer good") => Ok(request),
+            None if !route.credentials => Ok(request),
             None => Err(Error::Unauthenticated(json!({"detail": "Authentication credentials were not provided."}))),
             Some(_) => Err(Error::Unauthenticated(json!({"detail": "bad"}))),
         }
