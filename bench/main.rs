@@ -57,7 +57,7 @@ struct Arguments {
     #[arg(long)]
     only: Option<String>,
     /// Seconds of load on each endpoint
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(ROUNDS..))]
     seconds: u64,
     /// Only serve the database at this URL, with what the libraries alone do; for the bench itself
     #[arg(long, hide = true)]
@@ -81,6 +81,7 @@ const DATABASE: &str = "bench";
 const SECRET_KEY: &str = "the bench's key, shared with nobody";
 const ENCRYPTION_KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 const CLIENTS: u32 = 32;
+const ROUNDS: u64 = 3;
 const CONNECTIONS: [u32; 2] = [32, 256];
 /// A recruiter who schedules.
 const RECRUITER: i64 = 1;
@@ -240,9 +241,10 @@ impl Bench<'_> {
     async fn endpoint(&self, endpoint: &Endpoint) -> anyhow::Result<()> {
         say(endpoint.name);
         self.check(endpoint).await?;
-        let (rounds, seconds) = if self.arguments.quick { (1, 2) } else { (4, self.arguments.seconds / 4) };
+        let (rounds, seconds) = if self.arguments.quick { (1, 2) } else { (ROUNDS, self.arguments.seconds / ROUNDS) };
         let script = load::wrk_script(endpoint, self.scale, self.folder, token)?;
-        let pgbench = |seconds| load::pgbench(endpoint, self.scale, self.folder, self.url, CLIENTS, seconds);
+        let cpu = || Cpu::now(self.server.pid(), self.postmaster);
+        let pgbench = || load::pgbench(endpoint, self.scale, self.folder, self.url, (CLIENTS, seconds), cpu);
         let mut lines = CONNECTIONS.map(|connections| Line::new(endpoint.name, self.server, connections)).to_vec();
         let bare = match endpoint.name == load::CHECK_CONNECTION {
             true => Some(Server::start_bare(self.scale, self.url, &self.folder.join("bare-log"))?),
@@ -250,23 +252,19 @@ impl Bench<'_> {
         };
         lines.extend(bare.as_ref().map(|bare| Line::new("its statements by axum and sqlx alone", bare, CLIENTS)));
 
-        pgbench(1)?;
         for line in &lines {
             load::wrk(&script, line.server.port, line.connections, 1)?;
         }
-        let (mut tps, mut cpu) = (0.0, 0.0);
+        let (mut tps, mut cpu) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
-            let before = Cpu::now(self.server.pid(), self.postmaster)?;
-            tps += pgbench(seconds)? / rounds as f64;
-            let spent = Cpu::now(self.server.pid(), self.postmaster)?.since(before);
-            cpu += spent.postgres + spent.children;
+            let transactions = pgbench()?;
+            tps.push(transactions.per_second);
+            cpu.push(transactions.cpu * 1e6);
             for line in &mut lines {
                 line.measure(&script, self.postmaster, seconds)?;
             }
         }
-        // Processor time of one transaction: what is left of the ratio when others use the machine too.
-        let cpu = cpu / (tps * (rounds * seconds) as f64) * 1e6;
-        lines.iter().for_each(|line| line.print(tps, cpu));
+        lines.iter().for_each(|line| line.print(mean(&tps), mean(&cpu)));
         Ok(())
     }
 
@@ -325,7 +323,8 @@ impl<'a> Line<'a> {
         Ok(())
     }
 
-    /// `tps` and `cpu`: PostgreSQL's transactions per second, and the processor time of one in µs.
+    /// `tps` and `cpu`: PostgreSQL's transactions per second, and the processor time of one in µs, which is what is left of the
+    /// ratio when others use the machine too.
     fn print(&self, tps: f64, cpu: f64) {
         let (p50, p99) = (median(&self.p50), median(&self.p99));
         let [server, postgres, wrk] = self.cpu.map(|seconds| seconds / self.requests * 1e6);
@@ -340,6 +339,10 @@ impl<'a> Line<'a> {
             cpu / (server + postgres + wrk),
         );
     }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
 }
 
 fn median(values: &[f64]) -> f64 {
