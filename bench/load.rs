@@ -165,8 +165,8 @@ pub struct Transactions {
     pub cpu: f64,
 }
 
-/// Transactions, one for each call of the endpoint, with so many clients. What their first seconds cost does not count:
-/// a new connection reads the catalogue and plans a statement five times before it keeps a plan; the server's have done so.
+/// Transactions, one for each call of the endpoint, with so many clients. Their first seconds do not count: a new connection reads
+/// the catalogue and plans a statement five times before it keeps a plan; the server's have done so. Nor does the last.
 pub fn pgbench(
     endpoint: &Endpoint,
     scale: Scale,
@@ -176,6 +176,7 @@ pub fn pgbench(
     cpu: impl Fn() -> anyhow::Result<Cpu>,
 ) -> anyhow::Result<Transactions> {
     const FIRST: u64 = 2;
+    const LAST: u64 = 1;
     let script = dir.join("pgbench.sql");
     fs::write(&script, endpoint.pgbench_script(scale))?;
     let variables = [
@@ -186,11 +187,12 @@ pub fn pgbench(
         // As good as none.
         "all=9223372036854775807",
     ];
+    let start = cpu()?;
     let mut command = Command::new("pgbench");
     command
         .args(["--no-vacuum", "--protocol=prepared", "--jobs=2", "--progress=1", &format!("--client={clients}")])
         .args(variables.map(|variable| format!("--define={variable}")))
-        .arg(format!("--time={}", FIRST + seconds))
+        .arg(format!("--time={}", FIRST + seconds + LAST))
         .arg("--file")
         .arg(&script)
         .arg(url)
@@ -198,17 +200,19 @@ pub fn pgbench(
         .env("PGOPTIONS", "-c jit=off");
     let running = std::thread::spawn(move || run(&mut command, "pgbench"));
     std::thread::sleep(Duration::from_secs(FIRST));
-    let before = cpu()?;
+    let before = cpu();
+    std::thread::sleep(Duration::from_secs(seconds));
+    let after = cpu();
     let said = running.join().map_err(|_| anyhow::anyhow!("pgbench panicked"))??;
-    let spent = cpu()?.since(before);
+    let postgres = after?.since(before?).postgres;
+    // Its own is known at its end alone.
+    let own = cpu()?.since(start).children * seconds as f64 / (FIRST + seconds + LAST) as f64;
     // progress: 3.0 s, 31234.2 tps, lat 1.024 ms stddev 0.3, 0 failed
     let tps = said.lines().filter_map(|line| line.strip_prefix("progress: ")?.split(' ').nth(2)?.parse::<f64>().ok());
-    let counted: Vec<f64> = tps.skip(FIRST as usize).collect();
+    let counted: Vec<f64> = tps.skip(FIRST as usize).take(seconds as usize).collect();
     ensure!(!counted.is_empty(), "pgbench counted nothing: {said}");
     let per_second = counted.iter().sum::<f64>() / counted.len() as f64;
-    // pgbench's own is known at its end alone.
-    let own = spent.children * seconds as f64 / (FIRST + seconds) as f64;
-    Ok(Transactions { per_second, cpu: (spent.postgres + own) / (per_second * seconds as f64) })
+    Ok(Transactions { per_second, cpu: (postgres + own) / (per_second * seconds as f64) })
 }
 
 /// Says what to install where a program is missing.

@@ -95,12 +95,15 @@ pub fn document() -> anyhow::Result<Value> {
 /// The whole service, doors included.
 pub fn router(ctx: Context) -> anyhow::Result<Router> {
     let (router, document) = routes().split_for_parts();
-    let inside = router.with_state(ctx.clone()).merge(openapi::router(openapi::document(&document)?));
+    let handlers = router.with_state(ctx.clone()).merge(openapi::router(openapi::document(&document)?));
     let known = known(&document);
-    let (pages, people) = (ctx.clone(), ctx.clone());
-    let error_page = Arc::new(move |method: &Method, status| portal::error_page(&pages, method, status));
-    let authenticate: Authenticate = Arc::new(move |request| Box::pin(auth::authenticate(people.clone(), request)));
-    Ok(layers::door(inside, known, &ctx, error_page, authenticate))
+    let (for_pages, for_callers) = (ctx.clone(), ctx.clone());
+    let error_page = Arc::new(move |method: &Method, status| portal::error_page(&for_pages, method, status));
+    let authenticate: Authenticate = Arc::new(move |route, request| {
+        let ctx = for_callers.clone();
+        Box::pin(async move { auth::authenticate(&ctx, &route, request).await })
+    });
+    Ok(layers::door(handlers, known, &ctx, error_page, authenticate))
 }
 
 /// Runs one job of the queue.

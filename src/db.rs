@@ -67,6 +67,19 @@ pub async fn connect(database_url: &str, limits: PoolLimits) -> anyhow::Result<P
     Ok(pool.connect_lazy_with(options))
 }
 
+/// How many connections the job queue has of its own, the one that listens for new jobs included.
+const QUEUE_CONNECTIONS: u32 = 4;
+
+/// A pool beside `pool` for the job queue, which plans its statements anew each time. A plan that PostgreSQL kept while the
+/// queue was empty reads the whole queue for each of the jobs that are taken out of it.
+pub fn queue(pool: &PgPool) -> PgPool {
+    let options = PgConnectOptions::clone(&pool.connect_options()).options([("plan_cache_mode", "force_custom_plan")]);
+    PgPoolOptions::new()
+        .max_connections(QUEUE_CONNECTIONS)
+        .acquire_timeout(pool.options().get_acquire_timeout())
+        .connect_lazy_with(options)
+}
+
 /// What time it is for the database.
 pub async fn now(pool: &PgPool) -> sqlx::Result<DateTime<Utc>> {
     sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(pool).await

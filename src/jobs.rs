@@ -19,7 +19,10 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool, types::Json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{context::Context, db::JOBS_SCHEMA};
+use crate::{
+    context::Context,
+    db::{self, JOBS_SCHEMA},
+};
 
 /// When a job that failed by a fault of ours is tried again.
 const AFTER_FAULT: Duration = Duration::from_secs(60);
@@ -73,11 +76,12 @@ pub async fn enqueue(db: &mut PgConnection, jobs: &[Job], run_at: DateTime<Utc>)
 /// The worker is ended while the database does not answer, since it would ask for jobs without a pause, and is started
 /// again until told to stop.
 pub async fn work(ctx: Context, run: Run, stop: CancellationToken) {
+    let queue = db::queue(&ctx.db);
     while !stop.is_cancelled() {
         let until = stop.child_token();
         let (worked, ()) = tokio::join!(
             async {
-                let worked = work_once(&ctx, run, &until).await;
+                let worked = work_once(&ctx, queue.clone(), run, &until).await;
                 until.cancel();
                 worked
             },
@@ -91,6 +95,7 @@ pub async fn work(ctx: Context, run: Run, stop: CancellationToken) {
             () = tokio::time::sleep(Duration::from_secs(2)) => {}
         }
     }
+    queue.close().await;
 }
 
 /// Cancels `until` when the database does not answer; returns when it is cancelled.
@@ -111,7 +116,7 @@ async fn until_database_is_away(ctx: &Context, until: &CancellationToken) {
     }
 }
 
-async fn work_once(ctx: &Context, run: Run, stop: &CancellationToken) -> anyhow::Result<()> {
+async fn work_once(ctx: &Context, queue: PgPool, run: Run, stop: &CancellationToken) -> anyhow::Result<()> {
     let recovery = WorkerRecoveryConfig::default()
         .heartbeat_interval(Duration::from_secs(5))
         .sweep_interval(Duration::from_secs(10))
@@ -122,7 +127,7 @@ async fn work_once(ctx: &Context, run: Run, stop: &CancellationToken) -> anyhow:
     let pause =
         RefetchDelayConfig::default().with_duration(Duration::from_secs(1)).with_max_abort_threshold(usize::MAX);
     WorkerOptions::default()
-        .pg_pool(ctx.db.clone())
+        .pg_pool(queue)
         .schema(JOBS_SCHEMA)
         .concurrency(ctx.settings.job_workers)
         .poll_interval(Duration::from_secs(1))

@@ -11,7 +11,7 @@ mod session;
 mod store;
 mod throttle;
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use anyhow::{bail, ensure};
 use axum::{
@@ -97,24 +97,21 @@ impl<S: Send + Sync> FromRequestParts<S> for CurrentUser {
 /// Puts the [`CurrentUser`] into the request, or answers: 401 to most.
 ///
 /// A bad Bearer header is refused on public API routes too. Outside `/api` and the routes that need credentials, the
-/// header is ignored. A request without a [`Route`] needs credentials. A browser that goes where its portal session
-/// counts needs no header, and is sent to sign in when it has neither.
-pub async fn authenticate(ctx: Context, mut request: Request) -> Result<Request, Response> {
-    let route = request.extensions().get::<Arc<Route>>().cloned();
-    let (required, api) = route.as_ref().map_or((true, true), |route| (route.credentials, route.is_api()));
-    if !required && !api {
+/// header is ignored. A browser that goes where its portal session counts needs no header, and is sent to sign in when it
+/// has neither.
+pub async fn authenticate(ctx: &Context, route: &Route, mut request: Request) -> Result<Request, Response> {
+    if !route.credentials && !route.is_api() {
         return Ok(request);
     }
-    let by_session = route.is_some_and(|route| route.session);
-    let is_browser = by_session && request.method().is_safe() && layers::is_navigation(request.headers());
+    let is_browser = route.session && request.method().is_safe() && layers::is_navigation(request.headers());
     let user = match jwt::bearer(request.headers()) {
-        Ok(Some(token)) => bearer_of(&ctx, &token).await,
-        Ok(None) if is_browser => match Session::of(&ctx, request.headers()).await {
+        Ok(Some(token)) => bearer_of(ctx, &token).await,
+        Ok(None) if is_browser => match Session::of(ctx, request.headers()).await {
             Ok(Some(session)) => Ok(session.user),
             Ok(None) => return Err(to_sign_in(request.uri())),
             Err(fault) => Err(fault),
         },
-        Ok(None) if !required => return Ok(request),
+        Ok(None) if !route.credentials => return Ok(request),
         Ok(None) => Err(Stranger::NoCredentials.refusal()),
         Err(stranger) => Err(stranger.refusal()),
     };

@@ -8,7 +8,7 @@
 //! The table of routes is taken from the OpenAPI document, which `utoipa_axum` collects together with the router, so
 //! the two know the same URLs. Credentials are checked by a feature above this module, hence passed to [`door`].
 //!
-//! All of it is one handler around the router: each of axum's layers costs a request one more clone and two more boxes.
+//! All of it is one handler around the router: each layer of axum's costs a request clones and boxes.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -26,7 +26,7 @@ use axum::{
 };
 use futures_util::FutureExt;
 use serde_json::json;
-use tower::Service;
+use tower::ServiceExt;
 use tracing::Instrument;
 use utoipa::openapi::{OpenApi, RefOr, path::Operation, security::SecurityRequirement};
 
@@ -44,7 +44,7 @@ const LONGEST_URI: usize = 16 << 10;
 /// The most bytes of all headers' names and values together.
 const LARGEST_HEADERS: usize = 64 << 10;
 
-/// A URL's template with what the door has to know of it; an extension (`Arc<Route>`) of every request behind [`enter`].
+/// A URL's template with what the door has to know of it.
 #[derive(Debug, Clone)]
 pub struct Route {
     /// `/api/company/interviews/{id}/`: what logs and metrics may name.
@@ -236,7 +236,7 @@ fn is_api(path: &str) -> bool {
 
 /// What [`enter`] works with.
 struct Door {
-    inner: Router,
+    handlers: Router,
     routes: Routes,
     authenticate: Authenticate,
     allowed_origins: Vec<String>,
@@ -249,21 +249,26 @@ struct Door {
     error_page: ErrorPage,
 }
 
-/// Lets a request in, with its caller among the extensions, or answers in its place. It finds the request's `Arc<Route>` among
-/// the extensions.
+/// Lets a request to a route in, with its caller among the extensions, or answers in its place.
 pub type Authenticate =
-    Arc<dyn Fn(Request) -> Pin<Box<dyn Future<Output = Result<Request, Response>> + Send>> + Send + Sync>;
+    Arc<dyn Fn(Arc<Route>, Request) -> Pin<Box<dyn Future<Output = Result<Request, Response>> + Send>> + Send + Sync>;
 
 /// Makes the page of an error that a browser meets outside `/api`.
 pub type ErrorPage = Arc<dyn Fn(&Method, StatusCode) -> Response + Send + Sync>;
 
-/// Wraps `inner`, which has the templates of `routes`, into everything of contract §3.
+/// Wraps `handlers`, which has the templates of `routes`, into everything of contract §3.
 ///
 /// `error_page` is what people see of an error; clients get JSON. `authenticate` stands between the look-up of the URL and of the
 /// method.
-pub fn door(inner: Router, routes: Routes, ctx: &Context, error_page: ErrorPage, authenticate: Authenticate) -> Router {
+pub fn door(
+    handlers: Router,
+    routes: Routes,
+    ctx: &Context,
+    error_page: ErrorPage,
+    authenticate: Authenticate,
+) -> Router {
     Door {
-        inner,
+        handlers,
         routes,
         authenticate,
         allowed_origins: ctx.settings.allowed_origins.clone(),
@@ -275,7 +280,7 @@ pub fn door(inner: Router, routes: Routes, ctx: &Context, error_page: ErrorPage,
     .into_router()
 }
 
-/// The outermost room: request id, span, headers, CORS, the look-up of the URL, slashes, `Accept`, the time limit.
+/// What is around every answer: request id, span, log line, count, headers, CORS, the page of an error.
 async fn enter(State(door): State<Arc<Door>>, request: Request) -> Response {
     let arrival = Instant::now();
     let found = door.routes.find(request.uri().path()).map(|(route, slash)| (route.clone(), slash));
@@ -323,13 +328,12 @@ impl Door {
         Router::new().fallback(enter).with_state(Arc::new(self))
     }
 
+    /// Limits of size, URLs that do not exist, slashes, `Accept`, panics and the time limit.
     async fn admit(&self, mut request: Request, found: Option<(Arc<Route>, Slash)>) -> Result<Response> {
-        let size =
-            |headers: &HeaderMap| headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
         if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > LONGEST_URI) {
             return Err(Error::UriTooLong);
         }
-        if size(request.headers()) > LARGEST_HEADERS {
+        if size_of(request.headers()) > LARGEST_HEADERS {
             return Err(Error::HeadersTooLarge);
         }
         let (route, slash) = found.ok_or(Error::NotFound)?;
@@ -353,9 +357,8 @@ impl Door {
             false => {
                 let deadline = tokio::time::Instant::now() + self.client_patience;
                 request.extensions_mut().insert(BodyDeadline(deadline));
-                request.extensions_mut().insert(route.clone());
-                let inside = AssertUnwindSafe(self.inside(&route, request)).catch_unwind();
-                match tokio::time::timeout(self.patience, inside).await {
+                let handled = AssertUnwindSafe(self.handle(route.clone(), request)).catch_unwind();
+                match tokio::time::timeout(self.patience, handled).await {
                     Ok(Ok(response)) => response,
                     // Its own text went to the panic hook, see `telemetry`.
                     Ok(Err(_)) => Error::Internal(anyhow!("a handler panicked")).into_response(),
@@ -370,8 +373,8 @@ impl Door {
     }
 
     /// The inner rooms: the caller's credentials, a method that the URL does not have, plain OPTIONS, and the handlers.
-    async fn inside(&self, route: &Route, request: Request) -> Response {
-        let request = match (self.authenticate)(request).await {
+    async fn handle(&self, route: Arc<Route>, request: Request) -> Response {
+        let request = match (self.authenticate)(route.clone(), request).await {
             Ok(request) => request,
             Err(answer) => return answer,
         };
@@ -384,7 +387,7 @@ impl Door {
             }))
             .into_response(),
             method if !route.methods.contains(method) => Error::MethodNotAllowed(method.clone()).into_response(),
-            _ => self.inner.clone().call(request).await.into_response(),
+            _ => self.handlers.clone().oneshot(request).await.into_response(),
         }
     }
 
@@ -393,6 +396,11 @@ impl Door {
         let origin = headers.get(header::ORIGIN)?;
         self.allowed_origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()).then(|| origin.clone())
     }
+}
+
+/// In bytes, of all names and values.
+fn size_of(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
 }
 
 /// A method's name for logs and metrics: clients may invent others without end.
@@ -520,7 +528,6 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tower::ServiceExt;
     use utoipa_axum::{router::OpenApiRouter, routes};
 
     use super::*;
@@ -625,9 +632,11 @@ mod tests {
         let routes = Routes::from_openapi(&document).with("/interviews/{id}/join/", &[Method::GET, Method::POST]);
         let metrics = Metrics::new().unwrap();
         let door = Door {
-            inner: router,
+            handlers: router,
             routes,
-            authenticate: Arc::new(|request| Box::pin(async { authenticate(request).map_err(Error::into_response) })),
+            authenticate: Arc::new(|route, request| {
+                Box::pin(async move { authenticate(&route, request).map_err(Error::into_response) })
+            }),
             client_patience: patience,
             allowed_origins: vec![SPA.into(), "https://app.test".into()],
             patience,
@@ -645,8 +654,7 @@ mod tests {
     }
 
     /// In place of the product's own check of tokens.
-    fn authenticate(request: Request) -> Result<Request> {
-        let route = request.extensions().get::<Arc<Route>>().expect("the door has looked the URL up");
+    fn authenticate(route: &Route, request: Request) -> Result<Request> {
         match request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes) {
             Some(b"Bearer good") => Ok(request),
             None if !route.credentials => Ok(request),

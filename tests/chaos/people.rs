@@ -422,7 +422,7 @@ impl People {
                     return Some((status, body));
                 }
             }
-            self.figures.count("people: HTTP requests made again");
+            self.figures.count("people: repeated HTTP requests");
             tokio::time::sleep(Duration::from_millis(random.u64(100..1_500))).await;
         }
         None
