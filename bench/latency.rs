@@ -51,7 +51,7 @@ pub struct Scheduling {
 pub async fn schedule(
     client: &Client,
     server: &Server,
-    relays: &[&Relay],
+    relays: &[Relay],
     token: &str,
     (candidate, job): (i64, i64),
     kind: &str,

@@ -164,63 +164,27 @@ async fn run(arguments: &Arguments, folder: &Path, cluster: &Cluster) -> anyhow:
     let log = folder.join("log");
     let direct = settings(&url, &google, latency::address(google.url())?, sink.address);
 
+    let bench = Bench { arguments, scale, folder, url: &url, db: &db, postmaster, client: &client };
     let (server, _) = Server::start(&direct, &log)?;
-    let bench = Bench { arguments, scale, folder, url: &url, server: &server, postmaster, client: &client };
-    println!("{HEAD}");
-    for endpoint in load::endpoints()? {
-        if arguments.wants(endpoint.name) {
-            bench.endpoint(&endpoint).await?;
-        }
-    }
-    println!("\nMemory of the server at its peak (RSS): {:.1} MiB", server.peak_memory()? as f64 / 1048576.0);
-
+    bench.endpoints(&server).await?;
     if arguments.wants("reminders") {
-        let reminded = if arguments.quick { 200 } else { 10_000.min(scale.interviews / 3) };
-        let left = latency::remind(&db, &sink, reminded).await?;
-        println!(
-            "\n{reminded} reminders fell due at once: {} mails were accepted within {:.1} s, the first of them {:.1} s before the last",
-            left.mails,
-            left.all.as_secs_f64(),
-            left.leaving.as_secs_f64()
-        );
+        bench.reminders(&sink).await?;
     }
     drop(server);
-
-    if !arguments.wants("start") && !arguments.wants("scheduling") {
-        return Ok(());
-    }
-    println!("\n| | p50 | p99 |\n|---|---|---|");
-    row("One durable commit of one row, for comparison", &latency::commits(&db, 200).await?);
     if arguments.wants("start") {
         let times = if arguments.quick { 3 } else { 11 };
+        println!("{TIMES}");
         row("From the start of `serve` to its first answer", &latency::starts(&direct, &log, times)?);
     }
-    if !arguments.wants("scheduling") {
-        return Ok(());
-    }
-
-    let (to_google, to_sink) =
-        (Relay::start(latency::address(google.url())?).await?, Relay::start(sink.address).await?);
-    let (server, _) = Server::start(&settings(&url, &google, to_google.address, to_sink.address), &log)?;
-    let token = token(RECRUITER);
-    latency::connect(&client, &server, &google, &token).await?;
-    let parties: (i64, i64) = sqlx::query_as(
-        "SELECT candidate_id, job_id FROM company_interview WHERE recruiter_id = $1 ORDER BY id LIMIT 1",
-    )
-    .bind(RECRUITER)
-    .fetch_one(&db)
-    .await?;
-    let times = if arguments.quick { 20 } else { 300 };
-    for kind in ["phone", "google_meet"] {
-        let relays = [&to_google, &to_sink];
-        let took = latency::schedule(&client, &server, &relays, &token, parties, kind, times).await?;
-        row(&format!("Scheduling ({kind}), all of it"), &took.total);
-        row(&format!("Scheduling ({kind}), waiting for Google and SMTP"), &took.others);
-        row(&format!("Scheduling ({kind}), what we add"), &took.ours);
+    if arguments.wants("scheduling") {
+        let relays = [Relay::start(latency::address(google.url())?).await?, Relay::start(sink.address).await?];
+        let (server, _) = Server::start(&settings(&url, &google, relays[0].address, relays[1].address), &log)?;
+        bench.scheduling(&server, &google, &relays).await?;
     }
     Ok(())
 }
 
+const TIMES: &str = "\n| | p50 | p99 |\n|---|---|---|";
 const HEAD: &str = "| endpoint | connections | requests/s | p50 ms | p99 ms | p99/p50 | pgbench tps | ratio | \
                     CPU µs: server | PostgreSQL | wrk | pgbench with PostgreSQL | CPU ratio |\n\
                     |---|---|---|---|---|---|---|---|---|---|---|---|---|";
@@ -230,22 +194,70 @@ struct Bench<'a> {
     scale: Scale,
     folder: &'a Path,
     url: &'a str,
-    server: &'a Server,
+    db: &'a PgPool,
     postmaster: u32,
     client: &'a Client,
 }
 
 impl Bench<'_> {
+    /// The table of what the server does under load, and its memory.
+    async fn endpoints(&self, server: &Server) -> anyhow::Result<()> {
+        let endpoints = load::endpoints()?;
+        let wanted: Vec<_> = endpoints.iter().filter(|endpoint| self.arguments.wants(endpoint.name)).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        println!("{HEAD}");
+        for endpoint in wanted {
+            self.endpoint(endpoint, server).await?;
+        }
+        println!("\nMemory of the server at its peak (RSS): {:.1} MiB", server.peak_memory()? as f64 / 1048576.0);
+        Ok(())
+    }
+
+    async fn reminders(&self, sink: &Sink) -> anyhow::Result<()> {
+        let reminded = if self.arguments.quick { 200 } else { 10_000.min(self.scale.interviews / 3) };
+        let left = latency::remind(self.db, sink, reminded).await?;
+        println!(
+            "\n{reminded} reminders fell due at once: {} mails were accepted within {:.1} s, the first of them {:.1} s before the last",
+            left.mails,
+            left.all.as_secs_f64(),
+            left.leaving.as_secs_f64()
+        );
+        Ok(())
+    }
+
+    async fn scheduling(&self, server: &Server, google: &Simulator, relays: &[Relay; 2]) -> anyhow::Result<()> {
+        println!("{TIMES}");
+        row("One durable commit of one row, for comparison", &latency::commits(self.db, 200).await?);
+        let token = token(RECRUITER);
+        latency::connect(self.client, server, google, &token).await?;
+        let parties: (i64, i64) = sqlx::query_as(
+            "SELECT candidate_id, job_id FROM company_interview WHERE recruiter_id = $1 ORDER BY id LIMIT 1",
+        )
+        .bind(RECRUITER)
+        .fetch_one(self.db)
+        .await?;
+        let times = if self.arguments.quick { 20 } else { 300 };
+        for kind in ["phone", "google_meet"] {
+            let took = latency::schedule(self.client, server, relays, &token, parties, kind, times).await?;
+            row(&format!("Scheduling ({kind}), all of it"), &took.total);
+            row(&format!("Scheduling ({kind}), waiting for Google and SMTP"), &took.others);
+            row(&format!("Scheduling ({kind}), what we add"), &took.ours);
+        }
+        Ok(())
+    }
+
     /// Its lines of the table. PostgreSQL alone and the servers take turns, so that a machine that becomes slower or faster
     /// does so for all of them.
-    async fn endpoint(&self, endpoint: &Endpoint) -> anyhow::Result<()> {
+    async fn endpoint(&self, endpoint: &Endpoint, server: &Server) -> anyhow::Result<()> {
         say(endpoint.name);
-        self.check(endpoint).await?;
+        self.check(endpoint, server).await?;
         let (rounds, seconds) = if self.arguments.quick { (1, 2) } else { (ROUNDS, self.arguments.seconds / ROUNDS) };
         let script = load::wrk_script(endpoint, self.scale, self.folder, token)?;
-        let cpu = || Cpu::now(self.server.pid(), self.postmaster);
+        let cpu = || Cpu::now(server.pid(), self.postmaster);
         let pgbench = || load::pgbench(endpoint, self.scale, self.folder, self.url, (CLIENTS, seconds), cpu);
-        let mut lines = CONNECTIONS.map(|connections| Line::new(endpoint.name, self.server, connections)).to_vec();
+        let mut lines = CONNECTIONS.map(|connections| Line::new(endpoint.name, server, connections)).to_vec();
         let bare = match endpoint.name == load::CHECK_CONNECTION {
             true => Some(Server::start_bare(self.scale, self.url, &self.folder.join("bare-log"))?),
             false => None,
@@ -269,10 +281,10 @@ impl Bench<'_> {
     }
 
     /// That answers are what they should be, before they are only counted.
-    async fn check(&self, endpoint: &Endpoint) -> anyhow::Result<()> {
+    async fn check(&self, endpoint: &Endpoint, server: &Server) -> anyhow::Result<()> {
         let calls: Vec<_> = endpoint.calls(self.scale).collect();
         for (user, path) in calls.iter().step_by(calls.len() / 20) {
-            let answer = self.client.get(format!("http://127.0.0.1:{}{path}", self.server.port));
+            let answer = self.client.get(format!("http://127.0.0.1:{}{path}", server.port));
             let answer = answer.bearer_auth(token(*user)).send().await?;
             let (status, body) = (answer.status(), answer.text().await?);
             let (mark, times) = endpoint.marks;
@@ -402,20 +414,20 @@ fn settings(
     google_api: std::net::SocketAddr,
     smtp: std::net::SocketAddr,
 ) -> Vec<(&'static str, String)> {
-    vec![
+    let mut settings = vec![
         ("DATABASE_URL", url.to_owned()),
         ("SECRET_KEY", SECRET_KEY.to_owned()),
         ("TOKEN_ENCRYPTION_KEY", ENCRYPTION_KEY.to_owned()),
         ("GOOGLE_CLIENT_ID", "client".to_owned()),
         ("GOOGLE_CLIENT_SECRET", "secret".to_owned()),
-        ("GOOGLE_AUTH_URI", format!("{}/o/oauth2/auth", google.url())),
-        ("GOOGLE_TOKEN_URI", format!("{}/token", google.url())),
-        ("GOOGLE_REVOKE_URI", format!("{}/revoke", google.url())),
-        ("GOOGLE_CALENDAR_API_BASE", format!("http://{google_api}")),
         ("EMAIL_HOST", smtp.ip().to_string()),
         ("EMAIL_PORT", smtp.port().to_string()),
         ("EMAIL_USE_TLS", "false".to_owned()),
-    ]
+    ];
+    settings.extend(google::settings(google.url()));
+    // In the place of the simulator's own.
+    settings.push(("GOOGLE_CALENDAR_API_BASE", format!("http://{google_api}")));
+    settings
 }
 
 fn token(user: i64) -> String {

@@ -92,7 +92,7 @@ impl Relay {
     }
 
     /// How long it was the turn of one of `relays` since this was last asked; turns at the same time count once.
-    pub fn taken(relays: &[&Relay]) -> Duration {
+    pub fn taken(relays: &[Relay]) -> Duration {
         let mut turns = Vec::new();
         for relay in relays {
             turns.append(&mut relay.turns.lock().unwrap_or_else(PoisonError::into_inner));

@@ -28,7 +28,7 @@ use crate::{
     },
     interview::{self, Reach},
     jobs::{self, Job, Outcome},
-    mail::{self, Email, Kind, Queued},
+    mail::{self, Email, Kind, Mail},
     metrics::Metrics,
     notification, openapi, operations, portal,
     smtp::Smtp,
@@ -110,18 +110,18 @@ pub fn router(ctx: Context) -> anyhow::Result<Router> {
 pub fn run_job(ctx: Context, job: Job) -> Pin<Box<dyn Future<Output = anyhow::Result<Outcome>> + Send>> {
     Box::pin(async move {
         match job {
-            Job::SendMail { mail } => mail::deliver(&ctx, mail, |mail| compose(&ctx, mail)).await,
+            Job::SendMail { mail } => mail::send(&ctx, mail, |mail| render(&ctx, mail)).await,
         }
     })
 }
 
 /// The words of a queued mail; `None` when there is no longer anything true to say.
-async fn compose(ctx: &Context, mail: Queued) -> anyhow::Result<Option<Email>> {
+async fn render(ctx: &Context, mail: Mail) -> anyhow::Result<Option<Email>> {
     match mail.kind {
         Kind::Scheduled | Kind::Updated | Kind::Cancelled | Kind::Reminder => {
-            interview::emails::compose(ctx, mail).await
+            interview::emails::render(ctx, mail).await
         }
-        Kind::GoogleConnected | Kind::GoogleDisconnected => calendar::emails::compose(ctx, mail).await,
+        Kind::GoogleConnected | Kind::GoogleDisconnected => calendar::emails::render(ctx, mail).await,
     }
 }
 

@@ -7,14 +7,14 @@ use super::store;
 use crate::{
     context::Context,
     icalendar::one_line,
-    mail::{Email, Kind, Queued},
+    mail::{Email, Kind, Mail},
 };
 
 /// Where people see, and end, what has access to their Google account.
 const GOOGLE_PAGE: &str = "https://myaccount.google.com/connections";
 
 /// The queued mail; `None` when there is no longer an active user to name, or nothing true to say.
-pub async fn compose(ctx: &Context, mail: Queued) -> anyhow::Result<Option<Email>> {
+pub async fn render(ctx: &Context, mail: Mail) -> anyhow::Result<Option<Email>> {
     let Some(user_email) = store::active_email(&ctx.db, mail.user_id).await? else { return Ok(None) };
     let settings = &ctx.settings;
     if mail.kind == Kind::GoogleDisconnected {

@@ -36,7 +36,7 @@ use crate::{
     auth::{CurrentUser, Session},
     context::Context,
     http::{self, Error, extract::QueryParams, layers},
-    mail::{self, NewMail},
+    mail::{self, Mail},
     secret::{PlainToken, Sealer},
 };
 
@@ -204,7 +204,7 @@ async fn finish(
     store::forget_dead_grant(&mut *tx, begun.user_id).await?;
     store::hasten_intents_of(&mut *tx, begun.user_id).await?;
     if ctx.smtp.is_some() && recipient.is_some() {
-        let mail = NewMail { recipient, ..NewMail::new(mail::Kind::GoogleConnected, begun.user_id) };
+        let mail = Mail { recipient, ..Mail::new(mail::Kind::GoogleConnected, begun.user_id) };
         mail::enqueue(&mut tx, now, &[mail]).await?;
     }
     let company_id = store::company_of(&mut *tx, begun.user_id).await?;

@@ -29,7 +29,7 @@ use crate::{
     config::{GoogleClient, Settings},
     context::Context,
     http,
-    mail::{self, NewMail},
+    mail::{self, Mail},
     metrics::GoogleOutcome,
     secret::PlainToken,
 };
@@ -156,7 +156,7 @@ pub async fn bury(ctx: &Context, user_id: i64, row: &str, why: &str) -> sqlx::Re
         return Ok(false);
     }
     if ctx.smtp.is_some() {
-        let mail = NewMail::new(mail::Kind::GoogleDisconnected, user_id);
+        let mail = Mail::new(mail::Kind::GoogleDisconnected, user_id);
         mail::enqueue(&mut tx, now, &[mail]).await?;
     }
     tx.commit().await?;

@@ -106,23 +106,21 @@ async fn run_on(cluster: Option<&Cluster>, dir: &Path, ports: Ports, stop: Cance
 /// What is used where the environment sets nothing.
 fn stand_ins(dir: &Path, ports: &Ports) -> anyhow::Result<HashMap<&'static str, String>> {
     let [google, mailbox] = [&ports.google, &ports.mailbox].map(|listener| listener.local_addr());
-    let (google, mailbox) = (format!("http://{}", google?), format!("http://{}", mailbox?));
-    Ok(HashMap::from([
+    let (url_of_google, mailbox) = (format!("http://{}", google?), format!("http://{}", mailbox?));
+    let mut settings = HashMap::from([
         ("SECRET_KEY", kept_secret(&dir.join("secret-key"))?),
         ("TOKEN_ENCRYPTION_KEY", kept_secret(&dir.join("token-encryption-key"))?),
         ("GOOGLE_CLIENT_ID", CLIENT_ID.to_owned()),
         ("GOOGLE_CLIENT_SECRET", kept_secret(&dir.join("google-client-secret"))?),
-        ("GOOGLE_AUTH_URI", format!("{google}/o/oauth2/auth")),
-        ("GOOGLE_TOKEN_URI", format!("{google}/token")),
-        ("GOOGLE_REVOKE_URI", format!("{google}/revoke")),
-        ("GOOGLE_CALENDAR_API_BASE", google),
         ("EMAIL_HOST", Ipv4Addr::LOCALHOST.to_string()),
         ("EMAIL_PORT", ports.smtp.local_addr()?.port().to_string()),
         ("EMAIL_USE_TLS", "false".to_owned()),
         ("LOG_FILTER", "warn".to_owned()),
         // There is no SPA here; the mailbox shows where it would be.
         ("FRONTEND_URL", mailbox),
-    ]))
+    ]);
+    settings.extend(google::settings(&url_of_google));
+    Ok(settings)
 }
 
 /// A random secret of 32 bytes (base64) in a file that only we can read, made at the first run.

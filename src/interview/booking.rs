@@ -23,7 +23,7 @@ use crate::{
     calendar, clock,
     context::Context,
     http::{Error, Result, extract::IdempotencyKey},
-    mail::{Held, Kind},
+    mail::{Kind, Leased},
     notification,
 };
 
@@ -254,7 +254,7 @@ struct Booking<'a> {
 
 impl Booking<'_> {
     /// Rules 12 and 13: the event, then everything of ours in one transaction. Gives what was made and its mails.
-    async fn carry_out(&self, key: Option<&KeyUse>) -> Result<(Made, Vec<Held>)> {
+    async fn carry_out(&self, key: Option<&KeyUse>) -> Result<(Made, Vec<Leased>)> {
         let event = match &self.intent.event_id {
             Some(event_id) => Some(self.create_event(event_id).await?),
             None => None,

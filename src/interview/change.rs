@@ -25,7 +25,7 @@ use crate::{
     clock::random_uuid,
     context::Context,
     http::{Error, Result},
-    mail::{Held, Kind},
+    mail::{Kind, Leased},
     notification,
 };
 
@@ -181,7 +181,7 @@ struct Changing<'a> {
 /// The row as it was written, and the mails about it.
 struct Written {
     interview: Interview,
-    mails: Vec<Held>,
+    mails: Vec<Leased>,
 }
 
 /// Why a change was not made.

@@ -22,7 +22,7 @@ use crate::{
     config::Settings,
     context::Context,
     icalendar::{self, Invitation, Method, one_line, plain_lines},
-    mail::{self, Correspondent, Email, Held, Kind, NewMail, Queued},
+    mail::{self, Correspondent, Email, Kind, Leased, Mail},
     secret::PlainToken,
     zone::Zone,
 };
@@ -57,11 +57,11 @@ pub async fn queue(
     kind: Kind,
     about: (i64, i32),
     users: &[i64],
-) -> sqlx::Result<Vec<Held>> {
+) -> sqlx::Result<Vec<Leased>> {
     if ctx.smtp.is_none() {
         return Ok(Vec::new());
     }
-    mail::enqueue_held(tx, ctx.clock.now(), &mails(kind, about, users)).await
+    mail::enqueue_leased(tx, ctx.clock.now(), &mails(kind, about, users)).await
 }
 
 /// The same, for the queue to send at once.
@@ -78,25 +78,24 @@ pub async fn leave_to_queue(
     mail::enqueue(tx, ctx.clock.now(), &mails(kind, about, users)).await
 }
 
-fn mails(kind: Kind, (interview_id, sequence): (i64, i32), users: &[i64]) -> Vec<NewMail> {
-    let mail = |user_id: &i64| NewMail { interview_id: Some(interview_id), sequence, ..NewMail::new(kind, *user_id) };
+fn mails(kind: Kind, (interview_id, sequence): (i64, i32), users: &[i64]) -> Vec<Mail> {
+    let mail = |user_id: &i64| Mail { interview_id: Some(interview_id), sequence, ..Mail::new(kind, *user_id) };
     users.iter().map(mail).collect()
 }
 
 /// Sends mails just queued, about one thing, all at once, and waits for the SMTP server for a while; the sending goes on
 /// beyond that. Gives whose mail has been accepted by then, as [`sent`] does.
-pub async fn send_now(ctx: &Context, mails: Vec<Held>, users: [i64; 2]) -> EmailsSent {
-    let Some(Queued { kind, interview_id: Some(interview_id), sequence, .. }) =
-        mails.first().map(|held| held.mail.clone())
+pub async fn send_now(ctx: &Context, mails: Vec<Leased>, users: [i64; 2]) -> EmailsSent {
+    let Some(&Mail { kind, interview_id: Some(interview_id), sequence, .. }) = mails.first().map(|leased| &leased.mail)
     else {
         return EmailsSent::default();
     };
     let sending: Vec<_> = mails
         .into_iter()
-        .map(|held| {
-            let (ctx, tasks, &Queued { id, user_id, .. }) = (ctx.clone(), ctx.tasks.clone(), &held.mail);
+        .map(|leased| {
+            let (ctx, tasks, id, user_id) = (ctx.clone(), ctx.tasks.clone(), leased.id, leased.mail.user_id);
             let sending = async move {
-                let accepted = mail::deliver_held(&ctx, held, |mail| compose(&ctx, mail)).await;
+                let accepted = mail::send_leased(&ctx, leased, |mail| render(&ctx, mail)).await;
                 accepted.unwrap_or_else(|fault| {
                     tracing::error!(mail = %id, error = format!("{fault:#}"), "a mail was left to the queue");
                     false
@@ -131,7 +130,7 @@ pub async fn sent(ctx: &Context, kind: Kind, (interview_id, sequence): (i64, i32
 }
 
 /// A queued mail about an interview, as the interview is now; `None` when there is no longer anything true to say.
-pub async fn compose(ctx: &Context, mail: Queued) -> anyhow::Result<Option<Email>> {
+pub async fn render(ctx: &Context, mail: Mail) -> anyhow::Result<Option<Email>> {
     let Some(interview_id) = mail.interview_id else { return Ok(None) };
     let Some(interview) = store::by_id(&ctx.db, interview_id).await? else { return Ok(None) };
     let now = ctx.clock.now();

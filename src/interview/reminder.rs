@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use super::model;
 use crate::{
     context::Context,
-    mail::{self, Kind, NewMail},
+    mail::{self, Kind, Mail},
     zone,
 };
 
@@ -35,7 +35,7 @@ pub async fn remind(ctx: &Context) -> anyhow::Result<()> {
             continue;
         }
         set_reminded(&mut tx, &due, now).await?;
-        let mails: Vec<NewMail> = due.iter().filter(|row| is_wanted(row, now)).flat_map(mails).collect();
+        let mails: Vec<Mail> = due.iter().filter(|row| is_wanted(row, now)).flat_map(mails).collect();
         if ctx.smtp.is_some() && !mails.is_empty() {
             mail::enqueue(&mut tx, now, &mails).await?;
         }
@@ -54,13 +54,13 @@ fn is_wanted(row: &Upcoming, now: DateTime<Utc>) -> bool {
     row.created_at <= moment
 }
 
-fn mails(row: &Upcoming) -> impl Iterator<Item = NewMail> {
+fn mails(row: &Upcoming) -> impl Iterator<Item = Mail> {
     let people = std::iter::once(row.candidate_id).chain(row.recruiter_id);
-    people.map(|user_id| NewMail {
+    people.map(|user_id| Mail {
         interview_id: Some(row.id),
         sequence: row.ical_sequence,
         starts_at: Some(row.starts_at),
-        ..NewMail::new(Kind::Reminder, user_id)
+        ..Mail::new(Kind::Reminder, user_id)
     })
 }
 

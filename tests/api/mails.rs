@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use interviews::{
     dev::mailbox::{Fault, Step},
-    mail::{self, Email, Held, Kind, NewMail, Queued},
+    mail::{self, Email, Kind, Leased, Mail},
 };
 use serde_json::json;
 
@@ -218,26 +218,26 @@ async fn a_second_sender_finds_the_lease_taken() {
 }
 
 /// A mail about the interview 501, as the request that causes it queues it.
-async fn held(app: &TestApp) -> Held {
-    let mail = NewMail { interview_id: Some(501), ..NewMail::new(Kind::Scheduled, CARL) };
+async fn leased(app: &TestApp) -> Leased {
+    let mail = Mail { interview_id: Some(501), ..Mail::new(Kind::Scheduled, CARL) };
     let mut db = app.db().acquire().await.unwrap();
-    mail::enqueue_held(&mut db, app.now(), &[mail]).await.unwrap().remove(0)
+    mail::enqueue_leased(&mut db, app.now(), &[mail]).await.unwrap().remove(0)
 }
 
 /// Sends it as the request does, with words of its own.
-async fn send(app: &TestApp, held: Held) -> bool {
-    let render = async |_: Queued| {
+async fn send(app: &TestApp, leased: Leased) -> bool {
+    let render = async |_: Mail| {
         let to = (None, "carl@x.test".to_owned());
         let (subject, text, html) = ("Hello".to_owned(), "Hello".to_owned(), "Hello".to_owned());
         Ok(Some(Email { to, reply_to: None, subject, text, html, calendar: None }))
     };
-    mail::deliver_held(&app.ctx, held, render).await.unwrap()
+    mail::send_leased(&app.ctx, leased, render).await.unwrap()
 }
 
 #[tokio::test]
 async fn a_mail_whose_commit_took_long_is_left_to_who_has_taken_it_over() {
     let app = TestApp::start().await;
-    let held = held(&app).await;
+    let held = leased(&app).await;
     app.advance(Duration::from_secs(30));
     app.run_jobs().await;
     assert!(!send(&app, held).await);
@@ -247,7 +247,7 @@ async fn a_mail_whose_commit_took_long_is_left_to_who_has_taken_it_over() {
 #[tokio::test]
 async fn a_mail_whose_commit_took_long_is_sent_by_its_request_when_nobody_has_taken_it_over() {
     let app = TestApp::start().await;
-    let held = held(&app).await;
+    let held = leased(&app).await;
     app.advance(Duration::from_secs(40));
     app.mailbox.order(Step::Connect, Fault::Hang, 1);
     let (sent, ()) = tokio::join!(send(&app, held), async {

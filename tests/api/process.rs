@@ -15,7 +15,7 @@ use interviews::{
         mailbox::{self, Step},
         postgres::{Cluster, Durability},
     },
-    mail::{self, Kind, NewMail},
+    mail::{self, Kind, Mail},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -149,7 +149,7 @@ async fn assert_nothing_is_locked(world: &World) {
 async fn queue_mails(world: &World, count: usize) {
     let mut tx = world.database.pool.begin().await.unwrap();
     for _ in 0..count {
-        let mail = NewMail { recipient: Some("rita@gmail.test".into()), ..NewMail::new(Kind::GoogleConnected, RITA) };
+        let mail = Mail { recipient: Some("rita@gmail.test".into()), ..Mail::new(Kind::GoogleConnected, RITA) };
         mail::enqueue(&mut tx, Clock::System.now(), &[mail]).await.unwrap();
     }
     tx.commit().await.unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use interviews::{
     dev::google::{Call, FaultKind},
     interview::{self, Reach},
-    mail::{self, Kind, NewMail},
+    mail::{self, Kind, Mail},
     zone,
 };
 use serde_json::{Value, json};
@@ -166,7 +166,7 @@ async fn what_newer_rules_have_placed_is_told_and_shown_by_older_ones_as_it_is()
     .execute(app.db())
     .await
     .unwrap();
-    let updated = |user_id| NewMail { interview_id: Some(id), sequence: 1, ..NewMail::new(Kind::Updated, user_id) };
+    let updated = |user_id| Mail { interview_id: Some(id), sequence: 1, ..Mail::new(Kind::Updated, user_id) };
     let mut db = app.db().acquire().await.unwrap();
     mail::enqueue(&mut db, app.now(), &[updated(CARL), updated(RITA)]).await.unwrap();
     drop(db);

@@ -65,7 +65,11 @@ pub async fn insert(pool: &PgPool) {
 
 /// The Google accounts of all recruiters.
 pub fn accounts() -> Vec<String> {
-    (0..RECRUITERS).map(|recruiter| account(101 + recruiter as i64)).collect()
+    (0..RECRUITERS).map(|recruiter| account(recruiter_id(recruiter))).collect()
+}
+
+fn recruiter_id(recruiter: usize) -> i64 {
+    101 + recruiter as i64
 }
 
 pub fn account(recruiter_id: i64) -> String {
@@ -134,7 +138,7 @@ impl People {
         let mut connecting = JoinSet::new();
         let mut working = JoinSet::new();
         for recruiter in 0..RECRUITERS {
-            let recruiter_id = 101 + recruiter as i64;
+            let recruiter_id = recruiter_id(recruiter);
             connecting.spawn(self.clone().keep_connected(recruiter_id, random.fork()));
             for _ in 0..HANDS {
                 working.spawn(self.clone().work_with_one_hand(recruiter_id, random.fork()));
@@ -383,7 +387,7 @@ impl People {
     pub async fn reconnect_all(&self) {
         let mut random = fastrand::Rng::with_seed(0);
         for recruiter in 0..RECRUITERS {
-            self.connect_if_necessary(101 + recruiter as i64, &mut random).await;
+            self.connect_if_necessary(recruiter_id(recruiter), &mut random).await;
         }
     }
 

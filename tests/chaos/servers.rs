@@ -225,7 +225,8 @@ impl Servers {
                     self.wait(&mut server, Duration::from_secs(12)).await;
                 }
                 Fate::Killed { after } => {
-                    if self.wait(&mut server, after).await == Waited::UntilOver {
+                    self.wait(&mut server, after).await;
+                    if self.is_over.load(Ordering::Relaxed) && !server.has_ended() {
                         return server;
                     }
                 }
@@ -252,15 +253,12 @@ impl Servers {
         }
     }
 
-    async fn wait(&self, server: &mut Server, long: Duration) -> Waited {
+    /// For so long, until the server has ended, or until all is over.
+    async fn wait(&self, server: &mut Server, long: Duration) {
         let ends = tokio::time::Instant::now() + long;
-        while !server.has_ended() && tokio::time::Instant::now() < ends {
-            if self.is_over.load(Ordering::Relaxed) {
-                return Waited::UntilOver;
-            }
+        while !server.has_ended() && tokio::time::Instant::now() < ends && !self.is_over.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Waited::ForAll
     }
 
     /// Kills the server unless it is dead already.
@@ -300,12 +298,6 @@ impl Servers {
         }
         self.look_for_panics(&said);
     }
-}
-
-#[derive(PartialEq)]
-enum Waited {
-    ForAll,
-    UntilOver,
 }
 
 impl Killing {

@@ -128,7 +128,7 @@ async fn left_to_do(world: &World, is_real: bool) -> Vec<(&'static str, i64)> {
 }
 
 #[derive(FromRow)]
-struct Row {
+struct InterviewRow {
     id: i64,
     recruiter_id: i64,
     candidate_id: i64,
@@ -143,7 +143,7 @@ struct Row {
     created_at: DateTime<Utc>,
 }
 
-impl Row {
+impl InterviewRow {
     fn facts(&self) -> Facts {
         Facts {
             starts_at: self.starts_at,
@@ -156,7 +156,7 @@ impl Row {
 
 /// A mail as our database knows it.
 #[derive(FromRow)]
-struct Queued {
+struct MailRow {
     id: Uuid,
     kind: String,
     interview_id: Option<i64>,
@@ -166,10 +166,34 @@ struct Queued {
     state: String,
 }
 
+/// Why there is a mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Reason<'a> {
+    interview_id: i64,
+    user_id: i64,
+    kind: &'a str,
+    /// 0 of reminders.
+    sequence: i32,
+    /// Of reminders alone.
+    starts_at: Option<DateTime<Utc>>,
+}
+
+impl MailRow {
+    /// `None` of mails that are not about an interview.
+    fn reason(&self) -> Option<Reason<'_>> {
+        let &MailRow { interview_id, user_id, ref kind, sequence, starts_at, .. } = self;
+        let sequence = if kind == REMINDER { 0 } else { sequence };
+        Some(Reason { interview_id: interview_id?, user_id, kind, sequence, starts_at })
+    }
+}
+
+const REMINDER: &str = "reminder";
+
 async fn compare(world: &World, known: &[Known], verdict: &mut Verdict<'_>) {
     let pool = &world.database.pool;
-    let rows: Vec<Row> = sqlx::query_as("SELECT * FROM company_interview ORDER BY id").fetch_all(pool).await.unwrap();
-    let queued: Vec<Queued> = sqlx::query_as("SELECT * FROM ivs_mail").fetch_all(pool).await.unwrap();
+    let rows: Vec<InterviewRow> =
+        sqlx::query_as("SELECT * FROM company_interview ORDER BY id").fetch_all(pool).await.unwrap();
+    let queued: Vec<MailRow> = sqlx::query_as("SELECT * FROM ivs_mail").fetch_all(pool).await.unwrap();
     verdict.count("interviews in the end", rows.len());
     told(&rows, known, verdict);
     events(&rows, &world.google, known, verdict);
@@ -178,9 +202,9 @@ async fn compare(world: &World, known: &[Known], verdict: &mut Verdict<'_>) {
 }
 
 /// Every interview is what its recruiter was told, and there are no others.
-fn told(rows: &[Row], known: &[Known], verdict: &mut Verdict<'_>) {
+fn told(rows: &[InterviewRow], known: &[Known], verdict: &mut Verdict<'_>) {
     let by_id: HashMap<i64, &Known> = known.iter().filter_map(|known| Some((known.id?, known))).collect();
-    let existing: HashMap<i64, &Row> = rows.iter().map(|row| (row.id, row)).collect();
+    let existing: HashMap<i64, &InterviewRow> = rows.iter().map(|row| (row.id, row)).collect();
     for (id, known) in &by_id {
         match existing.get(id) {
             None => verdict.expect(known.is_deleted, || format!("interview {id} was acknowledged and is lost")),
@@ -208,7 +232,7 @@ fn told(rows: &[Row], known: &[Known], verdict: &mut Verdict<'_>) {
 }
 
 /// Every interview at Google Meet has one event, which says the same; every event has its interview.
-fn events(rows: &[Row], google: &Simulator, known: &[Known], verdict: &mut Verdict<'_>) {
+fn events(rows: &[InterviewRow], google: &Simulator, known: &[Known], verdict: &mut Verdict<'_>) {
     let events = google.events();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let instant = |value: &Value| text(&value["dateTime"]).parse::<DateTime<Utc>>().ok();
@@ -279,13 +303,26 @@ impl Invitation {
     }
 }
 
-/// Interview, person, kind, SEQUENCE, and of reminders the start: why there is a mail.
-type Reason<'a> = (i64, i64, &'a str, i32, Option<DateTime<Utc>>);
+type Copies<'a> = HashMap<Uuid, Vec<&'a Received>>;
+type ByReason<'a> = HashMap<Reason<'a>, Vec<Uuid>>;
 
 /// Nobody gets two mails for one reason; everybody has the last one.
-fn mails(rows: &[Row], queued: &[Queued], received: &[Received], known: &[Known], verdict: &mut Verdict<'_>) {
+fn mails(rows: &[InterviewRow], queued: &[MailRow], received: &[Received], known: &[Known], verdict: &mut Verdict<'_>) {
     verdict.count("mails received", received.len());
-    let mut copies: HashMap<Uuid, Vec<&Received>> = HashMap::new();
+    let copies = by_message_id(received, verdict);
+    let by_reason = mails_received(&copies, queued, known, verdict);
+    for (reason, mails) in &by_reason {
+        verdict.expect(mails.len() == 1, || format!("{} mails for one reason: {reason:?}", mails.len()));
+    }
+    ends(queued, &copies, verdict);
+    let refused: HashSet<Reason<'_>> =
+        queued.iter().filter(|mail| mail.state == "refused").filter_map(MailRow::reason).collect();
+    last_mails(rows, &copies, &by_reason, &refused, verdict);
+    reminders(rows, &by_reason, &refused, verdict);
+}
+
+fn by_message_id<'a>(received: &'a [Received], verdict: &mut Verdict<'_>) -> Copies<'a> {
+    let mut copies = Copies::new();
     for mail in received {
         let id = mail.header("Message-ID").unwrap_or_default();
         match id.trim_start_matches('<').split('@').next().and_then(|id| id.parse().ok()) {
@@ -293,12 +330,22 @@ fn mails(rows: &[Row], queued: &[Queued], received: &[Received], known: &[Known]
             None => verdict.wrong.push("a mail has no Message-ID of ours".to_owned()),
         }
     }
-    let queued_by_id: HashMap<Uuid, &Queued> = queued.iter().map(|mail| (mail.id, mail)).collect();
+    copies
+}
+
+/// Each mail that was received is one that was queued, and says what that one is about.
+fn mails_received<'a>(
+    copies: &Copies<'_>,
+    queued: &'a [MailRow],
+    known: &[Known],
+    verdict: &mut Verdict<'_>,
+) -> ByReason<'a> {
+    let queued_by_id: HashMap<Uuid, &MailRow> = queued.iter().map(|mail| (mail.id, mail)).collect();
     let deleted: HashSet<i64> = known.iter().filter(|known| known.is_deleted).filter_map(|known| known.id).collect();
-    let mut of_reason: HashMap<Reason<'_>, Vec<Uuid>> = HashMap::new();
+    let mut by_reason = ByReason::new();
     // Sent again although the acceptance had been told: only who died or stood still at that moment did not hear it.
     let mut unheard = 0;
-    for (id, copies) in &copies {
+    for (id, copies) in copies {
         let told = copies.iter().filter(|copy| copy.acknowledged).count();
         verdict.count("second copies with the same Message-ID", copies.len() - 1);
         unheard += told.saturating_sub(1);
@@ -317,27 +364,28 @@ fn mails(rows: &[Row], queued: &[Queued], received: &[Received], known: &[Known]
             }
             state => verdict.wrong.push(format!("mail {id} was received and counts as {state}")),
         }
-        let Some(interview_id) = mail.interview_id else { continue };
+        let Some(reason) = mail.reason() else { continue };
         for copy in copies {
             verdict.expect(copy.to() == [address(mail.user_id)], || format!("mail {id} went to {:?}", copy.to()));
             let said = Invitation::of(copy).map(|invitation| (invitation.sequence, invitation.method));
-            let wanted = match mail.kind.as_str() {
-                "reminder" => None,
+            let wanted = match reason.kind {
+                REMINDER => None,
                 "cancelled" => Some((mail.sequence, "CANCEL".to_owned())),
                 _ => Some((mail.sequence, "REQUEST".to_owned())),
             };
             verdict.expect(said == wanted, || format!("mail {id} says {said:?} and not {wanted:?}"));
         }
-        let sequence = if mail.kind == "reminder" { 0 } else { mail.sequence };
-        of_reason.entry((interview_id, mail.user_id, &mail.kind, sequence, mail.starts_at)).or_default().push(*id);
+        by_reason.entry(reason).or_default().push(*id);
     }
     verdict.count("second copies although the acceptance was told", unheard);
     // A server sends a few mails at a time.
     let deaths = verdict.deaths;
     verdict.expect(unheard as u64 <= 3 * deaths, || format!("{unheard} mails were sent again, {deaths} servers died"));
-    for (reason, mails) in &of_reason {
-        verdict.expect(mails.len() == 1, || format!("{} mails for one reason: {reason:?}", mails.len()));
-    }
+    by_reason
+}
+
+/// What counts as sent was received; no more counts as refused than was; none was given up.
+fn ends(queued: &[MailRow], copies: &Copies<'_>, verdict: &mut Verdict<'_>) {
     for mail in queued.iter().filter(|mail| mail.state == "sent" && !copies.contains_key(&mail.id)) {
         verdict.wrong.push(format!("mail {} counts as sent and was never received", mail.id));
     }
@@ -347,15 +395,16 @@ fn mails(rows: &[Row], queued: &[Queued], received: &[Received], known: &[Known]
     let refusals = verdict.figures.sum(faults::REFUSED);
     verdict.expect(state("refused") as u64 <= refusals, || "more mails count as refused than were".to_owned());
     verdict.expect(state("expired") == 0, || "mails expired within an hour".to_owned());
+}
 
-    let refused: HashSet<Reason<'_>> = queued
-        .iter()
-        .filter(|mail| mail.state == "refused")
-        .filter_map(|mail| {
-            let sequence = if mail.kind == "reminder" { 0 } else { mail.sequence };
-            Some((mail.interview_id?, mail.user_id, mail.kind.as_str(), sequence, mail.starts_at))
-        })
-        .collect();
+/// Both people of every interview have the mail of its last SEQUENCE, with the instant where it takes place.
+fn last_mails(
+    rows: &[InterviewRow],
+    copies: &Copies<'_>,
+    by_reason: &ByReason<'_>,
+    refused: &HashSet<Reason<'_>>,
+    verdict: &mut Verdict<'_>,
+) {
     for row in rows {
         let kind = match (row.cancelled_at, row.ical_sequence) {
             (Some(_), _) => "cancelled",
@@ -363,8 +412,9 @@ fn mails(rows: &[Row], queued: &[Queued], received: &[Received], known: &[Known]
             (None, _) => "updated",
         };
         for user_id in [row.candidate_id, row.recruiter_id] {
-            let reason = (row.id, user_id, kind, row.ical_sequence, None);
-            let Some(mails) = of_reason.get(&reason) else {
+            let (interview_id, sequence) = (row.id, row.ical_sequence);
+            let reason = Reason { interview_id, user_id, kind, sequence, starts_at: None };
+            let Some(mails) = by_reason.get(&reason) else {
                 verdict.expect(refused.contains(&reason), || format!("nobody got the mail {reason:?}"));
                 continue;
             };
@@ -379,7 +429,6 @@ fn mails(rows: &[Row], queued: &[Queued], received: &[Received], known: &[Known]
             }
         }
     }
-    reminders(rows, &of_reason, &refused, verdict);
 }
 
 /// By the link to the interview's room.
@@ -389,20 +438,20 @@ fn interview_of(mail: &Received) -> Option<i64> {
 
 /// Whoever has an interview a day or an hour before which has come since it was made was reminded, and nobody else.
 fn reminders(
-    rows: &[Row],
-    of_reason: &HashMap<Reason<'_>, Vec<Uuid>>,
+    rows: &[InterviewRow],
+    by_reason: &ByReason<'_>,
     refused: &HashSet<Reason<'_>>,
     verdict: &mut Verdict<'_>,
 ) {
     let now = Clock::System.now();
-    let has_come = |row: &Row, starts_at: DateTime<Utc>, until: DateTime<Utc>| {
+    let has_come = |row: &InterviewRow, starts_at: DateTime<Utc>, until: DateTime<Utc>| {
         let moments = [TimeDelta::days(1), TimeDelta::hours(1)].map(|before| starts_at - before);
         moments.iter().any(|moment| row.created_at <= *moment && *moment <= until)
     };
-    let by_id: HashMap<i64, &Row> = rows.iter().map(|row| (row.id, row)).collect();
-    for reason in of_reason.keys().filter(|reason| reason.2 == "reminder") {
+    let by_id: HashMap<i64, &InterviewRow> = rows.iter().map(|row| (row.id, row)).collect();
+    for reason in by_reason.keys().filter(|reason| reason.kind == REMINDER) {
         verdict.count("reminders received", 1);
-        let is_well = reason.4.is_some_and(|starts_at| has_come(by_id[&reason.0], starts_at, now));
+        let is_well = reason.starts_at.is_some_and(|start| has_come(by_id[&reason.interview_id], start, now));
         verdict.expect(is_well, || format!("nothing was to be reminded of: {reason:?}"));
     }
     for row in rows.iter().filter(|row| row.cancelled_at.is_none()) {
@@ -413,8 +462,9 @@ fn reminders(
         }
         for user_id in [row.candidate_id, row.recruiter_id] {
             verdict.count("reminders that had to come", 1);
-            let reason = (row.id, user_id, "reminder", 0, Some(row.starts_at));
-            verdict.expect(of_reason.contains_key(&reason) || refused.contains(&reason), || {
+            let (interview_id, starts_at) = (row.id, Some(row.starts_at));
+            let reason = Reason { interview_id, user_id, kind: REMINDER, sequence: 0, starts_at };
+            verdict.expect(by_reason.contains_key(&reason) || refused.contains(&reason), || {
                 format!("nobody got the reminder {reason:?}")
             });
         }
@@ -422,7 +472,7 @@ fn reminders(
 }
 
 /// One for each interview that was scheduled, one for each that was cancelled; of changes no more than there were.
-async fn notifications(world: &World, rows: &[Row], verdict: &mut Verdict<'_>) {
+async fn notifications(world: &World, rows: &[InterviewRow], verdict: &mut Verdict<'_>) {
     let told: Vec<(String, i64)> = sqlx::query_as(
         "SELECT action_url || CASE WHEN message LIKE '%cancelled%' THEN ' cancelled' WHEN message LIKE '%changed%'
              THEN ' changed' ELSE ' scheduled' END, count(*) FROM notifications_notification GROUP BY 1",

@@ -247,6 +247,16 @@ impl RecordedCall {
     }
 }
 
+/// What tells a server to use the simulator at `url` in place of Google.
+pub fn settings(url: &str) -> [(&'static str, String); 4] {
+    [
+        ("GOOGLE_AUTH_URI", format!("{url}/o/oauth2/auth")),
+        ("GOOGLE_TOKEN_URI", format!("{url}/token")),
+        ("GOOGLE_REVOKE_URI", format!("{url}/revoke")),
+        ("GOOGLE_CALENDAR_API_BASE", url.to_owned()),
+    ]
+}
+
 impl Simulator {
     /// Starts a simulator on this address; port 0 takes a free one.
     ///

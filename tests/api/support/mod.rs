@@ -123,15 +123,12 @@ impl TestApp {
             ("GOOGLE_CLIENT_ID", "client".into()),
             ("GOOGLE_CLIENT_SECRET", "client-secret-of-the-tests".into()),
             ("TOKEN_ENCRYPTION_KEY", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".into()),
-            ("GOOGLE_AUTH_URI", format!("{}/o/oauth2/auth", google.url())),
-            ("GOOGLE_TOKEN_URI", format!("{}/token", google.url())),
-            ("GOOGLE_REVOKE_URI", format!("{}/revoke", google.url())),
-            ("GOOGLE_CALENDAR_API_BASE", google.url().into()),
             ("GOOGLE_BUDGET_SECONDS", "5".into()),
             ("EMAIL_HOST", "127.0.0.1".into()),
             ("EMAIL_PORT", mailbox.smtp_address().port().to_string()),
             ("EMAIL_USE_TLS", "false".into()),
         ]);
+        values.extend(google::settings(google.url()));
         values.extend(settings.iter().map(|(name, value)| (*name, value.to_string())));
         let settings =
             Settings::from_layers(|name| values.get(name).filter(|value| !value.is_empty()).cloned()).unwrap();

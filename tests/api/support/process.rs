@@ -73,7 +73,6 @@ impl World {
 
     /// `interviews serve` with these settings besides the usual ones, as a command to start.
     pub fn command(&self, settings: &[(&str, &str)]) -> Command {
-        let google = self.google.url();
         let mut command = program(&["serve"]);
         command
             .envs([
@@ -83,14 +82,11 @@ impl World {
                 ("GOOGLE_CLIENT_ID", "client".into()),
                 ("GOOGLE_CLIENT_SECRET", "client-secret-of-the-tests".into()),
                 ("TOKEN_ENCRYPTION_KEY", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".into()),
-                ("GOOGLE_AUTH_URI", format!("{google}/o/oauth2/auth")),
-                ("GOOGLE_TOKEN_URI", format!("{google}/token")),
-                ("GOOGLE_REVOKE_URI", format!("{google}/revoke")),
-                ("GOOGLE_CALENDAR_API_BASE", google.into()),
                 ("EMAIL_HOST", "127.0.0.1".into()),
                 ("EMAIL_PORT", self.mailbox.smtp_address().port().to_string()),
                 ("EMAIL_USE_TLS", "false".into()),
             ])
+            .envs(google::settings(self.google.url()))
             .envs(settings.iter().copied());
         command
     }
