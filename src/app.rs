@@ -23,7 +23,8 @@ use crate::{
     context::{Context, Parts},
     db,
     http::{
-        layers::{self, Authenticate, Routes},
+        door::{Authenticate, door},
+        routes::Routes,
         server,
     },
     interview::{self, Reach},
@@ -103,7 +104,7 @@ pub fn router(ctx: Context) -> anyhow::Result<Router> {
         let ctx = for_callers.clone();
         Box::pin(async move { auth::authenticate(&ctx, &route, request).await })
     });
-    Ok(layers::door(handlers, known, &ctx, error_page, authenticate))
+    Ok(door(handlers, known, &ctx, error_page, authenticate))
 }
 
 /// Runs one job of the queue.

@@ -54,7 +54,7 @@
 //!
 //! # One request, five rooms: scheduling
 //!
-//! 1. **Door** (`http::layers`). Request id and span, CORS, limits of size, the look-up of the URL, slashes, `Accept`, time
+//! 1. **Door** (`http::door`). Request id and span, CORS, limits of size, the look-up of the URL, slashes, `Accept`, time
 //!    limits; then the caller's credentials, and only then the method.
 //! 2. **Cloakroom** (`http::extract`, `interview::model`). A typed, valid request, or a 4xx in Django's words. Nothing
 //!    later sees raw input.

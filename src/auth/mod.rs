@@ -37,12 +37,7 @@ use self::{
 };
 use crate::{
     context::Context,
-    http::{
-        Error, Result,
-        extract::RequestBody,
-        layers::{self, Route},
-        peer::Peer,
-    },
+    http::{Error, Result, door, extract::RequestBody, peer::Peer, routes::Route},
     zone,
 };
 
@@ -103,7 +98,7 @@ pub async fn authenticate(ctx: &Context, route: &Route, mut request: Request) ->
     if !route.credentials && !route.is_api() {
         return Ok(request);
     }
-    let is_browser = route.session && request.method().is_safe() && layers::is_navigation(request.headers());
+    let is_browser = route.session && request.method().is_safe() && door::is_navigation(request.headers());
     let user = match jwt::bearer(request.headers()) {
         Ok(Some(token)) => bearer_of(ctx, &token).await,
         Ok(None) if is_browser => match Session::of(ctx, request.headers()).await {

@@ -35,7 +35,7 @@ use uuid::Uuid;
 use crate::{
     auth::{CurrentUser, Session},
     context::Context,
-    http::{self, Error, extract::QueryParams, layers},
+    http::{self, Error, door, extract::QueryParams},
     mail::{self, Mail},
     secret::{PlainToken, Sealer},
 };
@@ -114,7 +114,7 @@ async fn auth_url(State(ctx): State<Context>, user: CurrentUser) -> http::Result
     ))]
 async fn connect(ctx: State<Context>, user: CurrentUser, headers: HeaderMap) -> http::Result<Response> {
     let fresh = auth_url(ctx, user).await?;
-    Ok(match layers::is_navigation(&headers) {
+    Ok(match door::is_navigation(&headers) {
         true => found(fresh.0.authorization_url),
         false => fresh.into_response(),
     })

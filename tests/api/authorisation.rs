@@ -785,7 +785,7 @@ fn without(answer: &Answer, id: &str) -> (u16, Vec<(String, String)>, String) {
 
 #[test]
 fn every_route_of_the_server_has_a_row() {
-    let methods = |route: &interviews::http::layers::Route| {
+    let methods = |route: &interviews::http::routes::Route| {
         let own = route.methods.iter().filter(|method| !matches!(**method, Method::HEAD | Method::OPTIONS));
         own.map(|method| format!("{method} {}", route.template)).collect::<Vec<_>>()
     };
