@@ -321,7 +321,13 @@ async fn send(hub: &CalendarHub<Connector>, call: Call<'_>, send_updates: &str) 
         }
         Call::Delete(id) => {
             let delete = events.delete("primary", &segment(id)).send_updates(send_updates);
-            delete.delegate(&mut refusal).doit().await.map(|_| api::Event::default())
+            match delete.delegate(&mut refusal).doit().await {
+                // Anything else in between may have made a success of a 404, and the event may still come.
+                Ok(answer) if answer.status() != StatusCode::NO_CONTENT => {
+                    return Err(Setback::unreadable("an answer that is no deletion"));
+                }
+                answer => answer.map(|_| api::Event::default()),
+            }
         }
     };
     match (answer, refusal.0) {
@@ -657,7 +663,10 @@ mod tests {
         let insert = routing::post(async || Json(of_another_id));
         let delete = routing::delete({
             let deleted = deleted.clone();
-            async move |Path(id): Path<String>| deleted.lock().expect("no panic").push(id)
+            async move |Path(id): Path<String>| {
+                deleted.lock().expect("no panic").push(id);
+                StatusCode::NO_CONTENT
+            }
         });
         let events = "/calendar/v3/calendars/primary/events";
         let google = Router::new().route(events, insert).route(&format!("{events}/{{id}}"), delete);
@@ -679,6 +688,9 @@ mod tests {
         disturb(&google, sim::Call::Delete, 1, FaultKind::AnswerLost);
         assert_eq!(calendar.delete(EVENT.id).await.expect("deleted"), Deleted::Gone);
         assert_eq!(calendar.delete(EVENT.id).await.expect("deleted before"), Deleted::Gone);
+        assert_eq!(calendar.delete("neverthere").await.expect("no event"), Deleted::NeverThere);
+        // An answer that says nothing is no deletion, whatever its status.
+        disturb(&google, sim::Call::Delete, 1, FaultKind::Garbage);
         assert_eq!(calendar.delete("neverthere").await.expect("no event"), Deleted::NeverThere);
         assert_eq!(live(&google), 0);
     }

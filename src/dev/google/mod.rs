@@ -53,7 +53,7 @@ use self::wire::{Incoming, Reply};
 use crate::clock::Clock;
 
 /// Calls that are remembered; the oldest go first.
-const CALLS_KEPT: usize = 2_000;
+const CALLS_KEPT: usize = 50_000;
 
 /// A running simulator. Dropping it frees the port and lets the calls under way finish.
 pub struct Simulator {
