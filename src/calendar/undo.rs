@@ -94,9 +94,9 @@ async fn try_undo(ctx: &Context, intent: &Abandoned) -> anyhow::Result<bool> {
             crash_point!("undoing: event deleted");
             store::forget_intent(&ctx.db, intent.id).await?;
         }
-        Ok(Deleted::NeverThere) if now >= settled => store::forget_intent(&ctx.db, intent.id).await?,
+        Ok(Deleted::Unsure) if now >= settled => store::forget_intent(&ctx.db, intent.id).await?,
         // Google may still be at work on an insert whose answer nobody waited for: look again later.
-        Ok(Deleted::NeverThere) => store::postpone_intent(&ctx.db, intent.id, settled).await?,
+        Ok(Deleted::Unsure) => store::postpone_intent(&ctx.db, intent.id, settled).await?,
         Err(CalendarError::Internal(fault)) => return Err(fault),
         Err(error) => {
             let wait = TimeDelta::seconds(15 << (intent.attempts - 1).clamp(0, 7)).min(TimeDelta::minutes(30));
