@@ -193,13 +193,23 @@ async fn an_intent_that_is_taken_leaves_its_event_alone() {
 
 #[tokio::test]
 async fn an_event_that_was_never_there_is_looked_for_again_minutes_later() {
+    lands_late(None).await;
+}
+
+#[tokio::test]
+async fn so_is_one_whose_deletion_was_answered_in_a_way_that_says_nothing() {
+    lands_late(Some(FaultKind::Garbage)).await;
+}
+
+/// An insert that Google does only after it was asked to delete the event.
+async fn lands_late(fault: Option<FaultKind>) {
     let app = TestApp::start().await;
     app.connected(RITA).await;
     let intent = intend(&app, ID).await;
     give_up(&app, intent).await;
+    fault.into_iter().for_each(|fault| order(&app, Call::Delete, 1, fault));
     app.sweep().await;
     assert_eq!(calls(&app), [Call::Delete]);
-    // The insert lands late.
     let late = intend(&app, "ffff0000").await;
     make(&app, late).await.unwrap();
     assert!(take(&app, late).await);
