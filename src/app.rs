@@ -22,6 +22,7 @@ use crate::{
     config::Settings,
     context::{Context, Parts},
     db,
+    gate::Gate,
     http::{
         door::{Authenticate, door},
         routes::Routes,
@@ -49,7 +50,8 @@ pub fn context(settings: Settings, clock: Clock, db: PgPool) -> anyhow::Result<C
         .build()
         .context("the HTTP client")?;
     let smtp = settings.email.as_ref().map(Smtp::new).transpose()?;
-    Ok(Context::new(Parts { settings, clock, db, http, smtp, metrics: Metrics::new()?, tasks: TaskTracker::new() }))
+    let (metrics, hashing, tasks) = (Metrics::new()?, Gate::default(), TaskTracker::new());
+    Ok(Context::new(Parts { settings, clock, db, http, smtp, metrics, hashing, tasks }))
 }
 
 #[derive(OpenApi)]

@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-use crate::{clock::Clock, config::Settings, metrics::Metrics, smtp::Smtp};
+use crate::{clock::Clock, config::Settings, gate::Gate, metrics::Metrics, smtp::Smtp};
 
 /// The shared parts; the axum state of every route.
 #[derive(Clone)]
@@ -22,6 +22,8 @@ pub struct Parts {
     /// `None` when no SMTP server is configured.
     pub smtp: Option<Smtp>,
     pub metrics: Metrics,
+    /// For passwords, whose hashes are slow on purpose.
+    pub hashing: Gate,
     /// Work that outlives the request that began it; a graceful stop waits for it.
     pub tasks: TaskTracker,
 }

@@ -19,6 +19,7 @@
 //! | `config` | the settings: `config/default.toml` < `CONFIG_FILE` < environment |
 //! | `telemetry` | the log, and what never gets into it |
 //! | `metrics` | what is counted, for Prometheus |
+//! | `gate` | long work, a few pieces at a time |
 //!
 //! | floor | |
 //! |---|---|
@@ -214,6 +215,7 @@ pub mod colour;
 pub mod config;
 pub mod telemetry;
 pub mod metrics;
+pub mod gate;
 // floor
 pub mod db;
 pub mod smtp;

@@ -335,7 +335,7 @@ pub async fn sign_in(ctx: &Context, peer: IpAddr, credentials: Credentials) -> R
 async fn enter(ctx: &Context, email: &str, password: SecretString) -> Result<Option<Account>> {
     let account = store::account_by_email(&mut *ctx.db.acquire().await?, email).await?;
     let stored = account.as_ref().map(|account| account.password.clone());
-    let verdict = password::verify(password.clone(), stored).await?;
+    let verdict = password::verify(&ctx.hashing, password.clone(), stored).await?;
     let Some(mut account) = account.filter(|_| verdict.right) else {
         return Ok(None);
     };

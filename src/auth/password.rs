@@ -1,25 +1,19 @@
 //! Django's password hashes, `pbkdf2_sha256$<iterations>$<salt>$<hash>`: PBKDF2-HMAC-SHA256 over the salt's bytes as
 //! they stand, 32 bytes in standard base64.
 //!
-//! Hashing is slow on purpose, so it runs on blocking threads, a few at once, behind a short queue; whoever finds the
-//! queue full, or waits too long in it, is told to come back. A refused password costs [`ITERATIONS`] whatever is stored,
-//! so the time of an answer tells nothing about the account.
+//! Hashing is slow on purpose, so it goes through a [`Gate`]; whoever is turned away there is told to come back. A
+//! refused password costs [`ITERATIONS`] whatever is stored, so the time of an answer tells nothing about the account.
 
-use std::{
-    hint::black_box,
-    num::NonZeroU32,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{hint::black_box, num::NonZeroU32};
 
 use aws_lc_rs::pbkdf2;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
-use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 use crate::{
     clock::random_bytes,
+    gate::{self, Gate},
     http::{Error, Result},
 };
 
@@ -28,10 +22,6 @@ pub const ITERATIONS: NonZeroU32 = NonZeroU32::new(870_000).unwrap();
 
 /// A stored count beyond this matches nothing: it would only hold up everybody else.
 const MOST_ITERATIONS: u32 = 10_000_000;
-
-/// How many may wait for their turn, and how long.
-const QUEUE: usize = 16;
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What a password is worth against a stored hash.
 #[derive(Debug)]
@@ -45,8 +35,10 @@ pub struct Verdict {
 ///
 /// # Errors
 /// [`Error::Busy`] when too many passwords are being hashed.
-pub async fn verify(password: SecretString, stored: Option<String>) -> Result<Verdict> {
-    Gate::shared().run(move || judge(password.expose_secret(), stored.as_deref())).await
+pub async fn verify(gate: &Gate, password: SecretString, stored: Option<String>) -> Result<Verdict> {
+    let verdict = gate.run(move || judge(password.expose_secret(), stored.as_deref())).await?;
+    let retry_after = gate::PATIENCE.as_secs();
+    verdict.ok_or(Error::Busy { detail: "Too many sign-ins at once. Please try again.", retry_after })
 }
 
 fn judge(password: &str, stored: Option<&str>) -> Verdict {
@@ -106,55 +98,9 @@ impl<'a> Stored<'a> {
     }
 }
 
-/// Lets a few in at once, and a few more wait.
-struct Gate {
-    /// Held while hashing.
-    desks: Arc<Semaphore>,
-    /// Held while hashing or waiting.
-    places: Arc<Semaphore>,
-    patience: Duration,
-}
-
-impl Gate {
-    /// The process's one gate: a core stays free for everything else, if there is more than one.
-    fn shared() -> &'static Gate {
-        static SHARED: OnceLock<Gate> = OnceLock::new();
-        SHARED.get_or_init(|| {
-            let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            Gate::new(cores.saturating_sub(1).max(1), PATIENCE)
-        })
-    }
-
-    fn new(desks: usize, patience: Duration) -> Self {
-        let places = Arc::new(Semaphore::new(desks + QUEUE));
-        Gate { desks: Arc::new(Semaphore::new(desks)), places, patience }
-    }
-
-    /// Runs `work` on a blocking thread when its turn comes. It keeps its desk until it is done, even if nobody waits
-    /// for the answer any more.
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-        const BUSY: Error =
-            Error::Busy { detail: "Too many sign-ins at once. Please try again.", retry_after: PATIENCE.as_secs() };
-        let place = self.places.clone().try_acquire_owned().map_err(|_| BUSY)?;
-        let desk = timeout(self.patience, self.desks.clone().acquire_owned()).await.map_err(|_| BUSY)??;
-        let done = spawn_blocking(move || {
-            let _held = (desk, place);
-            work()
-        });
-        Ok(done.await?)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{
-        cell::Cell,
-        sync::{
-            atomic::{AtomicUsize, Ordering},
-            mpsc,
-        },
-        time::Instant,
-    };
+    use std::cell::Cell;
 
     use proptest::prelude::*;
 
@@ -234,79 +180,6 @@ mod tests {
         SPENT.set(0);
         assert!(judge(PASSWORD, Some(WEAK)).right);
         assert!(SPENT.get() >= 870_000, "an account that may not come in costs as much");
-    }
-
-    /// Work that says when it has begun and ends when it is told to.
-    fn held(gate: &Arc<Gate>) -> (tokio::task::JoinHandle<Result<()>>, mpsc::Sender<()>) {
-        let (end, ended) = mpsc::channel();
-        let gate = gate.clone();
-        (tokio::spawn(async move { gate.run(move || _ = ended.recv()).await }), end)
-    }
-
-    async fn until(condition: impl Fn() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while !condition() {
-            assert!(Instant::now() < deadline, "waited too long");
-            tokio::task::yield_now().await;
-        }
-    }
-
-    #[tokio::test]
-    async fn beyond_the_queue_sign_ins_are_refused_and_the_queue_is_served() {
-        let gate = Arc::new(Gate::new(1, Duration::from_secs(60)));
-        let (tasks, ends): (Vec<_>, Vec<_>) = (0..1 + QUEUE).map(|_| held(&gate)).unzip();
-        until(|| gate.places.available_permits() == 0).await;
-        assert!(matches!(gate.run(|| ()).await, Err(Error::Busy { retry_after: 1.., .. })));
-        drop(ends);
-        for task in tasks {
-            task.await.unwrap().unwrap();
-        }
-        gate.run(|| ()).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn whoever_waits_too_long_is_refused() {
-        let gate = Gate::new(1, Duration::from_millis(1));
-        let desk = gate.desks.clone().acquire_owned().await.unwrap();
-        assert!(matches!(gate.run(|| ()).await, Err(Error::Busy { .. })));
-        assert_eq!(gate.places.available_permits(), 1 + QUEUE, "a place is given back");
-        drop(desk);
-        gate.run(|| ()).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn an_abandoned_sign_in_keeps_its_desk_until_its_hash_is_done() {
-        let gate = Arc::new(Gate::new(1, Duration::from_secs(60)));
-        let (task, end) = held(&gate);
-        until(|| gate.desks.available_permits() == 0).await;
-        task.abort();
-        assert!(task.await.unwrap_err().is_cancelled());
-        assert_eq!(gate.desks.available_permits(), 0);
-        drop(end);
-        until(|| gate.desks.available_permits() == 1).await;
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn never_more_hash_at_once_than_there_are_desks() {
-        let gate = Arc::new(Gate::new(2, Duration::from_secs(60)));
-        let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let tasks: Vec<_> = (0..QUEUE)
-            .map(|_| {
-                let (gate, running, most) = (gate.clone(), running.clone(), most.clone());
-                tokio::spawn(async move {
-                    let work = move || {
-                        most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                        black_box(derive("work", "salt", NonZeroU32::MIN.saturating_add(2000)));
-                        running.fetch_sub(1, Ordering::SeqCst);
-                    };
-                    gate.run(work).await
-                })
-            })
-            .collect();
-        for task in tasks {
-            task.await.unwrap().unwrap();
-        }
-        assert!((1..=2).contains(&most.load(Ordering::SeqCst)));
     }
 
     proptest! {

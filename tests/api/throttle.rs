@@ -8,10 +8,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{
-    process::{self, World},
-    *,
-};
+use crate::support::*;
 
 const LOGIN: &str = "/api/users/login/";
 const RITAS: &str = "rita@x.test";
@@ -19,16 +16,9 @@ const BEHIND_A_PROXY: (&str, &str) = ("TRUSTED_PROXIES", "127.0.0.0/8");
 
 /// Signs in, by way of `forwarded`, at the server of `url`.
 async fn login_at(app: &TestApp, url: &str, email: &str, password: &str, forwarded: Option<&str>) -> Answer {
-    // Where other tests keep the one place for hashing busy, a client comes again.
-    loop {
-        let request =
-            app.request(Method::POST, &format!("{url}{LOGIN}")).json(&json!({"email": email, "password": password}));
-        let request = forwarded.into_iter().fold(request, |request, hops| request.header("x-forwarded-for", hops));
-        let answer = send(request).await;
-        if answer.status != 503 {
-            return answer;
-        }
-    }
+    let request =
+        app.request(Method::POST, &format!("{url}{LOGIN}")).json(&json!({"email": email, "password": password}));
+    send(forwarded.into_iter().fold(request, |request, hops| request.header("x-forwarded-for", hops))).await
 }
 
 async fn login(app: &TestApp, email: &str, password: &str) -> Answer {
@@ -102,15 +92,12 @@ async fn unknown_emails_are_counted_alike_and_each_for_itself_whatever_its_case(
 
 #[tokio::test]
 async fn a_right_sign_in_whose_client_has_gone_away_does_not_count() {
-    // A process of its own, where no other test keeps the place for hashing busy.
-    let world = World::new().await;
-    let _server = world.serve().await;
-    let attempts = async || world.count("ivs_login_throttle WHERE attempts <> '{}'").await;
-    let right = json!({"email": RITAS, "password": PASSWORD});
-    let client = tokio::spawn(process::call(world.port, Method::POST, LOGIN, None, Some(right)));
-    until_async(async || attempts().await == 1).await;
+    let app = TestApp::start().await;
+    let right = app.request(Method::POST, LOGIN).json(&json!({"email": RITAS, "password": PASSWORD}));
+    let client = tokio::spawn(send(right));
+    until_async(async || attempts(&app).await == 1).await;
     client.abort();
-    until_async(async || attempts().await == 0).await;
+    until_async(async || attempts(&app).await == 0).await;
 }
 
 #[tokio::test]
@@ -138,23 +125,21 @@ async fn what_is_no_failure_is_not_counted() {
 
 #[tokio::test]
 async fn a_sign_in_that_finds_no_place_for_hashing_is_not_counted() {
-    // A process of its own, whose places no other test needs.
-    let world = World::new().await;
-    let _server = world.serve().await;
+    let app = TestApp::start().await;
     let crowd = std::thread::available_parallelism().unwrap().get() + 20;
     let mut logins = JoinSet::new();
     for number in 0..crowd {
         let body = json!({"email": format!("nobody-{number}@x.test"), "password": "wrong"});
-        logins.spawn(process::call(world.port, Method::POST, LOGIN, None, Some(body)));
+        logins.spawn(send(app.request(Method::POST, LOGIN).json(&body)));
     }
     let busy = loop {
-        let (status, answer) = logins.join_next().await.expect("more than can wait").unwrap().unwrap();
-        if status == 503 {
+        let answer = logins.join_next().await.expect("more than can wait").unwrap();
+        if answer.status == 503 {
             break answer;
         }
     };
-    assert_eq!(busy, json!({"detail": "Too many sign-ins at once. Please try again."}));
-    assert!(world.count("ivs_login_throttle WHERE attempts = '{}'").await > 0);
+    assert_eq!(busy.json(), json!({"detail": "Too many sign-ins at once. Please try again."}));
+    assert!(app.count("ivs_login_throttle WHERE attempts = '{}'").await > 0);
 }
 
 #[tokio::test]
@@ -217,7 +202,7 @@ async fn of_40_guesses_at_once_no_more_are_hashed_than_one_after_the_other() {
     let mut logins = JoinSet::new();
     for _ in 0..40 {
         let request = app.request(Method::POST, LOGIN).json(&json!({"email": RITAS, "password": "wrong"}));
-        // Where other tests keep the one place for hashing busy, a client comes again.
+        // Who finds no place for hashing comes again.
         logins.spawn(async move {
             loop {
                 let answer = send(request.try_clone().unwrap()).await;

@@ -14,7 +14,6 @@ use std::{
 use base64::Engine as _;
 use serde_json::{Value, json};
 use thirtyfour::{prelude::*, session::scriptret::ScriptRet};
-use tokio::sync::{Mutex, MutexGuard};
 
 use crate::support::{PASSWORD, TestApp, until_async};
 
@@ -324,7 +323,6 @@ impl Browser {
 
     /// Signs in on the sign-in page, where the window may be already.
     pub async fn sign_in(&self, email: &str) {
-        let _turn = turn_to_sign_in().await;
         if !self.address().await.starts_with("/login/") {
             self.open("/login/").await;
         }
@@ -343,12 +341,6 @@ impl Browser {
 
 /// How long something may take to be seen: the machine may have much else to do.
 const PATIENCE: Duration = Duration::from_secs(15);
-
-/// Held while signing in: all servers of a process together hash few passwords at once, and turn others away.
-pub async fn turn_to_sign_in() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::const_new(());
-    TURN.lock().await
-}
 
 /// Buttons and links.
 fn of_words(words: &str) -> By {
