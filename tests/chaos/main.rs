@@ -41,7 +41,7 @@ struct Arguments {
     kills: u64,
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 4)]
     servers: u16,
     /// Share of the calls to Google, and of the mails, that go wrong
     #[arg(long, default_value_t = 0.2)]

@@ -2,7 +2,7 @@
 //! again whenever something fails; and what each of them was told.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -25,6 +25,9 @@ const HANDS: usize = 4;
 const CANDIDATES: i64 = 40;
 /// How long a person tries again.
 const PERSISTENCE: Duration = Duration::from_secs(240);
+/// And how long once enough has been done. What was interrupted is settled by the server after two minutes only, so
+/// without this end somebody would always be in such a wait.
+const LAST_PERSISTENCE: Duration = Duration::from_secs(20);
 /// Zones whose offset never changes, in minutes: what an instant is needs no tz database here.
 const ZONES: [(&str, i64); 6] = [
     ("UTC", 0),
@@ -111,13 +114,16 @@ pub struct People {
     http: Client,
     /// Operations, and kills of servers.
     enough: (u64, u64),
+    enough_since: OnceLock<Instant>,
     known: Mutex<Vec<Known>>,
 }
 
 impl People {
     pub fn new(world: Arc<World>, servers: Arc<Servers>, figures: Arc<Figures>, enough: (u64, u64)) -> People {
-        let http = Client::builder().redirect(Policy::none()).timeout(Duration::from_secs(70)).build().unwrap();
-        People { world, servers, figures, http, enough, known: Mutex::default() }
+        // Nobody keeps connections that look like leaks in the end.
+        let http = Client::builder().redirect(Policy::none()).pool_idle_timeout(Duration::from_secs(5));
+        let http = http.timeout(Duration::from_secs(70)).build().unwrap();
+        People { world, servers, figures, http, enough, enough_since: OnceLock::new(), known: Mutex::default() }
     }
 
     /// Interviews scheduled, changed and cancelled, tries that failed included.
@@ -126,7 +132,16 @@ impl People {
     }
 
     fn is_enough(&self) -> bool {
-        self.operations() >= self.enough.0 && self.servers.kills() >= self.enough.1
+        let is_enough = self.operations() >= self.enough.0 && self.servers.kills() >= self.enough.1;
+        if is_enough {
+            self.enough_since.get_or_init(Instant::now);
+        }
+        is_enough
+    }
+
+    /// Nobody insists any more on having something done.
+    fn is_over(&self) -> bool {
+        self.is_enough() && self.enough_since.get().is_some_and(|since| since.elapsed() > LAST_PERSISTENCE)
     }
 
     pub fn known(&self) -> Vec<Known> {
@@ -349,10 +364,11 @@ impl People {
 
     async fn until_connected(&self, recruiter_id: i64, random: &mut fastrand::Rng) {
         let path = "/api/company/google/check-connection/";
-        while !self
-            .insist(recruiter_id, Method::GET, path, None, None, random)
-            .await
-            .is_some_and(|(_, connection)| connection["connected"] == true)
+        while !self.is_enough()
+            && !self
+                .insist(recruiter_id, Method::GET, path, None, None, random)
+                .await
+                .is_some_and(|(_, connection)| connection["connected"] == true)
         {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
@@ -375,7 +391,7 @@ impl People {
             let back = self.world.google.allow_as(url, &account(recruiter_id)).unwrap();
             // To whichever server; its answer may be lost.
             let path = &back[back.find("/api/").unwrap()..];
-            let url = format!("http://127.0.0.1:{}{path}", random.choice(self.servers.ports()).unwrap());
+            let url = format!("http://127.0.0.1:{}{path}", self.servers.some_port(random));
             if let Ok(answer) = self.http.get(url).send().await
                 && answer.headers()["location"].to_str().unwrap().contains("success")
             {
@@ -401,10 +417,32 @@ impl People {
         key: Option<&str>,
         random: &mut fastrand::Rng,
     ) -> Option<(u16, Value)> {
+        let only_asks = method == Method::GET;
+        tokio::select! {
+            answer = self.until_final(recruiter_id, method, path, body, key, random) => Some(answer),
+            () = tokio::time::sleep(PERSISTENCE) => None,
+            () = self.until_over(), if !only_asks => None,
+        }
+    }
+
+    async fn until_over(&self) {
+        while !self.is_over() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn until_final(
+        &self,
+        recruiter_id: i64,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        key: Option<&str>,
+        random: &mut fastrand::Rng,
+    ) -> (u16, Value) {
         let token = access_token(Clock::System.now(), recruiter_id);
-        let ends = Instant::now() + PERSISTENCE;
-        while Instant::now() < ends {
-            let url = format!("http://127.0.0.1:{}{path}", random.choice(self.servers.ports()).unwrap());
+        loop {
+            let url = format!("http://127.0.0.1:{}{path}", self.servers.some_port(random));
             let mut request = self.http.request(method.clone(), url).bearer_auth(&token);
             if let Some(key) = key {
                 request = request.header("Idempotency-Key", key);
@@ -423,13 +461,12 @@ impl People {
                     && status < 500
                     && status != 409
                 {
-                    return Some((status, body));
+                    return (status, body);
                 }
             }
             self.figures.count("people: repeated HTTP requests");
             tokio::time::sleep(Duration::from_millis(random.u64(100..1_500))).await;
         }
-        None
     }
 }
 

@@ -1,6 +1,7 @@
 //! The servers and their deaths, and the database's.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -84,6 +85,9 @@ impl Drop for Cluster {
 /// What a server says that could not start, or not to the end, because PostgreSQL was away.
 const WITHOUT_DATABASE: [&str; 2] = ["cannot connect to the database", "error communicating with database"];
 
+/// How long a load balancer still sends requests to a server that stands still.
+const UNNOTICED: Duration = Duration::from_secs(1);
+
 /// The names of all `crash_point!`s.
 fn crash_points() -> Vec<String> {
     let mut found = Vec::new();
@@ -147,6 +151,8 @@ pub struct Servers {
     figures: Arc<Figures>,
     is_over: AtomicBool,
     has_database: AtomicBool,
+    /// The ports of the servers that stand still, and have done so for some time.
+    paused: Mutex<HashSet<u16>>,
     wrong: Mutex<Vec<String>>,
 }
 
@@ -159,12 +165,23 @@ pub struct Killing {
 impl Servers {
     pub fn new(world: Arc<World>, figures: Arc<Figures>, count: u16) -> Servers {
         let first = free_ports(count);
-        let (is_over, wrong, has_database) = (AtomicBool::new(false), Mutex::default(), AtomicBool::new(true));
-        Servers { world, ports: (first..first + count).collect(), figures, is_over, has_database, wrong }
+        Servers {
+            world,
+            ports: (first..first + count).collect(),
+            figures,
+            is_over: AtomicBool::new(false),
+            has_database: AtomicBool::new(true),
+            paused: Mutex::default(),
+            wrong: Mutex::default(),
+        }
     }
 
-    pub fn ports(&self) -> &[u16] {
-        &self.ports
+    /// Where a load balancer sends a request: it has noticed who stands still, not who has died a moment ago. Otherwise
+    /// everybody would soon be waiting for the one that stands still.
+    pub fn some_port(&self, random: &mut fastrand::Rng) -> u16 {
+        let paused = self.paused.lock().unwrap();
+        let moving: Vec<_> = self.ports.iter().filter(|port| !paused.contains(*port)).collect();
+        *random.choice(moving).unwrap_or(&self.ports[0])
     }
 
     pub fn kills(&self) -> u64 {
@@ -234,8 +251,11 @@ impl Servers {
                     self.wait(&mut server, after).await;
                     if !server.has_ended() {
                         server.signal("STOP");
+                        self.wait(&mut server, UNNOTICED).await;
+                        self.paused.lock().unwrap().insert(port);
                         self.wait(&mut server, lasting).await;
                         server.signal("CONT");
+                        self.paused.lock().unwrap().remove(&port);
                         self.figures.count("servers: paused for 15 to 60 s");
                         self.wait(&mut server, Duration::from_secs(20)).await;
                     }
