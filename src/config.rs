@@ -14,6 +14,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use url::Url;
 
 use crate::{colour::Colour, secret::Sealer};
@@ -72,7 +73,7 @@ pub struct Settings {
     pub join_closes_after_end: Duration,
     /// Length, in minutes, of an interview without its own.
     pub interview_duration_minutes: i32,
-    pub log_filter: String,
+    pub log_filter: Targets,
     pub log_format: LogFormat,
     /// How long a request may take; more than its calls to Google and its mails may.
     pub request_patience: Duration,
@@ -85,6 +86,7 @@ pub struct Settings {
 /// How the database's connections are used.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolLimits {
+    /// For requests; the job queue has a few besides.
     pub connections: u32,
     /// How long a connection is waited for.
     pub acquire: Duration,
@@ -159,6 +161,24 @@ impl Settings {
 #[allow(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 pub fn environment(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()).filter(|value| !value.is_empty())
+}
+
+/// Reads a level, such as `info`, and levels of crates and modules beside one, such as `warn,interviews=debug`.
+///
+/// Stricter than [`Targets`] itself, which takes any word that is no level for a crate's name, and then says nothing of
+/// anything else.
+pub fn log_filter(text: &str) -> Option<Targets> {
+    let mut targets = Targets::new();
+    for part in text.split(',').map(str::trim) {
+        let (target, level) = part.split_once('=').unwrap_or(("", part));
+        let is_path = target.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:".contains(&byte));
+        if level.is_empty() || !is_path || part.contains('=') == target.is_empty() {
+            return None;
+        }
+        let level: LevelFilter = level.parse().ok()?;
+        targets = if target.is_empty() { targets.with_default(level) } else { targets.with_target(target, level) };
+    }
+    Some(targets)
 }
 
 /// What stands in for a service in development goes when its own first setting is given.
@@ -275,7 +295,7 @@ impl Reader {
             join_opens_before: self.minutes("JOIN_OPENS_MINUTES_BEFORE"),
             join_closes_after_end: self.minutes("JOIN_CLOSES_MINUTES_AFTER_END"),
             interview_duration_minutes: self.number("INTERVIEW_DURATION_MINUTES", 5, 480),
-            log_filter: self.required("LOG_FILTER"),
+            log_filter: self.log_filter(),
             log_format: self.log_format(),
             request_patience: self.request_patience(google_budget),
             client_patience: Duration::from_secs(self.number("CLIENT_SECONDS", 1, 3600)),
@@ -353,6 +373,14 @@ impl Reader {
                 None
             }
         }
+    }
+
+    fn log_filter(&mut self) -> Targets {
+        let filter = self.required("LOG_FILTER");
+        log_filter(&filter).unwrap_or_else(|| {
+            self.fault("LOG_FILTER", "is not a filter such as info,interviews=debug");
+            Targets::new()
+        })
     }
 
     fn log_format(&mut self) -> LogFormat {
@@ -515,9 +543,22 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_that_is_none_is_refused() {
+        for filter in
+            ["", "loud", "interviews=loud", "\"info\"", "info,", "interviews=", "=info", "*=debug", "[request]=debug"]
+        {
+            assert!(log_filter(filter).is_none(), "{filter}");
+        }
+        for filter in ["info", "off", "INFO, interviews=debug", "warn,interviews::mail=trace,sqlx=error"] {
+            assert!(log_filter(filter).is_some(), "{filter}");
+        }
+    }
+
+    #[test]
     fn all_faults_are_reported_at_once_by_name_and_without_values() {
         let faults = settings(&[
             ("PORT", "topsecret"),
+            ("LOG_FILTER", "topsecret"),
             ("HOST", "0.0.0.0"),
             ("TOKEN_ENCRYPTION_KEY", "topsecret"),
             ("EMAIL_USE_TLS", "topsecret"),
@@ -529,6 +570,7 @@ mod tests {
             "DATABASE_URL",
             "SECRET_KEY",
             "PORT",
+            "LOG_FILTER",
             "PUBLIC_URL",
             "TOKEN_ENCRYPTION_KEY",
             "EMAIL_USE_TLS",

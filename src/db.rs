@@ -1,4 +1,4 @@
-//! The way to PostgreSQL: the pool and the schema.
+//! The way to PostgreSQL: the requests' pool, the job queue's, and the schema.
 //!
 //! The database is shared with a Django application. [`migrate`] hides how ours grows beside Django's: it adopts an
 //! existing database (only adding to it, and refusing one that lacks what we need before it changes anything) or
@@ -68,11 +68,11 @@ pub async fn connect(database_url: &str, limits: PoolLimits) -> anyhow::Result<P
 }
 
 /// How many connections the job queue has of its own, the one that listens for new jobs included.
-const QUEUE_CONNECTIONS: u32 = 4;
+pub const QUEUE_CONNECTIONS: u32 = 4;
 
-/// A pool beside `pool` for the job queue, which plans its statements anew each time. A plan that PostgreSQL kept while the
-/// queue was empty reads the whole queue for each of the jobs that are taken out of it.
-pub fn queue(pool: &PgPool) -> PgPool {
+/// A pool for the job queue, with `pool`'s settings and time limits, which plans its statements anew each time. A plan that
+/// PostgreSQL kept while the queue was empty reads the whole queue for each of the jobs that are taken out of it.
+pub fn queue_pool(pool: &PgPool) -> PgPool {
     let options = PgConnectOptions::clone(&pool.connect_options()).options([("plan_cache_mode", "force_custom_plan")]);
     PgPoolOptions::new()
         .max_connections(QUEUE_CONNECTIONS)

@@ -73,10 +73,10 @@ pub async fn enqueue(db: &mut PgConnection, jobs: &[Job], run_at: DateTime<Utc>)
 
 /// Runs due jobs until `stop` is cancelled, then finishes or gives back those that run.
 ///
-/// The worker is ended while the database does not answer, since it would ask for jobs without a pause, and is started
-/// again until told to stop.
+/// The worker is ended while the database does not answer, or can only be read, since it would ask for jobs without a pause,
+/// and is started again until told to stop.
 pub async fn work(ctx: Context, run: Run, stop: CancellationToken) {
-    let queue = db::queue(&ctx.db);
+    let queue = db::queue_pool(&ctx.db);
     while !stop.is_cancelled() {
         let until = stop.child_token();
         let (worked, ()) = tokio::join!(
@@ -85,7 +85,7 @@ pub async fn work(ctx: Context, run: Run, stop: CancellationToken) {
                 until.cancel();
                 worked
             },
-            until_database_is_away(&ctx, &until),
+            until_queue_is_away(&queue, &until),
         );
         if let Err(fault) = worked {
             tracing::error!(error = format!("{fault:#}"), "the job worker ended; starting it again");
@@ -98,18 +98,20 @@ pub async fn work(ctx: Context, run: Run, stop: CancellationToken) {
     queue.close().await;
 }
 
-/// Cancels `until` when the database does not answer; returns when it is cancelled.
-async fn until_database_is_away(ctx: &Context, until: &CancellationToken) {
+/// Cancels `until` when the queue's database does not answer, or lets nothing be written; returns when it is cancelled.
+async fn until_queue_is_away(queue: &PgPool, until: &CancellationToken) {
     loop {
         tokio::select! {
             () = until.cancelled() => return,
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
-        match sqlx::query("SELECT 1").execute(&ctx.db).await {
+        // Refused by a server that can only be read.
+        let probe = sqlx::query("SELECT id FROM ivs_jobs._private_jobs LIMIT 0 FOR UPDATE");
+        match probe.execute(queue).await {
             // All connections are in use: then the worker waits for one too, and asks no faster than it gets it.
             Ok(_) | Err(sqlx::Error::PoolTimedOut) => {}
             Err(fault) => {
-                tracing::warn!(error = %fault, "no jobs are run while the database does not answer");
+                tracing::warn!(error = %fault, "no jobs are run while the database does not answer, or lets nothing be written");
                 until.cancel();
             }
         }

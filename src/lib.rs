@@ -23,7 +23,7 @@
 //!
 //! | floor | |
 //! |---|---|
-//! | `db` | the pool; migrations that adopt Django's database or create one |
+//! | `db` | the pools; migrations that adopt Django's database or create one |
 //! | `smtp` | one SMTP server: what counts as refused, what is worth another try |
 //! | `context` | what every request and job works with; axum's state |
 //! | `http` | connections, the door around all routes, typed requests, the one error type |

@@ -162,7 +162,7 @@ async fn run_async(command: Command) -> anyhow::Result<()> {
 
 fn settings() -> anyhow::Result<Settings> {
     let settings = Settings::load()?;
-    telemetry::init(&settings.log_filter, settings.log_format)?;
+    telemetry::init(settings.log_filter.clone(), settings.log_format)?;
     Ok(settings)
 }
 

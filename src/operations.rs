@@ -61,13 +61,13 @@ async fn scrape(State(ctx): State<Context>) -> http::Result<impl IntoResponse> {
         number("database_up", "Whether the database answered this scrape.", i64::from(backlog.is_some())),
         Gauge {
             name: "database_connections",
-            help: "Connections of this instance.",
+            help: "Connections of this instance for requests.",
             label: Some("state"),
             values: vec![("in_use", (size - idle).max(0)), ("idle", idle)],
         },
         number(
             "database_connections_max",
-            "How many connections this instance may have.",
+            "How many connections requests may have; the job queue has four besides.",
             i64::from(ctx.db.options().get_max_connections()),
         ),
     ];

@@ -32,7 +32,7 @@ use uuid::Uuid;
 use super::{
     CalendarError, Created, Event, Put, oauth,
     retry::{Setback, WAITS, retrying},
-    store,
+    store::{self, Intent, REQUEST_LIFETIME},
 };
 use crate::{clock::random_uuid, context::Context};
 
@@ -72,8 +72,8 @@ static CONNECTIONS: LazyLock<Result<Client<Connector, common::Body>, String>> = 
 pub enum Deleted {
     /// The event was there or had been deleted before.
     Gone,
-    /// There is none, but one may still come: Google knows no such event (404), or answers with a success (200, not 204) that could
-    /// hide that.
+    /// None is there, but one may still come: Google knows no such event (404), or answers with a success other than 204,
+    /// which could hide that.
     Unsure,
 }
 
@@ -124,7 +124,18 @@ impl<'a> Calendar<'a> {
     }
 
     /// [`super::create_event`].
-    pub async fn create(&mut self, intent: Uuid, event: &Event<'_>) -> Result<Created, CalendarError> {
+    pub async fn create(&mut self, intent: Intent, event: &Event<'_>) -> Result<Created, CalendarError> {
+        let created = self.make(intent.id, event).await;
+        let now = self.ctx.clock.now();
+        if now >= intent.recorded_at + REQUEST_LIFETIME {
+            // A process that stood still may have made the event after the intent was undone and forgotten.
+            let event_id = created.as_ref().map_or(event.id, |created| created.event_id.as_str());
+            store::record_undone(&self.ctx.db, intent.id, self.user_id, event_id, now).await?;
+        }
+        created
+    }
+
+    async fn make(&mut self, intent: Uuid, event: &Event<'_>) -> Result<Created, CalendarError> {
         let mut wanted = body(event);
         let mut spare_ids = 2;
         let mut made = loop {
@@ -146,8 +157,11 @@ impl<'a> Calendar<'a> {
         if made.id != wanted.id
             && let Err(error) = self.note(intent, &id).await
         {
-            // No record leads to this event: it is deleted now or never.
-            self.delete(&id).await?;
+            // No record leads to this event.
+            if self.delete(&id).await? == Deleted::Unsure {
+                let mut db = self.ctx.db.acquire().await?;
+                store::discard_event(&mut db, self.user_id, &id, self.ctx.clock.now()).await?;
+            }
             return Err(error);
         }
         for wait in MEET_WAITS {
@@ -178,8 +192,10 @@ impl<'a> Calendar<'a> {
 
     /// [`super::put_event`] without an event to change.
     pub async fn create_anew(&mut self, intent: Uuid, event: &Event<'_>) -> Result<Created, CalendarError> {
-        let (now, id) = (self.ctx.clock.now(), Some(event.id));
-        store::record_intent(&mut *self.ctx.db.acquire().await?, intent, self.user_id, id, now).await?;
+        let mut db = self.ctx.db.acquire().await?;
+        let now = self.ctx.clock.now();
+        let intent = store::record_intent(&mut db, intent, self.user_id, Some(event.id), now).await?;
+        drop(db);
         self.create(intent, event).await
     }
 
@@ -482,7 +498,11 @@ mod tests {
     }
 
     async fn create(google: &Simulator, ctx: &Context) -> Result<Created, CalendarError> {
-        calendar(google, ctx).await.create(Uuid::nil(), &EVENT).await
+        calendar(google, ctx).await.create(intent(ctx), &EVENT).await
+    }
+
+    fn intent(ctx: &Context) -> Intent {
+        Intent { id: Uuid::nil(), recorded_at: ctx.clock.now() }
     }
 
     fn disturb(google: &Simulator, on: sim::Call, times: usize, kind: FaultKind) {
@@ -675,7 +695,7 @@ mod tests {
         let mut calendar =
             Calendar { ctx: &ctx, user_id: 101, access, refreshed: false, is_late_possible: false, deadline };
         // There is no database here to note it in.
-        assert!(matches!(calendar.create(Uuid::nil(), &EVENT).await, Err(CalendarError::Internal(_))));
+        assert!(matches!(calendar.create(intent(&ctx), &EVENT).await, Err(CalendarError::Internal(_))));
         assert_eq!(*deleted.lock().expect("no panic"), ["another"]);
     }
 

@@ -41,8 +41,9 @@ use crate::{
 };
 
 pub use self::{
+    google::Deleted,
     oauth::begin_on_portal,
-    store::{REQUEST_LIFETIME, discard_event, give_up, record_intent, take_intent},
+    store::{Intent, REQUEST_LIFETIME, discard_event, give_up, record_intent, take_intent},
     undo::{LATEST_CALL, remove_expired, undo_intents, undo_now},
 };
 
@@ -203,9 +204,9 @@ async fn finish(
     store::put_grant(&mut tx, begun.user_id, grant, sealer, now).await?;
     store::forget_dead_grant(&mut *tx, begun.user_id).await?;
     store::hasten_intents_of(&mut *tx, begun.user_id).await?;
-    if ctx.smtp.is_some() && recipient.is_some() {
+    if recipient.is_some() {
         let mail = Mail { recipient, ..Mail::new(mail::Kind::GoogleConnected, begun.user_id) };
-        mail::enqueue(&mut tx, now, &[mail]).await?;
+        mail::enqueue(&mut tx, ctx, &[mail]).await?;
     }
     let company_id = store::company_of(&mut *tx, begun.user_id).await?;
     tx.commit().await?;
@@ -309,7 +310,7 @@ pub struct Created {
 pub async fn create_event(
     ctx: &Context,
     user_id: i64,
-    intent: Uuid,
+    intent: Intent,
     event: &Event<'_>,
 ) -> Result<Created, CalendarError> {
     google::Calendar::open(ctx, user_id, ctx.settings.google_budget).await?.create(intent, event).await
@@ -346,10 +347,10 @@ pub async fn put_event(
     }
 }
 
-/// Deletes an event of `user_id`; one that is gone already is fine. After an error it may have been deleted.
-pub async fn delete_event(ctx: &Context, user_id: i64, event_id: &str) -> Result<(), CalendarError> {
-    google::Calendar::open(ctx, user_id, ctx.settings.google_budget).await?.delete(event_id).await?;
-    Ok(())
+/// Deletes an event of `user_id`; one that is gone already is fine. After an error it may have been deleted; what is
+/// [`Deleted::Unsure`] is to be recorded by [`discard_event`].
+pub async fn delete_event(ctx: &Context, user_id: i64, event_id: &str) -> Result<Deleted, CalendarError> {
+    google::Calendar::open(ctx, user_id, ctx.settings.google_budget).await?.delete(event_id).await
 }
 
 /// Refuses (contract §5.6, rule 11) unless the user's grant might work, as far as is known without asking Google. One

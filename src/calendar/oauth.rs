@@ -155,10 +155,7 @@ pub async fn bury(ctx: &Context, user_id: i64, row: &str, why: &str) -> sqlx::Re
     if !store::remove_dead_grant(&mut *tx, user_id, row, now).await? {
         return Ok(false);
     }
-    if ctx.smtp.is_some() {
-        let mail = Mail::new(mail::Kind::GoogleDisconnected, user_id);
-        mail::enqueue(&mut tx, now, &[mail]).await?;
-    }
+    mail::enqueue(&mut tx, ctx, &[Mail::new(mail::Kind::GoogleDisconnected, user_id)]).await?;
     tx.commit().await?;
     tracing::info!(user_id, why, "a grant was removed");
     Ok(true)

@@ -334,6 +334,13 @@ pub async fn company_of(db: impl PgExecutor<'_>, user_id: i64) -> sqlx::Result<O
     sqlx::query_scalar!("SELECT id FROM company_company WHERE user_id = $1", user_id).fetch_optional(db).await
 }
 
+/// What a request means to do, recorded before its first effect.
+#[derive(Clone, Copy, Debug)]
+pub struct Intent {
+    pub id: Uuid,
+    pub recorded_at: DateTime<Utc>,
+}
+
 /// An intent that can no longer commit.
 #[derive(Clone, Debug)]
 pub struct Abandoned {
@@ -341,22 +348,45 @@ pub struct Abandoned {
     pub user_id: i64,
     pub event_id: Option<String>,
     pub created_at: DateTime<Utc>,
+    /// When it could first no longer commit.
+    pub undo_from: DateTime<Utc>,
     /// Attempts at undoing it, this one included.
     pub attempts: i32,
     /// Nobody had given it up before: its request may still run.
     pub was_open: bool,
 }
 
-/// Records a request's intent before its first effect: the event of this id may exist without an interview.
+/// Records the intent `id`: the event of this id may exist without an interview.
 pub async fn record_intent(
     db: &mut PgConnection,
     id: Uuid,
     user_id: i64,
     event_id: Option<&str>,
     now: DateTime<Utc>,
-) -> sqlx::Result<()> {
+) -> sqlx::Result<Intent> {
     sqlx::query!(
         "INSERT INTO ivs_intent (id, user_id, event_id, created_at) VALUES ($1, $2, $3, $4)",
+        id,
+        user_id,
+        event_id,
+        now
+    )
+    .execute(db)
+    .await?;
+    Ok(Intent { id, recorded_at: now })
+}
+
+/// Records an intent that may have been undone and forgotten already as one that is to be undone.
+pub async fn record_undone(
+    db: impl PgExecutor<'_>,
+    id: Uuid,
+    user_id: i64,
+    event_id: &str,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "INSERT INTO ivs_intent (id, user_id, event_id, created_at, undo_from) VALUES ($1, $2, $3, $4, $4)
+         ON CONFLICT (id) DO NOTHING",
         id,
         user_id,
         event_id,
@@ -406,7 +436,7 @@ pub async fn discard_event(
         Abandoned,
         r#"INSERT INTO ivs_intent (id, user_id, event_id, created_at, undo_from, next_attempt_at, attempts)
          VALUES ($1, $2, $3, $4, $4, $5, 1)
-         RETURNING id, user_id, event_id, created_at, attempts, false AS "was_open!""#,
+         RETURNING id, user_id, event_id, created_at, undo_from AS "undo_from!", attempts, false AS "was_open!""#,
         random_uuid(),
         user_id,
         event_id,
@@ -428,7 +458,8 @@ pub async fn abandon_all_of(db: impl PgExecutor<'_>, user_id: i64, now: DateTime
          UPDATE ivs_intent AS intent
          SET undo_from = coalesce(undo_from, $2), next_attempt_at = $3, attempts = attempts + 1
          FROM mine WHERE intent.id = mine.id
-         RETURNING intent.id, user_id, event_id, created_at, attempts, was_open AS "was_open!""#,
+         RETURNING intent.id, user_id, event_id, created_at, undo_from AS "undo_from!", attempts,
+                   was_open AS "was_open!""#,
         user_id,
         now,
         now + UNDO_CLAIM,
@@ -468,7 +499,8 @@ pub async fn abandon_due(db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::R
          UPDATE ivs_intent AS intent
          SET undo_from = coalesce(undo_from, $1), next_attempt_at = $2, attempts = attempts + 1
          FROM due WHERE intent.id = due.id
-         RETURNING intent.id, user_id, event_id, created_at, attempts, false AS "was_open!""#,
+         RETURNING intent.id, user_id, event_id, created_at, undo_from AS "undo_from!", attempts,
+                   false AS "was_open!""#,
         now,
         now + UNDO_CLAIM,
         now - REQUEST_LIFETIME

@@ -36,7 +36,8 @@ pub async fn undo_intents(ctx: &Context) -> anyhow::Result<()> {
     }
 }
 
-/// Deletes the event that [`discard_event`](super::discard_event) has recorded; false: it is left to the sweep.
+/// Deletes the event that [`discard_event`](super::discard_event) has recorded; whether there is none now. Where it is,
+/// or one may still come, the sweep looks again.
 pub async fn undo_now(ctx: &Context, discarded: &Abandoned) -> bool {
     undo(ctx, discarded).await
 }
@@ -85,10 +86,9 @@ async fn try_undo(ctx: &Context, intent: &Abandoned) -> anyhow::Result<bool> {
         Some(event_id) => delete_event(ctx, intent.user_id, event_id).await,
         None => Ok(Deleted::Gone),
     };
-    // Its request sends nothing any more when its time is over; one that stood still meanwhile may have sent something
-    // until a moment ago.
-    let settled = intent.created_at + REQUEST_LIFETIME + LATEST_CALL;
-    let is_gone = deleted.is_ok();
+    // Its request sends nothing any more when its time is over, unless it stood still meanwhile, perhaps with this server.
+    let settled = intent.undo_from.max(intent.created_at + REQUEST_LIFETIME) + LATEST_CALL;
+    let none_is_there = deleted.is_ok();
     match deleted {
         Ok(Deleted::Gone) => {
             crash_point!("undoing: event deleted");
@@ -104,7 +104,7 @@ async fn try_undo(ctx: &Context, intent: &Abandoned) -> anyhow::Result<bool> {
             store::postpone_intent(&ctx.db, intent.id, ctx.clock.now() + wait).await?;
         }
     }
-    Ok(is_gone)
+    Ok(none_is_there)
 }
 
 async fn delete_event(ctx: &Context, user_id: i64, event_id: &str) -> Result<Deleted, CalendarError> {

@@ -81,7 +81,7 @@ async fn run_on(cluster: Option<&Cluster>, dir: &Path, ports: Ports, stop: Cance
         stand_ins.insert("DATABASE_URL", cluster.url(DATABASE));
     }
     let settings = Settings::over_stand_ins(&stand_ins, environment)?;
-    telemetry::init(&settings.log_filter, settings.log_format)?;
+    telemetry::init(settings.log_filter.clone(), settings.log_format)?;
     let pool = db::connect(settings.database_url.expose_secret(), settings.pool).await?;
     db::migrate(&pool).await?;
     seed::demo(&pool, &Clock::System, say).await?;

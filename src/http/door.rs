@@ -319,6 +319,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tracing_subscriber::filter::{LevelFilter, Targets};
     use utoipa::openapi::{OpenApi, security::SecurityRequirement};
     use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -934,7 +935,8 @@ mod tests {
     async fn a_request_is_one_line_with_its_template_and_without_anything_it_carried() {
         let lines = Lines::new();
         let writer = lines.clone();
-        let subscriber = telemetry::subscriber("trace", LogFormat::Text, move || writer.clone(), false).unwrap();
+        let everything = Targets::new().with_default(LevelFilter::TRACE);
+        let subscriber = telemetry::subscriber(everything, LogFormat::Text, move || writer.clone(), false);
         let guard = tracing::subscriber::set_default(subscriber);
         let headers = [ME, "x-request-id: id-1", "cookie: umemployed_portal=sesame", "content-type: text/sesame"];
         send("PATCH /api/interviews/4711?token=sesame", &headers, "sesame").await;

@@ -11,7 +11,6 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::{
     emails::{self, EmailsSent},
@@ -190,7 +189,7 @@ fn person_of(user: &CurrentUser) -> Person {
 
 /// What a request owns while it runs.
 struct Intent {
-    id: Uuid,
+    recorded: calendar::Intent,
     /// Chosen once and repeated on every retry, so a lost answer cannot make a second event; `None` without Google.
     event_id: Option<String>,
 }
@@ -224,13 +223,13 @@ async fn try_claim(ctx: &Context, user_id: i64, is_meet: bool, key: Option<&KeyU
     // A UUID's 32 hexadecimal digits are letters that Google allows in an id (0-9, a-v).
     let event_id = is_meet.then(|| clock::random_uuid().simple().to_string());
     let now = ctx.clock.now();
-    let intent = Intent { id, event_id };
     let Some(key) = key else {
-        calendar::record_intent(&mut *ctx.db.acquire().await?, id, user_id, intent.event_id.as_deref(), now).await?;
-        return Ok(Some(intent));
+        let mut db = ctx.db.acquire().await?;
+        let recorded = calendar::record_intent(&mut db, id, user_id, event_id.as_deref(), now).await?;
+        return Ok(Some(Intent { recorded, event_id }));
     };
     let mut tx = ctx.db.begin().await?;
-    calendar::record_intent(&mut tx, id, user_id, intent.event_id.as_deref(), now).await?;
+    let recorded = calendar::record_intent(&mut tx, id, user_id, event_id.as_deref(), now).await?;
     // Whoever held the key before and counts no longer must not commit any more.
     let before = store::key(&mut *tx, user_id, &key.hash).await?.and_then(|held| held.intent_id);
     if !store::claim_key(&mut *tx, user_id, &key.hash, &key.fingerprint, id, now).await? {
@@ -240,7 +239,7 @@ async fn try_claim(ctx: &Context, user_id: i64, is_meet: bool, key: Option<&KeyU
         calendar::give_up(&mut tx, dead, now).await?;
     }
     tx.commit().await?;
-    Ok(Some(intent))
+    Ok(Some(Intent { recorded, event_id }))
 }
 
 /// One scheduling request between its intent and its answer.
@@ -265,12 +264,12 @@ impl Booking<'_> {
         let users = [self.parties.candidate.id, self.user.id];
         let mails = emails::queue(&mut tx, self.ctx, Kind::Scheduled, (interview_id, 0), &users).await?;
         if let Some(key) = key
-            && !store::bind_key(&mut *tx, self.user.id, &key.hash, self.intent.id, interview_id).await?
+            && !store::bind_key(&mut *tx, self.user.id, &key.hash, self.intent.recorded.id, interview_id).await?
         {
             return Err(anyhow::anyhow!("the idempotency key was taken over before the request could commit").into());
         }
         // Last, because who takes a key over locks it and the intent in this order too.
-        if !calendar::take_intent(&mut tx, self.intent.id).await? {
+        if !calendar::take_intent(&mut tx, self.intent.recorded.id).await? {
             return Err(anyhow::anyhow!("the intent was given up before it could commit").into());
         }
         crash_point!("booking: about to commit");
@@ -304,7 +303,7 @@ impl Booking<'_> {
         let (request, parties) = (self.request, self.parties);
         let event = calendar::Event {
             id: event_id,
-            request_id: self.intent.id,
+            request_id: self.intent.recorded.id,
             job_title: &parties.job_title,
             candidate_name: &parties.candidate.name(),
             recruiter_name: &parties.recruiter.name(),
@@ -314,7 +313,7 @@ impl Booking<'_> {
             zone: request.zone.name(),
             attendees: [&parties.candidate.email, &parties.recruiter.email],
         };
-        match calendar::create_event(self.ctx, self.user.id, self.intent.id, &event).await {
+        match calendar::create_event(self.ctx, self.user.id, self.intent.recorded, &event).await {
             Ok(created) => Ok(created),
             Err(error) => Err(calendar::error_answer(self.ctx, self.user.id, error).await),
         }
@@ -345,8 +344,8 @@ impl Booking<'_> {
         let given_up = async {
             let mut db = self.ctx.db.acquire().await?;
             // The intent is gone when the transaction did commit although its answer was lost: then all of it stays.
-            if calendar::give_up(&mut db, self.intent.id, self.ctx.clock.now()).await? {
-                store::free_key(&mut *db, self.user.id, self.intent.id).await?;
+            if calendar::give_up(&mut db, self.intent.recorded.id, self.ctx.clock.now()).await? {
+                store::free_key(&mut *db, self.user.id, self.intent.recorded.id).await?;
             }
             Ok::<_, sqlx::Error>(())
         };

@@ -208,6 +208,8 @@ struct Placed {
     is_made: bool,
     /// The event may still come to differ.
     in_doubt: bool,
+    /// An event that was deleted, and may still come.
+    unsure: Option<String>,
 }
 
 impl Changing<'_> {
@@ -221,9 +223,12 @@ impl Changing<'_> {
         if !self.claim.finish(&mut tx, now).await? {
             return Err(Failure::Lost);
         }
-        let Placed { mut interview, ical_uid, organizer, is_made, in_doubt } = placed;
+        let Placed { mut interview, ical_uid, organizer, is_made, in_doubt, unsure } = placed;
         if in_doubt {
             claim::request_alignment(&mut *tx, interview.id, now + calendar::LATEST_CALL).await?;
+        }
+        if let Some(event_id) = unsure {
+            calendar::discard_event(&mut tx, self.recruiter_id, &event_id, now).await?;
         }
         let mut mails = Vec::new();
         let is_change = !interview.says_the_same_as(&self.before);
@@ -253,35 +258,40 @@ impl Changing<'_> {
 
     /// Makes Google's side equal to `after`.
     async fn place_event(&self) -> Result<Placed, Failure> {
-        let mut interview = self.after.clone();
+        let mut placed = Placed {
+            interview: self.after.clone(),
+            ical_uid: None,
+            organizer: None,
+            is_made: false,
+            in_doubt: false,
+            unsure: None,
+        };
+        let interview = &mut placed.interview;
         let old_event = self.before.google_event_id.as_deref();
         if is_meet(&self.before, &self.after) {
-            return Ok(match self.put_event(old_event).await? {
+            match self.put_event(old_event).await? {
                 calendar::Put::Kept { ical_uid, organizer, in_doubt } => {
-                    Placed { interview, ical_uid, organizer, is_made: false, in_doubt }
+                    (placed.ical_uid, placed.organizer, placed.in_doubt) = (ical_uid, organizer, in_doubt);
                 }
                 calendar::Put::Made(created) => {
                     interview.meeting_link = created.meeting_link;
                     interview.google_event_id = Some(created.event_id);
-                    Placed {
-                        interview,
-                        ical_uid: created.ical_uid,
-                        organizer: created.organizer,
-                        is_made: true,
-                        in_doubt: false,
-                    }
+                    (placed.ical_uid, placed.organizer, placed.is_made) = (created.ical_uid, created.organizer, true);
                 }
-            });
-        }
-        if let Some(event_id) = old_event {
-            let deleted = calendar::delete_event(self.ctx, self.recruiter_id, event_id).await;
-            deleted.map_err(Failure::Calendar)?;
-            interview.google_event_id = None;
+            }
+            return Ok(placed);
         }
         if is_meet(&self.before, &self.before) {
             interview.meeting_link = String::new();
         }
-        Ok(Placed { interview, ical_uid: None, organizer: None, is_made: false, in_doubt: false })
+        if let Some(event_id) = old_event {
+            interview.google_event_id = None;
+            let deleted = calendar::delete_event(self.ctx, self.recruiter_id, event_id).await;
+            if deleted.map_err(Failure::Calendar)? == calendar::Deleted::Unsure {
+                placed.unsure = Some(event_id.to_owned());
+            }
+        }
+        Ok(placed)
     }
 
     async fn put_event(&self, old_event: Option<&str>) -> Result<calendar::Put, Failure> {

@@ -141,6 +141,8 @@ impl Claim {
         self.release(db, now, now + wait).await
     }
 
+    /// A claim that was lost leaves the event in doubt just as well: what its holder has done there may have come after
+    /// everything that others did.
     async fn release(
         &self,
         db: impl PgExecutor<'_>,
@@ -148,8 +150,11 @@ impl Claim {
         next_attempt_at: DateTime<Utc>,
     ) -> sqlx::Result<()> {
         sqlx::query!(
-            "UPDATE ivs_change SET holder = NULL, in_doubt_until = $3, next_attempt_at = $4
-             WHERE interview_id = $1 AND holder = $2",
+            "INSERT INTO ivs_change AS held (interview_id, held_until, in_doubt_until, next_attempt_at)
+             SELECT id, $4, $3, $4 FROM company_interview WHERE id = $1
+             ON CONFLICT (interview_id) DO UPDATE
+             SET holder = nullif(held.holder, $2), in_doubt_until = GREATEST(held.in_doubt_until, $3),
+                 next_attempt_at = CASE WHEN held.holder = $2 THEN $4 ELSE least(held.next_attempt_at, $4) END",
             self.interview_id,
             self.holder,
             now + LATEST_CALL,

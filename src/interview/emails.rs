@@ -58,10 +58,7 @@ pub async fn queue(
     about: (i64, i32),
     users: &[i64],
 ) -> sqlx::Result<Vec<Leased>> {
-    if ctx.smtp.is_none() {
-        return Ok(Vec::new());
-    }
-    mail::enqueue_leased(tx, ctx.clock.now(), &mails(kind, about, users)).await
+    mail::enqueue_leased(tx, ctx, &mails(kind, about, users)).await
 }
 
 /// The same, for the queue to send at once.
@@ -72,10 +69,7 @@ pub async fn leave_to_queue(
     about: (i64, i32),
     users: &[i64],
 ) -> sqlx::Result<()> {
-    if ctx.smtp.is_none() {
-        return Ok(());
-    }
-    mail::enqueue(tx, ctx.clock.now(), &mails(kind, about, users)).await
+    mail::enqueue(tx, ctx, &mails(kind, about, users)).await
 }
 
 fn mails(kind: Kind, (interview_id, sequence): (i64, i32), users: &[i64]) -> Vec<Mail> {

@@ -36,9 +36,7 @@ pub async fn remind(ctx: &Context) -> anyhow::Result<()> {
         }
         set_reminded(&mut tx, &due, now).await?;
         let mails: Vec<Mail> = due.iter().filter(|row| is_wanted(row, now)).flat_map(mails).collect();
-        if ctx.smtp.is_some() && !mails.is_empty() {
-            mail::enqueue(&mut tx, now, &mails).await?;
-        }
+        mail::enqueue(&mut tx, ctx, &mails).await?;
         crash_point!("reminders: about to commit");
         tx.commit().await?;
         tracing::info!(interviews = due.len(), mails = mails.len(), "reminders queued");

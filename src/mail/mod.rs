@@ -7,8 +7,9 @@
 //! same `Message-ID`. Bodies, tokens and addresses are neither kept nor logged; the row of a mail that goes to another
 //! address than its user's own is the exception.
 //!
-//! Here a mail is queued; [`sending`] has the lease and the tries, [`message`] makes an Internet message of what is to be said,
-//! and [`operator`] is for who looks after mails: lists, and sending again.
+//! Here a mail is queued, and swept up when its job was lost or its time is over; [`sending`] has the lease and the tries,
+//! [`message`] makes an Internet message of what is to be said, and [`operator`] is for who looks after mails: lists, and
+//! sending again.
 
 mod message;
 mod operator;
@@ -34,7 +35,8 @@ use crate::{
     metrics::EmailOutcome,
 };
 
-/// Also the head start of a request that sends its mails itself: their jobs are due when it ends.
+/// How long a sender has a mail to himself, unless he renews it. Also the head start of a request that sends its mails
+/// itself: their jobs are due when it ends.
 const LEASE: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 /// How long sending is tried.
@@ -122,30 +124,42 @@ pub struct Leased {
     pub id: Uuid,
     pub mail: Mail,
     holder: Uuid,
+    leased_at: DateTime<Utc>,
     /// The last time, where it was sent again.
     queued_at: DateTime<Utc>,
     /// How often it has been tried, this time included.
     attempts: i32,
 }
 
-/// What a mail has for its number of tries when who queued it sends it himself.
+/// `attempts` in the row of a mail that is sent by who queued it: his try counts from the start.
 const FIRST_TRY: i32 = 1;
 
-/// Queues mails with their jobs, which are due at once.
+/// Queues mails with their jobs, which are due at once; none without an SMTP server.
 ///
-/// Belongs into the transaction of what causes the mails. Without an SMTP server (`ctx.smtp`) nothing should be queued.
-pub async fn enqueue(db: &mut PgConnection, now: DateTime<Utc>, mails: &[Mail]) -> sqlx::Result<()> {
-    insert(db, now, mails, None).await?;
+/// Belongs into the transaction of what causes the mails.
+pub async fn enqueue(tx: &mut PgConnection, ctx: &Context, mails: &[Mail]) -> sqlx::Result<()> {
+    if ctx.smtp.is_some() && !mails.is_empty() {
+        insert(tx, ctx.clock.now(), mails, None).await?;
+    }
     Ok(())
 }
 
 /// The same for mails that the caller sends himself after the commit, by [`send_leased`]. Their jobs see to what comes of
 /// that, half a minute later.
-pub async fn enqueue_leased(db: &mut PgConnection, now: DateTime<Utc>, mails: &[Mail]) -> sqlx::Result<Vec<Leased>> {
-    let holder = random_uuid();
-    let ids = insert(db, now, mails, Some(holder)).await?;
-    let leased =
-        |(id, mail): (Uuid, &Mail)| Leased { id, mail: mail.clone(), holder, queued_at: now, attempts: FIRST_TRY };
+pub async fn enqueue_leased(tx: &mut PgConnection, ctx: &Context, mails: &[Mail]) -> sqlx::Result<Vec<Leased>> {
+    if ctx.smtp.is_none() || mails.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (now, holder) = (ctx.clock.now(), random_uuid());
+    let ids = insert(tx, now, mails, Some(holder)).await?;
+    let leased = |(id, mail): (Uuid, &Mail)| Leased {
+        id,
+        mail: mail.clone(),
+        holder,
+        leased_at: now,
+        queued_at: now,
+        attempts: FIRST_TRY,
+    };
     Ok(ids.into_iter().zip(mails).map(leased).collect())
 }
 
@@ -226,6 +240,7 @@ pub async fn requeue_orphans(ctx: &Context) -> anyhow::Result<()> {
 /// Ends mails whose day is over although no try has ended them (their job was lost to a fault), and forgets old ones.
 pub async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
     let now = ctx.clock.now();
+    // An hour later than the last try, which may still be under way.
     let expired = sqlx::query_scalar!(
         "UPDATE ivs_mail SET state = 'expired', finished_at = $1
          WHERE state = 'queued' AND COALESCE(resent_at, created_at) < $2

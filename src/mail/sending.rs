@@ -1,6 +1,6 @@
 //! Trying to send a queued mail: the lease, what is rendered, the SMTP server's verdict, and what is noted of it.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use uuid::Uuid;
@@ -10,6 +10,7 @@ use crate::{
     clock::random_uuid, context::Context, jobs::Outcome, metrics::EmailOutcome, smtp::SendError, telemetry::masked,
 };
 
+/// How often a lease is renewed while the mail is being sent.
 const RENEWAL: Duration = Duration::from_secs(10);
 /// How often the note of an accepted mail is tried, with a second between.
 const NOTE_TRIES: u32 = 10 * 60;
@@ -19,11 +20,11 @@ const NOTE_TRIES: u32 = 10 * 60;
 /// `render` makes the mail from the present state of the world; `None` drops it: it is no longer true. A mail that is being
 /// sent by somebody else is left alone. Errors are faults of the database or of `render`; whatever SMTP says, the mail has
 /// ended or is to be tried again.
-pub async fn send<F, R>(ctx: &Context, id: Uuid, render: F) -> anyhow::Result<Outcome>
-where
-    F: FnOnce(Mail) -> R,
-    R: Future<Output = anyhow::Result<Option<Email>>>,
-{
+pub async fn send(
+    ctx: &Context,
+    id: Uuid,
+    render: impl AsyncFnOnce(Mail) -> anyhow::Result<Option<Email>>,
+) -> anyhow::Result<Outcome> {
     let Some(leased) = Leased::take(ctx, id).await? else { return standing(ctx, id).await };
     let tried = leased.attempt(ctx, render).await;
     leased.note(ctx, tried).await
@@ -31,17 +32,11 @@ where
 
 /// Tries once to send a mail just queued, likewise; whether the SMTP server has accepted it. What is not accepted is left
 /// to its job.
-pub async fn send_leased<F, R>(ctx: &Context, leased: Leased, render: F) -> anyhow::Result<bool>
-where
-    F: FnOnce(Mail) -> R,
-    R: Future<Output = anyhow::Result<Option<Email>>>,
-{
-    // A commit that took long has used up some of the lease, or all of it.
-    let is_late = ctx.clock.now() > leased.queued_at + Duration::from_secs(1);
-    if is_late && !leased.renew(ctx).await? {
-        tracing::info!(mail = %leased.id, "a mail was taken over before it could be sent");
-        return Ok(false);
-    }
+pub async fn send_leased(
+    ctx: &Context,
+    leased: Leased,
+    render: impl AsyncFnOnce(Mail) -> anyhow::Result<Option<Email>>,
+) -> anyhow::Result<bool> {
     let tried = leased.attempt(ctx, render).await;
     let is_accepted = matches!(tried, Ok(Tried::Sent));
     leased.note(ctx, tried).await?;
@@ -89,15 +84,15 @@ impl Leased {
             sequence: row.sequence,
             starts_at: row.starts_at,
         };
-        Ok(Some(Leased { id, mail, holder, queued_at: row.queued_at, attempts: row.attempts }))
+        Ok(Some(Leased { id, mail, holder, leased_at: now, queued_at: row.queued_at, attempts: row.attempts }))
     }
 
     /// Renders the mail and hands it to the SMTP server, as long as nobody else has the lease.
-    async fn attempt<F, R>(&self, ctx: &Context, render: F) -> anyhow::Result<Tried>
-    where
-        F: FnOnce(Mail) -> R,
-        R: Future<Output = anyhow::Result<Option<Email>>>,
-    {
+    async fn attempt(
+        &self,
+        ctx: &Context,
+        render: impl AsyncFnOnce(Mail) -> anyhow::Result<Option<Email>>,
+    ) -> anyhow::Result<Tried> {
         crash_point!("mail: leased");
         tokio::select! {
             biased;
@@ -106,17 +101,21 @@ impl Leased {
         }
     }
 
-    async fn hand_over<F, R>(&self, ctx: &Context, render: F) -> anyhow::Result<Tried>
-    where
-        F: FnOnce(Mail) -> R,
-        R: Future<Output = anyhow::Result<Option<Email>>>,
-    {
+    async fn hand_over(
+        &self,
+        ctx: &Context,
+        render: impl AsyncFnOnce(Mail) -> anyhow::Result<Option<Email>>,
+    ) -> anyhow::Result<Tried> {
         let Some(email) = render(self.mail.clone()).await? else { return Ok(Tried::Outdated) };
         let message = match compose(&email, &ctx.settings.from_email, self.id, ctx.clock.now()) {
             Ok(message) => message,
             Err(unusable) => return Ok(Tried::Refused(unusable.to_string())),
         };
         let Some(smtp) = &ctx.smtp else { return Ok(Tried::Later("no SMTP server is configured".to_owned())) };
+        // A commit or a rendering that took long has used up some of the lease, or all of it.
+        if ctx.clock.now() > self.leased_at + Duration::from_secs(1) && !self.renew(ctx).await? {
+            return Ok(Tried::TakenOver);
+        }
         Ok(match smtp.send(&message).await {
             Ok(()) => {
                 let (kind, interview, to) = (self.mail.kind.as_str(), self.mail.interview_id, masked(&email.to.1));
@@ -136,10 +135,10 @@ impl Leased {
             Err(fault) => {
                 count(EmailOutcome::Later);
                 // Where the database is away, the lease ends by itself.
-                if let Err(error) = self.give_back(ctx, "it could not be rendered").await {
+                if let Err(error) = self.give_back(ctx, "it could not be prepared").await {
                     tracing::warn!(mail = %id, %error, "a mail's lease could not be given back");
                 }
-                return Err(fault.context("rendering a mail"));
+                return Err(fault.context("preparing a mail"));
             }
             Ok(Tried::Sent) => {
                 count(EmailOutcome::Sent);
@@ -176,7 +175,7 @@ impl Leased {
         Ok(Outcome::Done)
     }
 
-    /// Whether nobody else has it: then it lasts from now on.
+    /// Makes the lease last anew; false: somebody else has it.
     async fn renew(&self, ctx: &Context) -> sqlx::Result<bool> {
         let renewed = sqlx::query!(
             "UPDATE ivs_mail SET leased_until = $3 WHERE id = $1 AND leased_by = $2",

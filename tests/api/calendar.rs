@@ -5,30 +5,27 @@ use std::time::Duration;
 
 use chrono::DateTime;
 use interviews::{
-    calendar::{self, CalendarError, Created, Event},
+    calendar::{self, CalendarError, Created, Event, Intent},
     clock::random_uuid,
     dev::google::{Call, Fault, FaultKind},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use crate::support::*;
 
 const ID: &str = "0123456789abcdef0123456789abcdef";
 
 /// Records an intent for an event of this id.
-async fn intend(app: &TestApp, event_id: &str) -> Uuid {
-    let intent = random_uuid();
+async fn intend(app: &TestApp, event_id: &str) -> Intent {
     let mut db = app.db().acquire().await.unwrap();
-    calendar::record_intent(&mut db, intent, RITA, Some(event_id), app.now()).await.unwrap();
-    intent
+    calendar::record_intent(&mut db, random_uuid(), RITA, Some(event_id), app.now()).await.unwrap()
 }
 
-async fn make(app: &TestApp, intent: Uuid) -> Result<Created, CalendarError> {
+async fn make(app: &TestApp, intent: Intent) -> Result<Created, CalendarError> {
     let event = Event {
         id: ID,
-        request_id: intent,
+        request_id: intent.id,
         job_title: "Software Engineer",
         candidate_name: "Carl Candy",
         recruiter_name: "Rita Recruit",
@@ -47,12 +44,12 @@ async fn create(app: &TestApp) -> Result<Created, CalendarError> {
     make(app, intent).await
 }
 
-async fn give_up(app: &TestApp, intent: Uuid) {
-    assert!(calendar::give_up(&mut app.db().acquire().await.unwrap(), intent, app.now()).await.unwrap());
+async fn give_up(app: &TestApp, intent: Intent) {
+    assert!(calendar::give_up(&mut app.db().acquire().await.unwrap(), intent.id, app.now()).await.unwrap());
 }
 
-async fn take(app: &TestApp, intent: Uuid) -> bool {
-    calendar::take_intent(&mut app.db().acquire().await.unwrap(), intent).await.unwrap()
+async fn take(app: &TestApp, intent: Intent) -> bool {
+    calendar::take_intent(&mut app.db().acquire().await.unwrap(), intent.id).await.unwrap()
 }
 
 fn order(app: &TestApp, on: Call, times: usize, kind: FaultKind) {
@@ -83,7 +80,7 @@ async fn a_deleted_event_is_made_under_another_id_that_the_intent_notes_first() 
     assert_ne!(created.event_id, ID);
     assert_eq!(live(&app).len(), 1);
     let noted: String = sqlx::query_scalar("SELECT event_id FROM ivs_intent WHERE id = $1")
-        .bind(intent)
+        .bind(intent.id)
         .fetch_one(app.db())
         .await
         .unwrap();
@@ -185,7 +182,7 @@ async fn an_intent_that_is_taken_leaves_its_event_alone() {
     let intent = intend(&app, ID).await;
     make(&app, intent).await.unwrap();
     assert!(take(&app, intent).await);
-    assert!(!calendar::give_up(&mut app.db().acquire().await.unwrap(), intent, app.now()).await.unwrap());
+    assert!(!calendar::give_up(&mut app.db().acquire().await.unwrap(), intent.id, app.now()).await.unwrap());
     app.advance(Duration::from_secs(3600));
     app.sweep().await;
     assert_eq!(live(&app).len(), 1);
@@ -197,7 +194,7 @@ async fn an_event_that_was_never_there_is_looked_for_again_minutes_later() {
 }
 
 #[tokio::test]
-async fn so_is_one_whose_deletion_was_answered_in_a_way_that_says_nothing() {
+async fn an_event_whose_deletion_was_answered_in_a_way_that_says_nothing_is_looked_for_again() {
     lands_late(Some(FaultKind::Garbage)).await;
 }
 

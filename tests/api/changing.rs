@@ -528,6 +528,42 @@ async fn a_change_that_took_several_attempts_is_made_sure_of_when_none_can_arriv
 }
 
 #[tokio::test]
+async fn what_a_change_does_at_google_after_others_have_settled_it_is_put_right() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    let id = rita.meet().await;
+    app.fault(Call::Patch, 1, FaultKind::Hold);
+    // As if the request stood still for six minutes, which another server takes for its death.
+    let others = async {
+        until(|| app.google.requests().iter().any(|seen| seen.call == Call::Patch).then_some(())).await;
+        for seconds in [46, 301] {
+            app.advance(Duration::from_secs(seconds));
+            app.sweep().await;
+        }
+        assert_eq!(app.count("ivs_change").await, 0);
+        app.google.let_go();
+    };
+    let (answer, ()) = tokio::join!(rita.change(id, json!({"time": "18:00"})), others);
+    assert_eq!((answer.status.as_u16(), app.row(id).await["time"].clone()), (500, json!("14:00:00")));
+    app.settle().await;
+    app.assert_agree(id).await;
+}
+
+#[tokio::test]
+async fn an_event_whose_deletion_may_not_have_happened_is_deleted_later() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    let id = rita.meet().await;
+    // Something between us and Google answers in its place.
+    app.fault(Call::Delete, 1, FaultKind::status(200));
+    assert_eq!(rita.change(id, json!({"interview_type": "phone"})).await.status, 200);
+    assert_eq!((app.live().len(), app.row(id).await["google_event_id"].clone()), (1, Value::Null));
+    app.advance(Duration::from_secs(31));
+    app.settle().await;
+    app.assert_agree(id).await;
+}
+
+#[tokio::test]
 async fn trying_to_align_an_event_without_a_grant_leaves_nothing_behind() {
     let app = TestApp::start().await;
     let rita = app.connected(RITA).await;

@@ -221,36 +221,50 @@ async fn a_second_sender_finds_the_lease_taken() {
 async fn leased(app: &TestApp) -> Leased {
     let mail = Mail { interview_id: Some(501), ..Mail::new(Kind::Scheduled, CARL) };
     let mut db = app.db().acquire().await.unwrap();
-    mail::enqueue_leased(&mut db, app.now(), &[mail]).await.unwrap().remove(0)
+    mail::enqueue_leased(&mut db, &app.ctx, &[mail]).await.unwrap().remove(0)
+}
+
+fn hello() -> Email {
+    let to = (None, "carl@x.test".to_owned());
+    let (subject, text, html) = ("Hello".to_owned(), "Hello".to_owned(), "Hello".to_owned());
+    Email { to, reply_to: None, subject, text, html, calendar: None }
 }
 
 /// Sends it as the request does, with words of its own.
 async fn send(app: &TestApp, leased: Leased) -> bool {
-    let render = async |_: Mail| {
-        let to = (None, "carl@x.test".to_owned());
-        let (subject, text, html) = ("Hello".to_owned(), "Hello".to_owned(), "Hello".to_owned());
-        Ok(Some(Email { to, reply_to: None, subject, text, html, calendar: None }))
+    mail::send_leased(&app.ctx, leased, async |_| Ok(Some(hello()))).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_mail_that_others_have_sent_while_it_was_rendered_is_not_sent_again() {
+    let app = TestApp::start().await;
+    let mail = leased(&app).await;
+    let render = async |_| {
+        app.advance(Duration::from_secs(30));
+        app.run_jobs().await;
+        Ok(Some(hello()))
     };
-    mail::send_leased(&app.ctx, leased, render).await.unwrap()
+    assert!(!mail::send_leased(&app.ctx, mail, render).await.unwrap());
+    assert_eq!((app.mailbox.mails().len(), states(&app).await), (1, vec!["sent".to_owned()]));
 }
 
 #[tokio::test]
 async fn a_mail_whose_commit_took_long_is_left_to_who_has_taken_it_over() {
     let app = TestApp::start().await;
-    let held = leased(&app).await;
+    let mail = leased(&app).await;
     app.advance(Duration::from_secs(30));
     app.run_jobs().await;
-    assert!(!send(&app, held).await);
+    assert!(!send(&app, mail).await);
     assert_eq!((app.mailbox.mails().len(), states(&app).await), (1, vec!["sent".to_owned()]));
 }
 
 #[tokio::test]
 async fn a_mail_whose_commit_took_long_is_sent_by_its_request_when_nobody_has_taken_it_over() {
     let app = TestApp::start().await;
-    let held = leased(&app).await;
+    let mail = leased(&app).await;
     app.advance(Duration::from_secs(40));
     app.mailbox.order(Step::Connect, Fault::Hang, 1);
-    let (sent, ()) = tokio::join!(send(&app, held), async {
+    let (sent, ()) = tokio::join!(send(&app, mail), async {
         until(|| (app.mailbox.hanging() == 1).then_some(())).await;
         // It has the lease anew: the job leaves it alone.
         app.run_jobs().await;

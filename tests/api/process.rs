@@ -9,7 +9,7 @@ use std::{
 };
 
 use interviews::{
-    clock::Clock,
+    db,
     dev::{
         google::{Call, Fault, FaultKind},
         mailbox::{self, Step},
@@ -147,10 +147,11 @@ async fn assert_nothing_is_locked(world: &World) {
 
 /// So many mails to Rita's Google account, to be sent at once.
 async fn queue_mails(world: &World, count: usize) {
-    let mut tx = world.database.pool.begin().await.unwrap();
+    let ctx = world.context();
+    let mut tx = ctx.db.begin().await.unwrap();
     for _ in 0..count {
         let mail = Mail { recipient: Some("rita@gmail.test".into()), ..Mail::new(Kind::GoogleConnected, RITA) };
-        mail::enqueue(&mut tx, Clock::System.now(), &[mail]).await.unwrap();
+        mail::enqueue(&mut tx, &ctx, &[mail]).await.unwrap();
     }
     tx.commit().await.unwrap();
 }
@@ -307,6 +308,43 @@ async fn a_server_whose_database_is_gone_says_so_now_and_then_and_comes_back() {
     server.until_ready(port).await;
     drop(server);
     cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_whose_database_can_only_be_read_says_so_and_goes_on_when_it_can_be_written() {
+    let world = World::new().await;
+    let server = world.serve().await;
+    let mut elsewhere =
+        PgConnection::connect(&world.database.url.replacen(&world.database.name, "postgres", 1)).await.unwrap();
+    // As after a change to a standby.
+    let mut let_write = async |writable: bool| {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+            "ALTER DATABASE {name} SET default_transaction_read_only = {};
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
+            !writable,
+            name = world.database.name,
+        )))
+        .execute(&mut elsewhere)
+        .await
+        .unwrap();
+    };
+    let_write(false).await;
+    until(|| server.said().contains("cannot execute SELECT FOR UPDATE in a read-only transaction").then_some(())).await;
+    let_write(true).await;
+    queue_mails(&world, 1).await;
+    until(|| (world.mailbox.mails().len() == 1).then_some(())).await;
+    assert!(server.said().lines().count() < 200);
+}
+
+#[tokio::test]
+async fn the_job_queue_has_four_connections_and_plans_each_statement_anew() {
+    let database = database::fresh().await;
+    let queue = db::queue_pool(&database.pool);
+    let mode: String = sqlx::query_scalar("SHOW plan_cache_mode").fetch_one(&queue).await.unwrap();
+    assert_eq!((mode.as_str(), queue.options().get_max_connections()), ("force_custom_plan", db::QUEUE_CONNECTIONS));
+    let limit: String = sqlx::query_scalar("SHOW statement_timeout").fetch_one(&queue).await.unwrap();
+    assert_ne!(limit, "0");
+    queue.close().await;
 }
 
 #[tokio::test]

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, net::Ipv4Addr};
 
-use interviews::telemetry;
+use interviews::{
+    config::{LogFormat, log_filter},
+    telemetry,
+};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -112,9 +115,9 @@ async fn neither_token_nor_secret_is_logged_and_a_refused_secret_is_an_error() {
     let lines = Lines::default();
     let writer = lines.clone();
     // For this test's thread, in which the server runs too.
-    let _guard = tracing::subscriber::set_default(
-        telemetry::subscriber("trace", interviews::config::LogFormat::Text, move || writer.clone(), false).unwrap(),
-    );
+    let subscriber =
+        telemetry::subscriber(log_filter("trace").unwrap(), LogFormat::Text, move || writer.clone(), false);
+    let _guard = tracing::subscriber::set_default(subscriber);
     for (status, body) in [
         (200, r#"{"success": true}"#.to_owned()),
         (200, r#"{"success": false}"#.to_owned()),

@@ -481,6 +481,28 @@ async fn a_request_that_hangs_holds_its_key_for_a_minute_and_can_no_longer_commi
     assert_eq!(app.count("company_interview").await, 4);
 }
 
+#[tokio::test]
+async fn an_event_that_a_request_makes_after_its_intent_was_forgotten_is_undone() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    app.fault(Call::Insert, 1, FaultKind::Hold);
+    // As if the request stood still for six minutes, which another server takes for its death.
+    let others = async {
+        until_calls(&app, Call::Insert, 1).await;
+        for seconds in [46, 300] {
+            assert_eq!(app.count("ivs_intent").await, 1);
+            app.advance(std::time::Duration::from_secs(seconds));
+            app.sweep().await;
+        }
+        assert_eq!((app.count("ivs_intent").await, live_events(&app).len()), (0, 0));
+        app.google.let_go();
+    };
+    let (answer, ()) = tokio::join!(rita.schedule(body(json!({}))), others);
+    assert_eq!((answer.status.as_u16(), app.count("company_interview").await), (500, 3));
+    until_async(async || app.google.events().len() == 1 && live_events(&app).is_empty()).await;
+    until_async(async || app.count("ivs_intent").await == 0).await;
+}
+
 async fn until_calls(app: &TestApp, call: Call, count: usize) {
     until(|| (app.google.requests().iter().filter(|seen| seen.call == call).count() >= count).then_some(())).await
 }

@@ -115,8 +115,8 @@ impl<'a> Product<'a> {
     /// Of this test's thread, in which the server runs too; and the lines that it logs until the guard is dropped.
     fn watched(app: &'a TestApp) -> (Product<'a>, Lines, DefaultGuard) {
         let lines = Lines::default();
-        let (filter, writer) = (&app.ctx.settings.log_filter, lines.clone());
-        let subscriber = telemetry::subscriber(filter, LogFormat::Text, move || writer.clone(), false).unwrap();
+        let (filter, writer) = (app.ctx.settings.log_filter.clone(), lines.clone());
+        let subscriber = telemetry::subscriber(filter, LogFormat::Text, move || writer.clone(), false);
         let guard = tracing::subscriber::set_default(subscriber);
         let product = Product::new(app.url.clone(), &app.google, &app.mailbox, app.db());
         (Product { app: Some(app), ..product }, lines, guard)

@@ -168,7 +168,7 @@ async fn what_newer_rules_have_placed_is_told_and_shown_by_older_ones_as_it_is()
     .unwrap();
     let updated = |user_id| Mail { interview_id: Some(id), sequence: 1, ..Mail::new(Kind::Updated, user_id) };
     let mut db = app.db().acquire().await.unwrap();
-    mail::enqueue(&mut db, app.now(), &[updated(CARL), updated(RITA)]).await.unwrap();
+    mail::enqueue(&mut db, &app.ctx, &[updated(CARL), updated(RITA)]).await.unwrap();
     drop(db);
     app.swept().await;
 

@@ -23,7 +23,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use interviews::{
     app,
     clock::Clock,
-    config::{LogFormat, Settings},
+    config::{LogFormat, Settings, log_filter},
     context::Context,
     dev::{
         google::{self, Call, Fault, FaultKind, Simulator},
@@ -100,7 +100,7 @@ impl TestApp {
     pub async fn start_with(settings: &[(&str, &str)]) -> TestApp {
         // What the server logs is shown with a test that fails.
         let lines = tracing_subscriber::fmt::TestWriter::new;
-        _ = telemetry::subscriber("warn", LogFormat::Text, lines, false).unwrap().try_init();
+        _ = telemetry::subscriber(log_filter("warn").unwrap(), LogFormat::Text, lines, false).try_init();
         let database = database::fresh().await;
         sqlx::raw_sql(include_str!("fixture.sql")).execute(&database.pool).await.unwrap();
         let clock = Clock::manual(NOW.parse().unwrap());

@@ -1,6 +1,7 @@
 //! The program as real processes, and the world around them: a database, the Google simulator, a mailbox.
 
 use std::{
+    collections::HashMap,
     fs::{self, File},
     io::Write as _,
     net::{Ipv4Addr, TcpListener},
@@ -10,7 +11,10 @@ use std::{
 };
 
 use interviews::{
+    app,
     clock::Clock,
+    config::Settings,
+    context::Context,
     dev::{
         google::{self, Call, Simulator},
         mailbox::Mailbox,
@@ -74,21 +78,29 @@ impl World {
     /// `interviews serve` with these settings besides the usual ones, as a command to start.
     pub fn command(&self, settings: &[(&str, &str)]) -> Command {
         let mut command = program(&["serve"]);
+        command.envs(self.settings()).envs(google::settings(self.google.url())).envs(settings.iter().copied());
         command
-            .envs([
-                ("DATABASE_URL", self.database.url.clone()),
-                ("SECRET_KEY", SECRET_KEY.into()),
-                ("PORT", self.port.to_string()),
-                ("GOOGLE_CLIENT_ID", "client".into()),
-                ("GOOGLE_CLIENT_SECRET", "client-secret-of-the-tests".into()),
-                ("TOKEN_ENCRYPTION_KEY", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".into()),
-                ("EMAIL_HOST", "127.0.0.1".into()),
-                ("EMAIL_PORT", self.mailbox.smtp_address().port().to_string()),
-                ("EMAIL_USE_TLS", "false".into()),
-            ])
-            .envs(google::settings(self.google.url()))
-            .envs(settings.iter().copied());
-        command
+    }
+
+    fn settings(&self) -> HashMap<&'static str, String> {
+        HashMap::from([
+            ("DATABASE_URL", self.database.url.clone()),
+            ("SECRET_KEY", SECRET_KEY.into()),
+            ("PORT", self.port.to_string()),
+            ("GOOGLE_CLIENT_ID", "client".into()),
+            ("GOOGLE_CLIENT_SECRET", "client-secret-of-the-tests".into()),
+            ("TOKEN_ENCRYPTION_KEY", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".into()),
+            ("EMAIL_HOST", "127.0.0.1".into()),
+            ("EMAIL_PORT", self.mailbox.smtp_address().port().to_string()),
+            ("EMAIL_USE_TLS", "false".into()),
+        ])
+    }
+
+    /// What the processes have, for this one.
+    pub fn context(&self) -> Context {
+        let settings = self.settings();
+        let settings = Settings::from_layers(|name| settings.get(name).cloned()).unwrap();
+        app::context(settings, Clock::System, self.database.pool.clone()).unwrap()
     }
 
     /// Starts the server and waits until it is ready.
