@@ -187,7 +187,6 @@ pub fn pgbench(
         // As good as none.
         "all=9223372036854775807",
     ];
-    let start = cpu()?;
     let mut command = Command::new("pgbench");
     command
         .args(["--no-vacuum", "--protocol=prepared", "--jobs=2", "--progress=1", &format!("--client={clients}")])
@@ -198,6 +197,7 @@ pub fn pgbench(
         .arg(url)
         // As the server's own connections have it.
         .env("PGOPTIONS", "-c jit=off");
+    let start = cpu()?;
     let running = std::thread::spawn(move || run(&mut command, "pgbench"));
     std::thread::sleep(Duration::from_secs(FIRST));
     let before = cpu();
@@ -207,12 +207,16 @@ pub fn pgbench(
     let postgres = after?.since(before?).postgres;
     // Its own is known at its end alone.
     let own = cpu()?.since(start).children * seconds as f64 / (FIRST + seconds + LAST) as f64;
-    // progress: 3.0 s, 31234.2 tps, lat 1.024 ms stddev 0.3, 0 failed
-    let tps = said.lines().filter_map(|line| line.strip_prefix("progress: ")?.split(' ').nth(2)?.parse::<f64>().ok());
-    let counted: Vec<f64> = tps.skip(FIRST as usize).take(seconds as usize).collect();
+    let counted: Vec<f64> = by_second(&said).skip(FIRST as usize).take(seconds as usize).collect();
     ensure!(!counted.is_empty(), "pgbench counted nothing: {said}");
     let per_second = counted.iter().sum::<f64>() / counted.len() as f64;
     Ok(Transactions { per_second, cpu: (postgres + own) / (per_second * seconds as f64) })
+}
+
+/// The transactions of each second.
+fn by_second(said: &str) -> impl Iterator<Item = f64> {
+    // progress: 3.0 s, 31234.2 tps, lat 1.024 ms stddev 0.3, 0 failed
+    said.lines().filter_map(|line| line.strip_prefix("progress: ")?.split(' ').nth(2)?.parse().ok())
 }
 
 /// Says what to install where a program is missing.

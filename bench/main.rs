@@ -1,6 +1,6 @@
 //! What the server can take, and how that compares with what PostgreSQL gives: `cargo bench`.
 //!
-//! Starts its own PostgreSQL (durable, with PostgreSQL's defaults but for `shared_buffers`), fills it, runs
+//! Starts its own PostgreSQL (durable, its defaults but for `shared_buffers` and `max_connections`), fills it, runs
 //! `interviews serve` with the shipped settings, and puts load on it with wrk, on the same machine. The same SQL without
 //! the server is pgbench's, in the same run: the ratio of the two says more than either, whatever the machine. Prints
 //! Markdown; nothing is judged but that every answer is right. `docs/performance.md` says what to read from it.

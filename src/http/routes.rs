@@ -216,3 +216,67 @@ fn admits(ranges: &[(String, bool)], offer: &str) -> bool {
     });
     wanted.unwrap_or(false)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn credentials_come_from_the_operation_else_from_the_document() {
+        let document: OpenApi = serde_json::from_value(json!({
+            "openapi": "3.1.0",
+            "info": {"title": "", "version": ""},
+            "security": [{"bearer": []}],
+            "paths": {
+                "/api/list/": {"get": {"responses": {}}},
+                "/api/login/": {"post": {"responses": {}, "security": []}},
+                "/api/probe/": {"get": {"responses": {}, "security": [{}]}},
+                "/api/own/": {"get": {"responses": {}, "security": [{"portal_session": []}]}},
+            },
+        }))
+        .unwrap();
+        let routes = Routes::from_openapi(&document).with("/page/", &[Method::GET]);
+        let of = |path| routes.find(path).map(|(route, _)| (route.credentials, route.session));
+        assert_eq!(of("/api/list/"), Some((true, false)));
+        assert_eq!(of("/api/own/"), Some((true, true)));
+        for public in ["/api/login/", "/api/probe/", "/page/"] {
+            assert_eq!(of(public), Some((false, false)), "{public}");
+        }
+    }
+
+    #[test]
+    fn json_satisfies_whoever_admits_json_html_or_anything() {
+        let good: [&[&str]; 12] = [
+            &[],
+            &[""],
+            &["application/json"],
+            &["APPLICATION/JSON; indent=4"],
+            &["application/json, text/plain, */*"],
+            &["text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"],
+            &["text/html"],
+            &["application/*"],
+            &["text/*;q=0.1"],
+            &["*"],
+            &["text/csv", "application/json;q=0.001"],
+            &["application/json;q=0, text/html"],
+        ];
+        let bad: [&[&str]; 9] = [
+            &["text/csv"],
+            &["application/xml"],
+            &["text/calendar"],
+            &["image/*"],
+            &["application/json;q=0"],
+            &["application/json; Q=0.000, application/*"],
+            &["*/*;q=0"],
+            &["text/csv", "application/xml"],
+            &["nonsense"],
+        ];
+        let route = Route::new("/api/list/", &[Method::GET]);
+        for (accept, satisfied) in good.iter().map(|good| (good, true)).chain(bad.iter().map(|bad| (bad, false))) {
+            let headers = accept.iter().map(|value| (header::ACCEPT, HeaderValue::from_static(value))).collect();
+            assert_eq!(route.satisfies(&headers), satisfied, "{accept:?}");
+        }
+    }
+}

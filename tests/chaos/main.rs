@@ -1,8 +1,8 @@
 //! Chaos: several servers on one database are killed, paused and ended again and again while people use them, Google and
 //! SMTP misbehave and PostgreSQL crashes; then interviews, events and mails are compared, each read from its own side.
 //!
-//!     cargo test --features chaos --test chaos                                                          # two minutes
-//!     cargo test --features chaos --test chaos -- --operations 20000 --kills 500 --seed 1 --patience 15
+//!     cargo test --features chaos --test chaos                  # three minutes
+//!     cargo test --features chaos --test chaos -- --operations 20000 --kills 500 --seed 1 --servers 5 --patience 15
 //!
 //! A seed fixes who does what, which call goes wrong how, and when and where servers die; what the processes make of it
 //! in which order is the machine's. Exits with an error, and says what is wrong, when anything was lost or doubled.

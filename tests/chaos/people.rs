@@ -107,6 +107,21 @@ pub struct Known {
     pub left_event: Option<String>,
 }
 
+impl Known {
+    fn asked(recruiter_id: i64, candidate_id: i64, facts: Facts) -> Known {
+        Known {
+            recruiter_id,
+            candidate_id,
+            id: None,
+            facts,
+            in_doubt: None,
+            is_refused: false,
+            is_deleted: false,
+            left_event: None,
+        }
+    }
+}
+
 pub struct People {
     world: Arc<World>,
     servers: Arc<Servers>,
@@ -205,16 +220,6 @@ impl People {
             is_cancelled: false,
         };
         let candidate_id = 1001 + random.i64(0..CANDIDATES);
-        let known = Known {
-            recruiter_id,
-            candidate_id,
-            id: None,
-            facts,
-            in_doubt: None,
-            is_refused: false,
-            is_deleted: false,
-            left_event: None,
-        };
         let mut body = wall(facts.starts_at, random);
         body["candidate_id"] = json!(candidate_id);
         body["job_id"] = json!(recruiter_id);
@@ -223,7 +228,7 @@ impl People {
         let key = format!("{:032x}", random.u128(..));
         let index = {
             let mut all = self.known.lock().unwrap();
-            all.push(known);
+            all.push(Known::asked(recruiter_id, candidate_id, facts));
             all.len() - 1
         };
         let post = async |mut random: fastrand::Rng| {
@@ -237,9 +242,12 @@ impl People {
             }
             _ => (post(random.fork()).await, None),
         };
-        let mut all = self.known.lock().unwrap();
-        let known = &mut all[index];
-        let answers: Vec<_> = one.into_iter().chain(other).collect();
+        self.note_scheduled(index, one.into_iter().chain(other).collect())
+    }
+
+    /// What came of it; its index if it was acknowledged.
+    fn note_scheduled(&self, index: usize, answers: Vec<(u16, Value)>) -> Option<usize> {
+        let known = &mut self.known.lock().unwrap()[index];
         let ids: Vec<i64> = answers.iter().filter_map(|(_, answer)| answer["interview_id"].as_i64()).collect();
         assert!(ids.iter().all(|id| *id == ids[0]), "one key made several interviews: {ids:?}");
         match (ids.first(), answers.first()) {
@@ -256,7 +264,7 @@ impl People {
             }
             (None, None) => {
                 self.figures.count("operations: never answered");
-                known.in_doubt = Some(facts);
+                known.in_doubt = Some(known.facts);
                 None
             }
         }
