@@ -198,6 +198,24 @@ async fn an_event_whose_deletion_was_answered_in_a_way_that_says_nothing_is_look
     lands_late(Some(FaultKind::Garbage)).await;
 }
 
+#[tokio::test]
+async fn an_event_whose_request_is_found_to_be_over_late_is_looked_for_minutes_after_that() {
+    let app = TestApp::start().await;
+    app.connected(RITA).await;
+    intend(&app, ID).await;
+    // Everything stood still, the request and the sweep.
+    app.advance(Duration::from_secs(600));
+    app.sweep().await;
+    let late = intend(&app, "ffff0000").await;
+    make(&app, late).await.unwrap();
+    assert!(take(&app, late).await);
+    for (seconds, left) in [(299, 1), (1, 0)] {
+        app.advance(Duration::from_secs(seconds));
+        app.sweep().await;
+        assert_eq!((live(&app).len(), app.count("ivs_intent").await), (left, left as i64));
+    }
+}
+
 /// An insert that Google does only after it was asked to delete the event.
 async fn lands_late(fault: Option<FaultKind>) {
     let app = TestApp::start().await;
