@@ -5,6 +5,7 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use axum::{Router, http::Method};
 use chrono::TimeDelta;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use serde_json::Value;
 use sqlx::PgPool;
 use tokio::{
@@ -162,8 +163,9 @@ pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken)
     timers.every(5, |ctx| async move { calendar::undo_intents(&ctx).await });
     timers.every(5, |ctx| async move { interview::align_events(&ctx).await });
     timers.every(5, |ctx| async move { interview::remind(&ctx).await });
-    timers.every(30, |ctx| async move { interview::fill_instants(&ctx, Reach::Ahead).await });
-    timers.every(3600, |ctx| async move { interview::fill_instants(&ctx, Reach::All).await });
+    timers.every(30, |ctx| async move { interview::fill_instants(&ctx, Reach::Soon).await });
+    timers.every(30, walk(&stop, Reach::Ahead));
+    timers.every(3600, walk(&stop, Reach::All));
     timers.every(60, |ctx| async move { compare_clocks(&ctx).await });
     timers.every(60, |ctx| async move { mail::requeue_orphans(&ctx).await });
     timers.every(600, |ctx| async move { remove_expired(&ctx).await });
@@ -186,6 +188,19 @@ pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken)
     }
     ctx.db.close().await;
     Ok(())
+}
+
+/// Looks at instants without haste: the stop does not wait for it.
+fn walk(stop: &CancellationToken, reach: Reach) -> impl Fn(Context) -> BoxFuture<'static, anyhow::Result<()>> + use<> {
+    let stop = stop.clone();
+    move |ctx| {
+        let stop = stop.clone();
+        async move {
+            let walked = stop.run_until_cancelled(interview::fill_instants(&ctx, reach)).await;
+            walked.unwrap_or(Ok(()))
+        }
+        .boxed()
+    }
 }
 
 /// Cancelled by Ctrl-C or by SIGTERM; a second one ends the process at once.

@@ -114,8 +114,13 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
 ];
 
 /// Indexes that we no longer need.
-const RETIRED_INDEXES: &[&str] =
-    &["ivs_interview_recruiter", "ivs_interview_recruiter_span", "ivs_interview_candidate_span"];
+const RETIRED_INDEXES: &[&str] = &[
+    "ivs_interview_recruiter",
+    "ivs_interview_recruiter_span",
+    "ivs_interview_candidate_span",
+    "ivs_interview_unplaced",
+    "ivs_interview_date",
+];
 
 /// Every index we add to a table of Django's, none of them unique. To change one, give it a new name and retire the old.
 const INDEXES: &[(&str, &str)] = &[
@@ -129,10 +134,14 @@ const INDEXES: &[(&str, &str)] = &[
                     meeting_started_at, meeting_ended_at)"#,
     ),
     ("ivs_interview_candidate", r#"company_interview (candidate_id, date DESC, "time" DESC, id DESC)"#),
-    // Whose instants may be wrong: those without any, those ahead by their instant or by their date.
-    ("ivs_interview_unplaced", "company_interview (id) WHERE starts_at IS NULL"),
+    // Whose instants are missing, or further from the wall time than any zone is from UTC (`interview::instants`): seldom any.
+    (
+        "ivs_interview_misplaced",
+        r#"company_interview (id) WHERE (starts_at AT TIME ZONE 'UTC' BETWEEN date + "time" - interval '16 hours'
+                                         AND date + "time" + interval '16 hours') IS NOT TRUE"#,
+    ),
+    // Whose instants may be wrong.
     ("ivs_interview_starts", "company_interview (starts_at)"),
-    ("ivs_interview_date", "company_interview (date)"),
     // Who is to be reminded.
     ("ivs_interview_remind_24h", "company_interview (starts_at) WHERE cancelled_at IS NULL AND NOT reminder_24h_sent"),
     ("ivs_interview_remind_1h", "company_interview (starts_at) WHERE cancelled_at IS NULL AND NOT reminder_1h_sent"),

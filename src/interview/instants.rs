@@ -8,6 +8,7 @@
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 use sqlx::{PgConnection, PgExecutor};
+use tokio::time::Instant;
 
 use super::{
     claim, emails,
@@ -16,31 +17,41 @@ use super::{
 };
 use crate::{context::Context, mail::Kind, zone};
 
-/// Which rows [`fill_instants`] looks at, besides those that lack their instants.
+/// Which rows [`fill_instants`] looks at, besides those whose instants are missing or far from their wall time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// Those that are not long past: all that a reminder or a new interview can meet.
+    /// Those of these days: all that reminders and rooms go by.
+    Soon,
+    /// Those that are not long past.
     Ahead,
     All,
 }
 
-/// The sweep: writes the instants of rows that have none or wrong ones.
+/// "These days" and "long past": more than a reminder looks ahead, and by more than an instant can be wrong unnoticed, 16
+/// hours and the zone's own distance from UTC.
+const DAYS: TimeDelta = TimeDelta::days(4);
+
+/// How many rows are looked at in one go.
+const CHUNK: i64 = 5000;
+
+/// The sweep: writes the instants of rows that have none or wrong ones. Beyond [`Reach::Soon`] it rests between chunks, so
+/// that rows by the million keep no more than a tenth of a core busy.
 pub async fn fill_instants(ctx: &Context, reach: Reach) -> anyhow::Result<()> {
-    const CHUNK: i64 = 5000;
     let mut has_newer = false;
     let now = ctx.clock.now();
-    let (past, orders): (_, &[Order]) = match reach {
-        Reach::Ahead => (now - TimeDelta::days(2), &[Order::Unplaced, Order::Start, Order::Date]),
-        // No instant is before the first.
-        Reach::All => (zone::FIRST, &[Order::Unplaced, Order::Start]),
+    let (from, to) = match reach {
+        Reach::Soon => (now - DAYS, now + DAYS),
+        Reach::Ahead => (now - DAYS, zone::LAST),
+        Reach::All => (zone::FIRST, zone::LAST),
     };
-    for &order in orders {
-        let mut after = Place { id: 0, starts_at: past, date: past.date_naive() };
+    for order in [Order::Misplaced, Order::Start] {
+        let mut after = Place { id: 0, starts_at: from };
         loop {
-            let rows = instants_to_check(&ctx.db, order, &after, CHUNK, past).await?;
+            let begun = Instant::now();
+            let rows = instants_to_check(&ctx.db, order, &after, to).await?;
             let Some(last) = rows.last() else { break };
             let full = rows.len() as i64 == CHUNK;
-            after = Place { id: last.id, starts_at: last.starts_at.unwrap_or(past), date: last.date };
+            after = Place { id: last.id, starts_at: last.starts_at.unwrap_or(from) };
             let mut wrong = Vec::new();
             for row in rows {
                 has_newer |= row.starts_at_tzdb.as_deref().is_some_and(zone::is_newer);
@@ -55,6 +66,9 @@ pub async fn fill_instants(ctx: &Context, reach: Reach) -> anyhow::Result<()> {
             }
             if !full {
                 break;
+            }
+            if reach != Reach::Soon {
+                ctx.clock.sleep(9 * begun.elapsed()).await;
             }
         }
     }
@@ -136,20 +150,18 @@ macro_rules! instants {
     };
 }
 
-/// The walks of the sweep, each along an index, so that it costs what it looks at: the rows without instants, those that
-/// are not long past by their instant, and those that are so by their date alone.
+/// The walks of the sweep, each along an index, so that it costs what it looks at: the rows whose instants are missing or
+/// far from their wall time, and those within reach by their instants.
 #[derive(Clone, Copy)]
 enum Order {
-    Unplaced,
+    Misplaced,
     Start,
-    Date,
 }
 
 /// The last row of a walk so far.
 struct Place {
     id: i64,
     starts_at: DateTime<Utc>,
-    date: NaiveDate,
 }
 
 /// The next rows of a walk.
@@ -157,30 +169,27 @@ async fn instants_to_check(
     db: impl PgExecutor<'_>,
     order: Order,
     after: &Place,
-    limit: i64,
-    past: DateTime<Utc>,
+    to: DateTime<Utc>,
 ) -> sqlx::Result<Vec<Instants>> {
     match order {
-        Order::Unplaced => {
-            instants!("starts_at IS NULL AND id > $1 ORDER BY id LIMIT $2", after.id, limit).fetch_all(db).await
-        }
-        Order::Start => {
+        // In the words of its index.
+        Order::Misplaced => {
             instants!(
-                "starts_at >= $2 AND (starts_at, id) > ($2, $1) ORDER BY starts_at, id LIMIT $3",
+                r#"(starts_at AT TIME ZONE 'UTC' BETWEEN date + "time" - interval '16 hours'
+                    AND date + "time" + interval '16 hours') IS NOT TRUE AND id > $1 ORDER BY id LIMIT $2"#,
                 after.id,
-                after.starts_at,
-                limit
+                CHUNK
             )
             .fetch_all(db)
             .await
         }
-        Order::Date => {
+        Order::Start => {
             instants!(
-                "date >= $2 AND (date, id) > ($2, $1) AND starts_at < $4 ORDER BY date, id LIMIT $3",
+                "starts_at >= $2 AND starts_at <= $4 AND (starts_at, id) > ($2, $1) ORDER BY starts_at, id LIMIT $3",
                 after.id,
-                after.date,
-                limit,
-                past
+                after.starts_at,
+                CHUNK,
+                to
             )
             .fetch_all(db)
             .await

@@ -148,7 +148,12 @@ async fn assert_nothing_is_locked(world: &World) {
 /// So many mails to Rita's Google account, to be sent at once.
 async fn queue_mails(world: &World, count: usize) {
     let ctx = world.context();
-    let mut tx = ctx.db.begin().await.unwrap();
+    let mut tx = loop {
+        // A test may have cut the connections: then each fails once.
+        if let Ok(tx) = ctx.db.begin().await {
+            break tx;
+        }
+    };
     for _ in 0..count {
         let mail = Mail { recipient: Some("rita@gmail.test".into()), ..Mail::new(Kind::GoogleConnected, RITA) };
         mail::enqueue(&mut tx, &ctx, &[mail]).await.unwrap();
@@ -328,11 +333,17 @@ async fn a_server_whose_database_can_only_be_read_says_so_and_goes_on_when_it_ca
         .await
         .unwrap();
     };
+    let sends = async |count: usize| {
+        queue_mails(&world, 1).await;
+        until(|| (world.mailbox.mails().len() == count).then_some(())).await;
+    };
+    sends(1).await;
     let_write(false).await;
-    until(|| server.said().contains("cannot execute SELECT FOR UPDATE in a read-only transaction").then_some(())).await;
+    // Which of the two depends on what the worker was at.
+    let complaints = ["no jobs are run while the database", "the job worker ended; starting it again"];
+    until(|| complaints.iter().any(|complaint| server.said().contains(complaint)).then_some(())).await;
     let_write(true).await;
-    queue_mails(&world, 1).await;
-    until(|| (world.mailbox.mails().len() == 1).then_some(())).await;
+    sends(2).await;
     assert!(server.said().lines().count() < 200);
 }
 

@@ -1,5 +1,7 @@
 //! Lists, details and joining.
 
+use chrono::{Days, NaiveDate};
+use interviews::interview::{Reach, fill_instants};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -265,6 +267,34 @@ async fn the_sweep_fills_the_instants_of_rows_that_django_wrote() {
         .unwrap();
     app.sweep().await;
     assert_eq!(starts().await[0].1.as_deref(), Some("2030-01-15T08:30:00+00:00"));
+}
+
+#[tokio::test]
+async fn what_django_moves_by_a_day_and_what_is_soon_is_put_right_without_looking_at_all_others() {
+    let app = TestApp::start().await;
+    let update = async |id: i64, date: NaiveDate, time: &str| {
+        let moved =
+            sqlx::query("UPDATE company_interview SET date = $2, time = $3::time, timezone = 'UTC' WHERE id = $1");
+        moved.bind(id).bind(date).bind(time).execute(app.db()).await.unwrap();
+    };
+    let tomorrow = app.now().date_naive() + Days::new(1);
+    update(502, tomorrow, "10:00").await;
+    app.sweep().await;
+    // From far to soon, an hour later tomorrow, and from the past to far.
+    update(501, tomorrow, "12:00").await;
+    update(502, tomorrow, "11:00").await;
+    update(503, NaiveDate::from_ymd_opt(2030, 5, 5).unwrap(), "10:00").await;
+    let are_right = async || {
+        let right = "SELECT array_agg(id ORDER BY id) FROM company_interview WHERE starts_at = (date + time) AT TIME ZONE 'UTC'";
+        sqlx::query_scalar::<_, Vec<i64>>(right).fetch_one(app.db()).await.unwrap()
+    };
+    fill_instants(&app.ctx, Reach::Soon).await.unwrap();
+    assert_eq!(are_right().await, [501, 502, 503]);
+    update(503, NaiveDate::from_ymd_opt(2030, 5, 5).unwrap(), "09:00").await;
+    fill_instants(&app.ctx, Reach::Soon).await.unwrap();
+    assert_eq!(are_right().await, [501, 502]);
+    fill_instants(&app.ctx, Reach::Ahead).await.unwrap();
+    assert_eq!(are_right().await, [501, 502, 503]);
 }
 
 fn lines(calendar: &Answer) -> Vec<String> {
