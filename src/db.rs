@@ -137,8 +137,10 @@ const INDEXES: &[(&str, &str)] = &[
     // Whose instants are missing, or further from the wall time than any zone is from UTC (`interview::instants`): seldom any.
     (
         "ivs_interview_misplaced",
-        r#"company_interview (id) WHERE (starts_at AT TIME ZONE 'UTC' BETWEEN date + "time" - interval '16 hours'
-                                         AND date + "time" + interval '16 hours') IS NOT TRUE"#,
+        r#"company_interview (id)
+           WHERE CASE WHEN starts_at AT TIME ZONE 'UTC' BETWEEN date + "time" - interval '16 hours'
+                                                            AND date + "time" + interval '16 hours'
+                      THEN 'placed' ELSE 'misplaced' END = 'misplaced'"#,
     ),
     // Whose instants may be wrong.
     ("ivs_interview_starts", "company_interview (starts_at)"),

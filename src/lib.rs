@@ -119,7 +119,7 @@
 //!
 //! * **Wall time and zone are the truth; instants are derived**, by the tz database compiled in. Debian's zones and
 //!   other crates' were an hour off in Vancouver, Edmonton and Casablanca in winter 2026. `starts_at` and `ends_at` are
-//!   a cache for SQL, which a sweep fills for rows that Django wrote. Never `AT TIME ZONE`.
+//!   a cache for SQL, which a sweep fills for rows that Django wrote. Never `AT TIME ZONE` but for UTC.
 //! * **Our mails are the only invitations**: Google gets `sendUpdates=none`. Two senders would mean two calendar
 //!   entries. UID and organizer are Google's where there is an event, so that calendars see one.
 //! * **A mail is rendered when it is sent**, from the rows as they are then, with a fresh link token: the queue holds no
