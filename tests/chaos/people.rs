@@ -8,7 +8,7 @@ use std::{
 
 use chrono::{DateTime, DurationRound as _, NaiveDateTime, TimeDelta, Utc};
 use interviews::clock::Clock;
-use reqwest::{Client, Method, redirect::Policy};
+use reqwest::{Client, Method, RequestBuilder, redirect::Policy};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::{task::JoinSet, time::Instant};
@@ -425,9 +425,26 @@ impl People {
         key: Option<&str>,
         random: &mut fastrand::Rng,
     ) -> Option<(u16, Value)> {
+        let token = access_token(Clock::System.now(), recruiter_id);
         let only_asks = method == Method::GET;
+        let until_final = async {
+            loop {
+                let url = format!("http://127.0.0.1:{}{path}", self.servers.some_port(random));
+                let mut request = self.http.request(method.clone(), url).bearer_auth(&token);
+                if let Some(key) = key {
+                    request = request.header("Idempotency-Key", key);
+                }
+                if let Some(body) = body {
+                    request = request.json(body);
+                }
+                if let Some(answer) = self.ask(request).await {
+                    return answer;
+                }
+                tokio::time::sleep(Duration::from_millis(random.u64(100..1_500))).await;
+            }
+        };
         tokio::select! {
-            answer = self.until_final(recruiter_id, method, path, body, key, random) => Some(answer),
+            answer = until_final => Some(answer),
             () = tokio::time::sleep(PERSISTENCE) => None,
             () = self.until_over(), if !only_asks => None,
         }
@@ -439,42 +456,24 @@ impl People {
         }
     }
 
-    async fn until_final(
-        &self,
-        recruiter_id: i64,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-        key: Option<&str>,
-        random: &mut fastrand::Rng,
-    ) -> (u16, Value) {
-        let token = access_token(Clock::System.now(), recruiter_id);
-        loop {
-            let url = format!("http://127.0.0.1:{}{path}", self.servers.some_port(random));
-            let mut request = self.http.request(method.clone(), url).bearer_auth(&token);
-            if let Some(key) = key {
-                request = request.header("Idempotency-Key", key);
+    /// One request; its answer if that is final.
+    async fn ask(&self, request: RequestBuilder) -> Option<(u16, Value)> {
+        self.figures.count("people: HTTP requests");
+        if let Ok(answer) = request.send().await {
+            let status = answer.status().as_u16();
+            if status >= 500 {
+                let database = if self.servers.has_database() { "with" } else { "without" };
+                self.figures.count(format!("people: answers {status} {database} PostgreSQL"));
             }
-            if let Some(body) = body {
-                request = request.json(body);
+            if let Ok(body) = answer.json::<Value>().await
+                && status < 500
+                && status != 409
+            {
+                return Some((status, body));
             }
-            self.figures.count("people: HTTP requests");
-            if let Ok(answer) = request.send().await {
-                let status = answer.status().as_u16();
-                if status >= 500 {
-                    let database = if self.servers.has_database() { "with" } else { "without" };
-                    self.figures.count(format!("people: answers {status} {database} PostgreSQL"));
-                }
-                if let Ok(body) = answer.json::<Value>().await
-                    && status < 500
-                    && status != 409
-                {
-                    return (status, body);
-                }
-            }
-            self.figures.count("people: repeated HTTP requests");
-            tokio::time::sleep(Duration::from_millis(random.u64(100..1_500))).await;
         }
+        self.figures.count("people: repeated HTTP requests");
+        None
     }
 }
 
