@@ -1,6 +1,6 @@
 //! What every request and every job works with: one cheap-to-clone handle on the process's shared parts.
 
-use std::{ops::Deref, sync::Arc};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use anyhow::anyhow;
 use sqlx::PgPool;
@@ -12,6 +12,9 @@ use crate::{clock::Clock, config::Settings, gate::Gate, metrics::Metrics, smtp::
 /// The shared parts; the axum state of every route.
 #[derive(Clone)]
 pub struct Context(Arc<Parts>);
+
+/// How often what must not be lost is written again, once a second.
+const TRIES: u32 = 10 * 60;
 
 pub struct Parts {
     pub settings: Settings,
@@ -44,6 +47,29 @@ impl Context {
         work: impl Future<Output = T> + Send + 'static,
     ) -> anyhow::Result<T> {
         self.tasks.spawn(work.in_current_span()).await.map_err(|_| anyhow!("{what} panicked"))
+    }
+
+    /// Writes what must not be lost; whether it is written now. While the database is away it is tried again for ten
+    /// minutes, beside the caller. `what` is for the log.
+    pub async fn persist<W: Future<Output = sqlx::Result<()>> + Send>(
+        &self,
+        what: &'static str,
+        write: impl Fn(Context) -> W + Send + Sync + 'static,
+    ) -> bool {
+        let Err(error) = write(self.clone()).await else { return true };
+        tracing::error!(%error, "{what} could not be written; trying again");
+        let ctx = self.clone();
+        let again = async move {
+            for _ in 0..TRIES {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                match write(ctx.clone()).await {
+                    Ok(()) => return,
+                    Err(error) => tracing::error!(%error, "{what} could not be written; trying again"),
+                }
+            }
+        };
+        self.tasks.spawn(again.in_current_span());
+        false
     }
 }
 

@@ -106,11 +106,11 @@ async fn until_queue_is_away(queue: &PgPool, until: &CancellationToken) {
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
         // Refused by a server that can only be read.
-        let probe = sqlx::query("SELECT id FROM ivs_jobs._private_jobs LIMIT 0 FOR UPDATE");
-        match probe.execute(queue).await {
+        let probe = sqlx::query("SELECT id FROM ivs_jobs._private_jobs LIMIT 0 FOR UPDATE").execute(queue);
+        match until.run_until_cancelled(probe).await {
             // All connections are in use: then the worker waits for one too, and asks no faster than it gets it.
-            Ok(_) | Err(sqlx::Error::PoolTimedOut) => {}
-            Err(fault) => {
+            None | Some(Ok(_) | Err(sqlx::Error::PoolTimedOut)) => {}
+            Some(Err(fault)) => {
                 tracing::warn!(error = %fault, "no jobs are run while the database does not answer, or lets nothing be written");
                 until.cancel();
             }

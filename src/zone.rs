@@ -80,9 +80,15 @@ impl Zone {
     }
 
     /// A zone as rules that are not ours have it around an instant: there its clock shows `wall`. `None` when no clock on
-    /// Earth does.
+    /// Earth does, or when ours, if we know the zone, shows something so different that somebody has moved one of the two.
     pub fn observed(name: &str, wall: NaiveDateTime, at: DateTime<Utc>) -> Option<Zone> {
         const FARTHEST: i64 = 16 * 3600;
+        // By no more has any zone been changed since 2011, when Samoa crossed the date line.
+        const NEWS: TimeDelta = TimeDelta::hours(3);
+        let ours = Zone::parse(name).and_then(|zone| zone.instant(wall.date(), wall.time()));
+        if ours.is_some_and(|ours| (ours.at - at).abs() > NEWS) {
+            return None;
+        }
         let ahead = (wall - at.naive_utc()).num_seconds();
         let offset = i32::try_from(ahead).ok().filter(|_| ahead.abs() <= FARTHEST)?;
         Some(Zone { rules: TimeZone::fixed(Offset::from_seconds(offset).ok()?), name: Some(name.to_owned()) })

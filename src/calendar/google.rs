@@ -125,17 +125,25 @@ impl<'a> Calendar<'a> {
 
     /// [`super::create_event`].
     pub async fn create(&mut self, intent: Intent, event: &Event<'_>) -> Result<Created, CalendarError> {
-        let created = self.make(intent.id, event).await;
-        let now = self.ctx.clock.now();
-        if now >= intent.recorded_at + REQUEST_LIFETIME {
-            // A process that stood still may have made the event after the intent was undone and forgotten.
-            let event_id = created.as_ref().map_or(event.id, |created| created.event_id.as_str());
-            store::record_undone(&self.ctx.db, intent.id, self.user_id, event_id, now).await?;
+        let mut event_id = event.id.to_owned();
+        let created = self.make(intent.id, event, &mut event_id).await;
+        if self.ctx.clock.now() < intent.recorded_at + REQUEST_LIFETIME {
+            return created;
         }
-        created
+        // A process that stood still may have made the event after the intent was undone, and forgotten.
+        let user_id = self.user_id;
+        let record = move |ctx: Context| {
+            let event_id = event_id.clone();
+            async move { store::record_for_undoing(&ctx.db, intent.id, user_id, &event_id, ctx.clock.now()).await }
+        };
+        match self.ctx.persist("an event that was made late", record).await {
+            true => created,
+            false => Err(anyhow!("it could not be recorded that an event was made late").into()),
+        }
     }
 
-    async fn make(&mut self, intent: Uuid, event: &Event<'_>) -> Result<Created, CalendarError> {
+    /// Keeps in `id` which event is being made.
+    async fn make(&mut self, intent: Uuid, event: &Event<'_>, id: &mut String) -> Result<Created, CalendarError> {
         let mut wanted = body(event);
         let mut spare_ids = 2;
         let mut made = loop {
@@ -145,22 +153,22 @@ impl<'a> Calendar<'a> {
                 Inserted::IdIsUsedUp => {
                     spare_ids -= 1;
                     tracing::info!(%intent, "an event was deleted while it was made; making another");
-                    let id = random_uuid().simple().to_string();
-                    self.note(intent, &id).await?;
+                    *id = random_uuid().simple().to_string();
+                    self.note(intent, id).await?;
                     wanted.conference_data = Some(meet_request(random_uuid()));
-                    wanted.id = Some(id);
+                    wanted.id = Some(id.clone());
                 }
             }
         };
         crash_point!("event inserted");
-        let id = made.id.clone().unwrap_or_default();
+        *id = made.id.clone().unwrap_or_default();
         if made.id != wanted.id
-            && let Err(error) = self.note(intent, &id).await
+            && let Err(error) = self.note(intent, id).await
         {
             // No record leads to this event.
-            if self.delete(&id).await? == Deleted::Unsure {
+            if !matches!(self.delete(id).await, Ok(Deleted::Gone)) {
                 let mut db = self.ctx.db.acquire().await?;
-                store::discard_event(&mut db, self.user_id, &id, self.ctx.clock.now()).await?;
+                store::discard_event(&mut db, self.user_id, id, self.ctx.clock.now()).await?;
             }
             return Err(error);
         }
@@ -169,7 +177,7 @@ impl<'a> Calendar<'a> {
                 break;
             }
             self.pause(wait).await;
-            made = match self.call(Call::Get(&id)).await {
+            made = match self.call(Call::Get(id)).await {
                 Ok(event) => event,
                 Err(Failure::Refused(StatusCode::NOT_FOUND | StatusCode::GONE)) => break,
                 Err(failure) => return Err(failure.into()),
@@ -177,14 +185,14 @@ impl<'a> Calendar<'a> {
         }
         match meet(&made) {
             Meet::Link(link) if !is_cancelled(&made) => Ok(Created {
-                event_id: id,
+                event_id: id.clone(),
                 meeting_link: link.to_owned(),
                 ical_uid: made.i_cal_uid,
                 organizer: made.organizer.and_then(|organizer| organizer.email),
             }),
             _ => {
                 tracing::warn!("Google made an event without a Meet link; deleting it");
-                self.delete(&id).await?;
+                self.delete(id).await?;
                 Err(CalendarError::Unavailable)
             }
         }

@@ -306,7 +306,8 @@ pub struct Created {
 /// Repeats the call as long as it may help and the budget lasts. When the event turns out to have been made and deleted
 /// already it is made under another id, noted in the intent first.
 ///
-/// After an error the event may exist: [`give_up`] the intent.
+/// After an error the event may exist: [`give_up`] the intent. A call that ends when the intent may have been undone and
+/// forgotten already records its event itself, to be undone.
 pub async fn create_event(
     ctx: &Context,
     user_id: i64,

@@ -376,8 +376,8 @@ pub async fn record_intent(
     Ok(Intent { id, recorded_at: now })
 }
 
-/// Records an intent that may have been undone and forgotten already as one that is to be undone.
-pub async fn record_undone(
+/// Records an intent that was given up, or undone and forgotten already, as one that is to be undone from now on.
+pub async fn record_for_undoing(
     db: impl PgExecutor<'_>,
     id: Uuid,
     user_id: i64,
@@ -386,7 +386,8 @@ pub async fn record_undone(
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO ivs_intent (id, user_id, event_id, created_at, undo_from) VALUES ($1, $2, $3, $4, $4)
-         ON CONFLICT (id) DO NOTHING",
+         ON CONFLICT (id) DO UPDATE SET event_id = excluded.event_id, undo_from = excluded.undo_from
+         WHERE ivs_intent.undo_from IS NOT NULL",
         id,
         user_id,
         event_id,
@@ -424,8 +425,8 @@ pub async fn give_up(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> sql
     Ok(done.rows_affected() > 0)
 }
 
-/// Records in the transaction that ends an interview that its event is to be deleted: as an intent that has been given
-/// up. The caller has [`UNDO_CLAIM`] to do it himself, then the sweep does.
+/// Records that an event is to be deleted: as an intent that has been given up. For [`UNDO_CLAIM`] it is the caller's, who
+/// may do it himself; then it is the sweep's.
 pub async fn discard_event(
     tx: &mut PgConnection,
     user_id: i64,
@@ -509,9 +510,16 @@ pub async fn abandon_due(db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::R
     .await
 }
 
-/// Removes an undone intent.
-pub async fn forget_intent(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<()> {
-    sqlx::query!("DELETE FROM ivs_intent WHERE id = $1", id).execute(db).await?;
+/// Removes an undone intent; not one that has something else, or something later, to be undone by now.
+pub async fn forget_intent(db: impl PgExecutor<'_>, undone: &Abandoned) -> sqlx::Result<()> {
+    sqlx::query!(
+        "DELETE FROM ivs_intent WHERE id = $1 AND undo_from = $2 AND event_id IS NOT DISTINCT FROM $3",
+        undone.id,
+        undone.undo_from,
+        undone.event_id
+    )
+    .execute(db)
+    .await?;
     Ok(())
 }
 

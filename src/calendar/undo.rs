@@ -36,8 +36,8 @@ pub async fn undo_intents(ctx: &Context) -> anyhow::Result<()> {
     }
 }
 
-/// Deletes the event that [`discard_event`](super::discard_event) has recorded; whether there is none now. Where it is,
-/// or one may still come, the sweep looks again.
+/// Deletes the event that [`discard_event`](super::discard_event) has recorded. True: there is none now, and none can come.
+/// Else the sweep looks again.
 pub async fn undo_now(ctx: &Context, discarded: &Abandoned) -> bool {
     undo(ctx, discarded).await
 }
@@ -92,9 +92,9 @@ async fn try_undo(ctx: &Context, intent: &Abandoned) -> anyhow::Result<bool> {
     match deleted {
         Ok(Deleted::Gone) => {
             crash_point!("undoing: event deleted");
-            store::forget_intent(&ctx.db, intent.id).await?;
+            store::forget_intent(&ctx.db, intent).await?;
         }
-        Ok(Deleted::Unsure) if now >= settled => store::forget_intent(&ctx.db, intent.id).await?,
+        Ok(Deleted::Unsure) if now >= settled => store::forget_intent(&ctx.db, intent).await?,
         // Google may still be at work on an insert whose answer nobody waited for: look again later.
         Ok(Deleted::Unsure) => store::postpone_intent(&ctx.db, intent.id, settled).await?,
         Err(CalendarError::Internal(fault)) => return Err(fault),

@@ -97,12 +97,12 @@ pub async fn schedule(ctx: Context, user: CurrentUser, request: Request, key: Op
     if is_meet {
         calendar::require_grant(&ctx, user.id).await.map_err(|refusal| refusal.about("interview_type"))?;
     }
-    let intent = match claim(&ctx, user.id, is_meet, key.as_ref()).await? {
-        Keyed::Ours(intent) => intent,
+    let (intent, event_id) = match claim(&ctx, user.id, is_meet, key.as_ref()).await? {
+        Keyed::Ours(owned) => owned,
         Keyed::Bound(interview_id) => return replay(&ctx, interview_id).await,
     };
     crash_point!("booking: intent recorded");
-    let booking = Booking { ctx: &ctx, user: &user, request: &request, parties: &parties, intent: &intent };
+    let booking = Booking { ctx: &ctx, user: &user, request: &request, parties: &parties, intent, event_id };
     match booking.carry_out(key.as_ref()).await {
         Ok((made, mails)) => {
             // Nothing from here on can undo the interview.
@@ -187,26 +187,23 @@ fn person_of(user: &CurrentUser) -> Person {
     }
 }
 
-/// What a request owns while it runs.
-struct Intent {
-    recorded: calendar::Intent,
-    /// Chosen once and repeated on every retry, so a lost answer cannot make a second event; `None` without Google.
-    event_id: Option<String>,
-}
-
 /// Whose key it is.
 enum Keyed {
-    Ours(Intent),
+    Ours(Owned),
     /// Another request with this key has made this interview meanwhile.
     Bound(i64),
 }
+
+/// What a request owns while it runs: its intent, and its event's id. That is chosen once and repeated on every retry, so
+/// that a lost answer cannot make a second event; `None` without Google.
+type Owned = (calendar::Intent, Option<String>);
 
 /// Records the intent and claims the key.
 async fn claim(ctx: &Context, user_id: i64, is_meet: bool, key: Option<&KeyUse>) -> Result<Keyed> {
     // Twice, because whoever holds the key may free it between our try and our look.
     for _ in 0..2 {
-        if let Some(intent) = try_claim(ctx, user_id, is_meet, key).await? {
-            return Ok(Keyed::Ours(intent));
+        if let Some(owned) = try_claim(ctx, user_id, is_meet, key).await? {
+            return Ok(Keyed::Ours(owned));
         }
         if let Some(key) = key
             && let Some(interview_id) = find_replay(ctx, user_id, key).await?
@@ -218,18 +215,18 @@ async fn claim(ctx: &Context, user_id: i64, is_meet: bool, key: Option<&KeyUse>)
 }
 
 /// The intent and, in one transaction with it, the key; `None` when somebody else holds the key.
-async fn try_claim(ctx: &Context, user_id: i64, is_meet: bool, key: Option<&KeyUse>) -> Result<Option<Intent>> {
+async fn try_claim(ctx: &Context, user_id: i64, is_meet: bool, key: Option<&KeyUse>) -> Result<Option<Owned>> {
     let id = clock::random_uuid();
     // A UUID's 32 hexadecimal digits are letters that Google allows in an id (0-9, a-v).
     let event_id = is_meet.then(|| clock::random_uuid().simple().to_string());
     let now = ctx.clock.now();
     let Some(key) = key else {
         let mut db = ctx.db.acquire().await?;
-        let recorded = calendar::record_intent(&mut db, id, user_id, event_id.as_deref(), now).await?;
-        return Ok(Some(Intent { recorded, event_id }));
+        let intent = calendar::record_intent(&mut db, id, user_id, event_id.as_deref(), now).await?;
+        return Ok(Some((intent, event_id)));
     };
     let mut tx = ctx.db.begin().await?;
-    let recorded = calendar::record_intent(&mut tx, id, user_id, event_id.as_deref(), now).await?;
+    let intent = calendar::record_intent(&mut tx, id, user_id, event_id.as_deref(), now).await?;
     // Whoever held the key before and counts no longer must not commit any more.
     let before = store::key(&mut *tx, user_id, &key.hash).await?.and_then(|held| held.intent_id);
     if !store::claim_key(&mut *tx, user_id, &key.hash, &key.fingerprint, id, now).await? {
@@ -239,7 +236,7 @@ async fn try_claim(ctx: &Context, user_id: i64, is_meet: bool, key: Option<&KeyU
         calendar::give_up(&mut tx, dead, now).await?;
     }
     tx.commit().await?;
-    Ok(Some(Intent { recorded, event_id }))
+    Ok(Some((intent, event_id)))
 }
 
 /// One scheduling request between its intent and its answer.
@@ -248,13 +245,14 @@ struct Booking<'a> {
     user: &'a CurrentUser,
     request: &'a Request,
     parties: &'a Parties,
-    intent: &'a Intent,
+    intent: calendar::Intent,
+    event_id: Option<String>,
 }
 
 impl Booking<'_> {
     /// Rules 12 and 13: the event, then everything of ours in one transaction. Gives what was made and its mails.
     async fn carry_out(&self, key: Option<&KeyUse>) -> Result<(Made, Vec<Leased>)> {
-        let event = match &self.intent.event_id {
+        let event = match &self.event_id {
             Some(event_id) => Some(self.create_event(event_id).await?),
             None => None,
         };
@@ -264,12 +262,12 @@ impl Booking<'_> {
         let users = [self.parties.candidate.id, self.user.id];
         let mails = emails::queue(&mut tx, self.ctx, Kind::Scheduled, (interview_id, 0), &users).await?;
         if let Some(key) = key
-            && !store::bind_key(&mut *tx, self.user.id, &key.hash, self.intent.recorded.id, interview_id).await?
+            && !store::bind_key(&mut *tx, self.user.id, &key.hash, self.intent.id, interview_id).await?
         {
             return Err(anyhow::anyhow!("the idempotency key was taken over before the request could commit").into());
         }
         // Last, because who takes a key over locks it and the intent in this order too.
-        if !calendar::take_intent(&mut tx, self.intent.recorded.id).await? {
+        if !calendar::take_intent(&mut tx, self.intent.id).await? {
             return Err(anyhow::anyhow!("the intent was given up before it could commit").into());
         }
         crash_point!("booking: about to commit");
@@ -303,7 +301,7 @@ impl Booking<'_> {
         let (request, parties) = (self.request, self.parties);
         let event = calendar::Event {
             id: event_id,
-            request_id: self.intent.recorded.id,
+            request_id: self.intent.id,
             job_title: &parties.job_title,
             candidate_name: &parties.candidate.name(),
             recruiter_name: &parties.recruiter.name(),
@@ -313,7 +311,7 @@ impl Booking<'_> {
             zone: request.zone.name(),
             attendees: [&parties.candidate.email, &parties.recruiter.email],
         };
-        match calendar::create_event(self.ctx, self.user.id, self.intent.recorded, &event).await {
+        match calendar::create_event(self.ctx, self.user.id, self.intent, &event).await {
             Ok(created) => Ok(created),
             Err(error) => Err(calendar::error_answer(self.ctx, self.user.id, error).await),
         }
@@ -341,16 +339,16 @@ impl Booking<'_> {
 
     /// Makes sure that nothing of a failed request stays. What cannot be undone now is left to the sweep.
     async fn abandon(&self) {
-        let given_up = async {
-            let mut db = self.ctx.db.acquire().await?;
+        let (user_id, intent) = (self.user.id, self.intent.id);
+        let give_up = move |ctx: Context| async move {
+            let mut db = ctx.db.acquire().await?;
             // The intent is gone when the transaction did commit although its answer was lost: then all of it stays.
-            if calendar::give_up(&mut db, self.intent.recorded.id, self.ctx.clock.now()).await? {
-                store::free_key(&mut *db, self.user.id, self.intent.recorded.id).await?;
+            if calendar::give_up(&mut db, intent, ctx.clock.now()).await? {
+                store::free_key(&mut *db, user_id, intent).await?;
             }
-            Ok::<_, sqlx::Error>(())
+            Ok(())
         };
-        if let Err(fault) = given_up.await {
-            tracing::error!(error = %fault, "a failed booking could not be given up; the sweep will do it");
+        if !self.ctx.persist("a booking's failure", give_up).await {
             return;
         }
         let ctx = self.ctx.clone();

@@ -208,8 +208,8 @@ struct Placed {
     is_made: bool,
     /// The event may still come to differ.
     in_doubt: bool,
-    /// An event that was deleted, and may still come.
-    unsure: Option<String>,
+    /// An event that was deleted, but may be there or still come.
+    left_event: Option<String>,
 }
 
 impl Changing<'_> {
@@ -223,11 +223,11 @@ impl Changing<'_> {
         if !self.claim.finish(&mut tx, now).await? {
             return Err(Failure::Lost);
         }
-        let Placed { mut interview, ical_uid, organizer, is_made, in_doubt, unsure } = placed;
+        let Placed { mut interview, ical_uid, organizer, is_made, in_doubt, left_event } = placed;
         if in_doubt {
             claim::request_alignment(&mut *tx, interview.id, now + calendar::LATEST_CALL).await?;
         }
-        if let Some(event_id) = unsure {
+        if let Some(event_id) = left_event {
             calendar::discard_event(&mut tx, self.recruiter_id, &event_id, now).await?;
         }
         let mut mails = Vec::new();
@@ -264,7 +264,7 @@ impl Changing<'_> {
             organizer: None,
             is_made: false,
             in_doubt: false,
-            unsure: None,
+            left_event: None,
         };
         let interview = &mut placed.interview;
         let old_event = self.before.google_event_id.as_deref();
@@ -288,7 +288,7 @@ impl Changing<'_> {
             interview.google_event_id = None;
             let deleted = calendar::delete_event(self.ctx, self.recruiter_id, event_id).await;
             if deleted.map_err(Failure::Calendar)? == calendar::Deleted::Unsure {
-                placed.unsure = Some(event_id.to_owned());
+                placed.left_event = Some(event_id.to_owned());
             }
         }
         Ok(placed)
@@ -316,15 +316,13 @@ impl Changing<'_> {
 
     /// Leaves a failed change to the sweeps: an event that it made is deleted, the interview's own is aligned.
     async fn abandon(&self) {
-        let now = self.ctx.clock.now();
-        let abandoned = async {
-            let mut db = self.ctx.db.acquire().await?;
-            calendar::give_up(&mut db, self.intent, now).await?;
-            self.claim.fail(&mut *db, now).await
+        let (claim, intent) = (*self.claim, self.intent);
+        let abandon = move |ctx: Context| async move {
+            let (mut db, now) = (ctx.db.acquire().await?, ctx.clock.now());
+            calendar::give_up(&mut db, intent, now).await?;
+            claim.fail(&mut *db, now).await
         };
-        if let Err(fault) = abandoned.await {
-            tracing::error!(error = %fault, "a failed change could not be given up; the sweep will do it");
-        }
+        self.ctx.persist("a change's failure", abandon).await;
     }
 }
 
@@ -377,10 +375,13 @@ async fn align(ctx: &Context, claim: &Claim) -> Result<()> {
             emails::send_now(ctx, written.mails, [written.interview.candidate_id, recruiter_id]).await;
         }
         Err(failure) => {
-            let now = ctx.clock.now();
-            let mut db = ctx.db.acquire().await?;
-            calendar::give_up(&mut db, changing.intent, now).await?;
-            claim.postpone(&mut *db, now).await?;
+            let (claim, intent) = (*claim, changing.intent);
+            let postpone = move |ctx: Context| async move {
+                let (mut db, now) = (ctx.db.acquire().await?, ctx.clock.now());
+                calendar::give_up(&mut db, intent, now).await?;
+                claim.postpone(&mut *db, now).await
+            };
+            ctx.persist("an alignment's failure", postpone).await;
             match failure {
                 Failure::Calendar(CalendarError::Internal(fault)) => return Err(Error::Internal(fault)),
                 Failure::Calendar(error) => {

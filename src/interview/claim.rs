@@ -92,7 +92,7 @@ impl Claim {
     pub async fn finish(&self, tx: &mut PgConnection, now: DateTime<Utc>) -> sqlx::Result<bool> {
         let removed = sqlx::query!(
             "DELETE FROM ivs_change WHERE interview_id = $1 AND holder = $2 AND held_until > $3
-             AND (in_doubt_until IS NULL OR in_doubt_until <= $3)",
+             AND (in_doubt_until IS NULL OR in_doubt_until <= $3) AND next_attempt_at >= held_until",
             self.interview_id,
             self.holder,
             now
@@ -102,9 +102,11 @@ impl Claim {
         if removed.rows_affected() > 0 {
             return Ok(true);
         }
-        // A call of an earlier, failed change may still reach Google.
+        // A call of an earlier, failed change may still reach Google, or an alignment was asked for meanwhile.
         let released = sqlx::query!(
-            "UPDATE ivs_change SET holder = NULL, next_attempt_at = in_doubt_until, attempts = 0
+            "UPDATE ivs_change
+             SET holder = NULL, attempts = 0,
+                 next_attempt_at = CASE WHEN next_attempt_at < held_until THEN next_attempt_at ELSE in_doubt_until END
              WHERE interview_id = $1 AND holder = $2 AND held_until > $3",
             self.interview_id,
             self.holder,
@@ -132,18 +134,18 @@ impl Claim {
 
     /// Ends the claim of a change that failed: its event is to be aligned, at once.
     pub async fn fail(&self, db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::Result<()> {
-        self.release(db, now, now).await
+        self.leave_in_doubt(db, now, now).await
     }
 
     /// Ends the claim of an alignment that failed: the next comes after 15 s, doubling to 5 min.
     pub async fn postpone(&self, db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::Result<()> {
         let wait = TimeDelta::seconds(15 << (self.attempts - 1).clamp(0, 5)).min(TimeDelta::minutes(5));
-        self.release(db, now, now + wait).await
+        self.leave_in_doubt(db, now, now + wait).await
     }
 
-    /// A claim that was lost leaves the event in doubt just as well: what its holder has done there may have come after
-    /// everything that others did.
-    async fn release(
+    /// Ends the claim if it is still ours, and leaves the event in doubt in any case: what the holder of a lost claim has
+    /// done there may have come after everything that others did.
+    async fn leave_in_doubt(
         &self,
         db: impl PgExecutor<'_>,
         now: DateTime<Utc>,
@@ -173,7 +175,7 @@ pub async fn request_alignment(db: impl PgExecutor<'_>, interview_id: i64, at: D
         "INSERT INTO ivs_change AS held (interview_id, held_until, in_doubt_until, next_attempt_at)
          VALUES ($1, $2, $2, $2)
          ON CONFLICT (interview_id) DO UPDATE
-         SET in_doubt_until = GREATEST(held.in_doubt_until, CASE WHEN held.holder IS NULL THEN $2 ELSE held.held_until END),
+         SET in_doubt_until = GREATEST(held.in_doubt_until, $2),
              next_attempt_at = least(held.next_attempt_at, $2)",
         interview_id,
         at

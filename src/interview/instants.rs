@@ -6,8 +6,10 @@
 //! event and reminders move, and both get a mail. An instance with older rules takes what newer ones have written for
 //! right ([`stored_zone`]), so that two versions side by side agree.
 //!
-//! Nothing tells us what Django has changed, so rows are looked at: at once those that an index knows as days off, every
-//! half minute those of these days, and all others in turn, without haste.
+//! Nothing tells us what Django has changed, so rows are looked at: every half minute those of these days and those that an
+//! index knows as without instants or more than 16 hours from their wall time, and all others in turn, without haste.
+
+use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 use sqlx::{PgConnection, PgExecutor};
@@ -37,20 +39,23 @@ const DAYS: TimeDelta = TimeDelta::days(4);
 /// How many rows are looked at in one go.
 const CHUNK: i64 = 5000;
 
+/// However long a chunk took, since the machine may have stood still.
+const LONGEST_REST: Duration = Duration::from_secs(10);
+
 /// The sweep: writes the instants of rows that have none or wrong ones. Beyond [`Reach::Soon`] it rests between chunks, so
-/// that rows by the million keep no more than a tenth of a core busy.
+/// that each walk of each server keeps no more than a tenth of a core busy, with rows by the million too.
 pub async fn fill_instants(ctx: &Context, reach: Reach) -> anyhow::Result<()> {
     let mut has_newer = false;
-    let now = ctx.clock.now();
+    let begun = ctx.clock.now();
     let (from, to) = match reach {
-        Reach::Soon => (now - DAYS, now + DAYS),
-        Reach::Ahead => (now - DAYS, zone::LAST),
+        Reach::Soon => (begun - DAYS, begun + DAYS),
+        Reach::Ahead => (begun - DAYS, zone::LAST),
         Reach::All => (zone::FIRST, zone::LAST),
     };
     for order in [Order::Misplaced, Order::Start] {
         let mut after = Place { id: 0, starts_at: from };
         loop {
-            let begun = Instant::now();
+            let (now, looking_since) = (ctx.clock.now(), Instant::now());
             let rows = instants_to_check(&ctx.db, order, &after, to).await?;
             let Some(last) = rows.last() else { break };
             let full = rows.len() as i64 == CHUNK;
@@ -71,7 +76,7 @@ pub async fn fill_instants(ctx: &Context, reach: Reach) -> anyhow::Result<()> {
                 break;
             }
             if reach != Reach::Soon {
-                ctx.clock.sleep(9 * begun.elapsed()).await;
+                ctx.clock.sleep((9 * looking_since.elapsed()).min(LONGEST_REST)).await;
             }
         }
     }

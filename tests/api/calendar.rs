@@ -216,6 +216,64 @@ async fn an_event_whose_request_is_found_to_be_over_late_is_looked_for_minutes_a
     }
 }
 
+#[tokio::test]
+async fn an_event_whose_request_wakes_while_its_intent_is_undone_is_looked_for_minutes_after_that() {
+    let app = TestApp::start().await;
+    app.connected(RITA).await;
+    let intent = intend(&app, ID).await;
+    app.advance(Duration::from_secs(46));
+    app.sweep().await;
+    // The insert is answered with an error; Google may do it all the same.
+    app.advance(Duration::from_secs(154));
+    order(&app, Call::Insert, 1, FaultKind::status(400));
+    make(&app, intent).await.unwrap_err();
+    app.advance(Duration::from_secs(146));
+    app.sweep().await;
+    let late = intend(&app, "ffff0000").await;
+    make(&app, late).await.unwrap();
+    assert!(take(&app, late).await);
+    for (seconds, left) in [(153, 1), (1, 0)] {
+        app.advance(Duration::from_secs(seconds));
+        app.sweep().await;
+        assert_eq!((live(&app).len(), app.count("ivs_intent").await), (left, left as i64));
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_wakes_records_the_event_that_it_was_making_last() {
+    let app = TestApp::start().await;
+    app.connected(RITA).await;
+    let first = intend(&app, ID).await;
+    make(&app, first).await.unwrap();
+    give_up(&app, first).await;
+    app.sweep().await;
+
+    // Its id is used up, so it makes another one, and is never told of its Meet link.
+    let intent = intend(&app, ID).await;
+    let mut inserts = 0;
+    app.google.disturb(move |call| {
+        inserts += usize::from(call == Call::Insert);
+        match call {
+            Call::Insert if inserts == 2 => Some(FaultKind::Hold),
+            Call::Get if inserts == 2 => Some(FaultKind::status(400)),
+            _ => None,
+        }
+    });
+    let others = async {
+        until(|| (calls(&app).iter().filter(|call| **call == Call::Insert).count() == 3).then_some(())).await;
+        for seconds in [46, 300] {
+            app.advance(Duration::from_secs(seconds));
+            app.sweep().await;
+        }
+        app.google.let_go();
+    };
+    let (made, ()) = tokio::join!(make(&app, intent), others);
+    made.unwrap_err();
+    assert_eq!(live(&app).len(), 1);
+    app.sweep().await;
+    assert!(live(&app).is_empty());
+}
+
 /// An insert that Google does only after it was asked to delete the event.
 async fn lands_late(fault: Option<FaultKind>) {
     let app = TestApp::start().await;

@@ -550,6 +550,67 @@ async fn what_a_change_does_at_google_after_others_have_settled_it_is_put_right(
 }
 
 #[tokio::test]
+async fn what_a_change_did_at_google_is_recorded_when_the_database_is_back() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    let id = rita.meet().await;
+    app.fault(Call::Patch, 1, FaultKind::Hold);
+    let rename = async |from: &str, to: &str| {
+        let rename = format!("ALTER TABLE {from} RENAME TO {to}");
+        sqlx::query(sqlx::AssertSqlSafe(rename)).execute(app.db()).await.unwrap();
+    };
+    // The request stands still until nobody knows of it any more; then nothing can be written for a while.
+    let others = async {
+        until(|| app.google.requests().iter().any(|seen| seen.call == Call::Patch).then_some(())).await;
+        for seconds in [46, 301] {
+            app.advance(Duration::from_secs(seconds));
+            app.sweep().await;
+        }
+        assert_eq!(app.count("ivs_change").await, 0);
+        rename("ivs_change", "away").await;
+        app.google.let_go();
+    };
+    let (answer, ()) = tokio::join!(rita.change(id, json!({"time": "18:00"})), others);
+    assert_eq!(answer.status, 500);
+    rename("away", "ivs_change").await;
+    until_async(async || app.count("ivs_change").await == 1).await;
+    app.settle().await;
+    app.assert_agree(id).await;
+}
+
+#[tokio::test]
+async fn an_event_that_a_dead_request_changes_behind_another_change_is_aligned_at_once() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    let id = rita.meet().await;
+    let patches = || app.google.requests().iter().filter(|seen| seen.call == Call::Patch).count();
+    let mut asked = 0;
+    app.google.disturb(move |call| {
+        asked += usize::from(call == Call::Patch);
+        match (call, asked) {
+            (Call::Patch, 1) => Some(FaultKind::Hold),
+            (Call::Patch, 2) => Some(FaultKind::Delay { millis: 1500 }),
+            _ => None,
+        }
+    });
+    let other = async {
+        until(|| (patches() == 1).then_some(())).await;
+        app.advance(Duration::from_secs(46));
+        let wakes = async {
+            until(|| (patches() == 2).then_some(())).await;
+            app.google.let_go();
+        };
+        tokio::join!(rita.change(id, json!({"time": "19:00"})), wakes).0
+    };
+    let (dead, other) = tokio::join!(rita.change(id, json!({"time": "18:00"})), other);
+    assert_eq!((dead.status.as_u16(), other.status.as_u16()), (500, 200));
+    app.sweep().await;
+    assert_eq!(patches(), 3);
+    app.assert_agree(id).await;
+    app.settle().await;
+}
+
+#[tokio::test]
 async fn an_event_whose_deletion_may_not_have_happened_is_deleted_later() {
     let app = TestApp::start().await;
     let rita = app.connected(RITA).await;

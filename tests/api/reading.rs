@@ -297,6 +297,32 @@ async fn what_django_moves_by_a_day_and_what_is_soon_is_put_right_without_lookin
     assert_eq!(are_right().await, [501, 502, 503]);
 }
 
+#[tokio::test]
+async fn misplaced_rows_are_found_by_their_index() {
+    let app = TestApp::start().await;
+    let mut tx = app.db().begin().await.unwrap();
+    sqlx::raw_sql(
+        "INSERT INTO company_interview (interview_type, date, time, timezone, note, meeting_link, room_id, recruiter_id,
+                                        candidate_id, created_at, updated_at, starts_at)
+         SELECT 'phone', day, '10:00', 'UTC', '', '', 'R' || n, 201, 202, day, day, day + interval '10 hours'
+         FROM generate_series(1, 5000) n, LATERAL (SELECT date '2030-01-01' + n AS day) days;
+         ANALYZE company_interview;",
+    )
+    .execute(&mut *tx)
+    .await
+    .unwrap();
+    // As the sweep asks.
+    let query = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx"))
+        .unwrap()
+        .map(|file| serde_json::from_slice::<Value>(&std::fs::read(file.unwrap().path()).unwrap()).unwrap())
+        .find_map(|query| query["query"].as_str().filter(|text| text.contains("'misplaced'")).map(str::to_owned))
+        .expect("the query of misplaced rows");
+    let explain = format!("EXPLAIN {}", query.replace("$1", "0").replace("$2", "5000"));
+    let plan: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).fetch_all(&mut *tx).await.unwrap();
+    let plan = plan.join("\n");
+    assert!(plan.contains("ivs_interview_misplaced") && !plan.contains("Sort"), "{plan}");
+}
+
 fn lines(calendar: &Answer) -> Vec<String> {
     calendar.text.replace("\r\n ", "").lines().map(str::to_owned).collect()
 }

@@ -25,8 +25,8 @@ const HANDS: usize = 4;
 const CANDIDATES: i64 = 40;
 /// How long a person tries again.
 const PERSISTENCE: Duration = Duration::from_secs(240);
-/// And how long once enough has been done. What was interrupted is settled by the server after two minutes only, so
-/// without this end somebody would always be in such a wait.
+/// And how long once enough has been done. What a dead server held is free after a minute only, so without this end
+/// somebody would always be in such a wait.
 const LAST_PERSISTENCE: Duration = Duration::from_secs(20);
 /// Zones whose offset never changes, in minutes: what an instant is needs no tz database here.
 const ZONES: [(&str, i64); 6] = [
