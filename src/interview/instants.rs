@@ -226,12 +226,15 @@ async fn write_instants(db: impl PgExecutor<'_>, rows: &[Instants], now: DateTim
                                       ELSE reminder_24h_sent END,
              reminder_1h_sent = CASE WHEN i.starts_at <> new.starts_at THEN new.starts_at <= $11
                                      ELSE reminder_1h_sent END
-         FROM unnest($1::bigint[], $2::date[], $3::time[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::text[],
-                     $8::int[]) AS new (id, date, time, timezone, starts_at, ends_at, rules, duration_minutes),
-              -- In order, and without waiting: another instance may be at the same work.
-              (SELECT id FROM company_interview WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED) AS free
-         WHERE i.id = new.id AND i.id = free.id AND i.date = new.date AND i.time = new.time AND i.timezone = new.timezone
-           AND i.duration_minutes IS NOT DISTINCT FROM new.duration_minutes",
+         -- In order, and without waiting: another instance may be at the same work.
+         FROM (SELECT new.id, new.starts_at, new.ends_at, new.rules
+               FROM unnest($1::bigint[], $2::date[], $3::time[], $4::text[], $5::timestamptz[], $6::timestamptz[],
+                           $7::text[], $8::int[])
+                    AS new (id, date, time, timezone, starts_at, ends_at, rules, duration_minutes)
+               JOIN company_interview old ON old.id = new.id AND old.date = new.date AND old.time = new.time
+                   AND old.timezone = new.timezone AND old.duration_minutes IS NOT DISTINCT FROM new.duration_minutes
+               ORDER BY old.id FOR NO KEY UPDATE OF old SKIP LOCKED) AS new
+         WHERE i.id = new.id",
         &ids,
         &dates,
         &times,
