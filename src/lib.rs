@@ -90,6 +90,7 @@
 //! | in transaction 2 | it committed or it did not: the next row of this table or the one before |
 //! | before the mails are accepted | their rows and jobs are committed; any instance sends them |
 //! | between the SMTP server's acceptance and our note of it | a second copy with the same `Message-ID`: the one thing that can double |
+//! | not killed, but standing still until others took it for dead | it can no longer commit; what it may have done at Google it writes down when it wakes, to be undone or aligned once more |
 //!
 //! A change asks Google first and commits then, as a booking does. Its claim is the referee: after 45 s it can no longer
 //! commit. A claim that a failed or dead change leaves means that event and row may differ; a sweep then makes the event
