@@ -131,15 +131,20 @@ impl<'a> Calendar<'a> {
             return created;
         }
         // A process that stood still may have made the event after the intent was undone, and forgotten.
-        let user_id = self.user_id;
-        let record = move |ctx: Context| {
-            let event_id = event_id.clone();
-            async move { store::record_for_undoing(&ctx.db, intent.id, user_id, &event_id, ctx.clock.now()).await }
-        };
-        match self.ctx.persist("an event that was made late", record).await {
+        match self.record_for_undoing(intent.id, event_id).await {
             true => created,
             false => Err(anyhow!("it could not be recorded that an event was made late").into()),
         }
+    }
+
+    /// Whether it is recorded already.
+    async fn record_for_undoing(&self, intent: Uuid, event_id: String) -> bool {
+        let user_id = self.user_id;
+        let record = move |ctx: Context| {
+            let event_id = event_id.clone();
+            async move { store::record_for_undoing(&ctx.db, intent, user_id, &event_id, ctx.clock.now()).await }
+        };
+        self.ctx.persist("an event that is to be undone", record).await
     }
 
     /// Keeps in `id` which event is being made.
@@ -167,8 +172,7 @@ impl<'a> Calendar<'a> {
         {
             // No record leads to this event.
             if !matches!(self.delete(id).await, Ok(Deleted::Gone)) {
-                let mut db = self.ctx.db.acquire().await?;
-                store::discard_event(&mut db, self.user_id, id, self.ctx.clock.now()).await?;
+                self.record_for_undoing(random_uuid(), id.clone()).await;
             }
             return Err(error);
         }

@@ -36,8 +36,8 @@ pub async fn undo_intents(ctx: &Context) -> anyhow::Result<()> {
     }
 }
 
-/// Deletes the event that [`discard_event`](super::discard_event) has recorded. True: there is none now, and none can come.
-/// Else the sweep looks again.
+/// Deletes the event that [`discard_event`](super::discard_event) has recorded; whether Google has taken that, or has no such
+/// event. Where it has not, or one may still come, the sweep looks again.
 pub async fn undo_now(ctx: &Context, discarded: &Abandoned) -> bool {
     undo(ctx, discarded).await
 }

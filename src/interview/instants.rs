@@ -66,7 +66,7 @@ pub async fn fill_instants(ctx: &Context, reach: Reach) -> anyhow::Result<()> {
                 let Some(right) = corrected(ctx, &row) else { continue };
                 match is_news(&row, &right, now) {
                     true => move_by_rules(ctx, &row, &right).await?,
-                    false => wrong.push(right),
+                    false => wrong.push((row, right)),
                 }
             }
             if !wrong.is_empty() {
@@ -91,12 +91,10 @@ fn corrected(ctx: &Context, row: &Instants) -> Option<Instants> {
     let version = row.starts_at_tzdb.as_deref();
     let zone = stored_zone(row.date, row.time, &row.timezone, row.starts_at, version);
     let (start, end) = stored_span(&zone, row.date, row.time, row.duration_minutes, &ctx.settings);
-    let right = Instants {
-        starts_at: Some(start),
-        ends_at: Some(end),
-        starts_at_tzdb: Some(zone.rules(version).to_owned()),
-        ..row.clone()
-    };
+    // Whoever has newer rules puts right in silence what he finds under their name: it is nobody's news.
+    let rules = version.filter(|version| zone::is_newer(version)).unwrap_or(zone::tzdb_version());
+    let right =
+        Instants { starts_at: Some(start), ends_at: Some(end), starts_at_tzdb: Some(rules.to_owned()), ..row.clone() };
     let is_right = row.starts_at == right.starts_at && row.ends_at == right.ends_at;
     (!is_right || version.is_none_or(zone::is_older)).then_some(right)
 }
@@ -208,17 +206,22 @@ async fn instants_to_check(
     }
 }
 
-/// Writes the instants of rows that still say what they were computed from. A row that somebody else has moved is to be
+/// Writes instants, of rows as they were read and as they are to be, where a row still says what they were computed from. A row that somebody else has moved is to be
 /// reminded of again.
-async fn write_instants(db: impl PgExecutor<'_>, rows: &[Instants], now: DateTime<Utc>) -> sqlx::Result<()> {
-    let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
-    let dates: Vec<NaiveDate> = rows.iter().map(|row| row.date).collect();
-    let times: Vec<NaiveTime> = rows.iter().map(|row| row.time).collect();
-    let zones: Vec<String> = rows.iter().map(|row| row.timezone.clone()).collect();
-    let durations: Vec<Option<i32>> = rows.iter().map(|row| row.duration_minutes).collect();
-    let starts: Vec<Option<DateTime<Utc>>> = rows.iter().map(|row| row.starts_at).collect();
-    let ends: Vec<Option<DateTime<Utc>>> = rows.iter().map(|row| row.ends_at).collect();
-    let rules: Vec<Option<String>> = rows.iter().map(|row| row.starts_at_tzdb.clone()).collect();
+async fn write_instants(
+    db: impl PgExecutor<'_>,
+    rows: &[(Instants, Instants)],
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    let ids: Vec<i64> = rows.iter().map(|(_, row)| row.id).collect();
+    let dates: Vec<NaiveDate> = rows.iter().map(|(_, row)| row.date).collect();
+    let times: Vec<NaiveTime> = rows.iter().map(|(_, row)| row.time).collect();
+    let zones: Vec<String> = rows.iter().map(|(_, row)| row.timezone.clone()).collect();
+    let durations: Vec<Option<i32>> = rows.iter().map(|(_, row)| row.duration_minutes).collect();
+    let starts: Vec<Option<DateTime<Utc>>> = rows.iter().map(|(_, row)| row.starts_at).collect();
+    let ends: Vec<Option<DateTime<Utc>>> = rows.iter().map(|(_, row)| row.ends_at).collect();
+    let rules: Vec<Option<String>> = rows.iter().map(|(_, row)| row.starts_at_tzdb.clone()).collect();
+    let old_rules: Vec<Option<String>> = rows.iter().map(|(old, _)| old.starts_at_tzdb.clone()).collect();
     sqlx::query!(
         "UPDATE company_interview i
          SET starts_at = new.starts_at, ends_at = new.ends_at, starts_at_tzdb = new.rules, updated_at = $9,
@@ -229,10 +232,11 @@ async fn write_instants(db: impl PgExecutor<'_>, rows: &[Instants], now: DateTim
          -- In order, and without waiting: another instance may be at the same work.
          FROM (SELECT new.id, new.starts_at, new.ends_at, new.rules
                FROM unnest($1::bigint[], $2::date[], $3::time[], $4::text[], $5::timestamptz[], $6::timestamptz[],
-                           $7::text[], $8::int[])
-                    AS new (id, date, time, timezone, starts_at, ends_at, rules, duration_minutes)
+                           $7::text[], $8::int[], $12::text[])
+                    AS new (id, date, time, timezone, starts_at, ends_at, rules, duration_minutes, old_rules)
                JOIN company_interview old ON old.id = new.id AND old.date = new.date AND old.time = new.time
                    AND old.timezone = new.timezone AND old.duration_minutes IS NOT DISTINCT FROM new.duration_minutes
+                   AND old.starts_at_tzdb IS NOT DISTINCT FROM new.old_rules
                ORDER BY old.id FOR NO KEY UPDATE OF old SKIP LOCKED) AS new
          WHERE i.id = new.id",
         &ids,
@@ -245,7 +249,8 @@ async fn write_instants(db: impl PgExecutor<'_>, rows: &[Instants], now: DateTim
         &durations as &[Option<i32>],
         now,
         now + DAY_BEFORE,
-        now + HOUR_BEFORE
+        now + HOUR_BEFORE,
+        &old_rules as &[Option<String>]
     )
     .execute(db)
     .await?;

@@ -240,6 +240,29 @@ async fn an_event_whose_request_wakes_while_its_intent_is_undone_is_looked_for_m
 }
 
 #[tokio::test]
+async fn an_intent_is_not_forgotten_while_its_request_wakes() {
+    let app = TestApp::start().await;
+    app.connected(RITA).await;
+    let intent = intend(&app, ID).await;
+    app.advance(Duration::from_secs(46));
+    app.sweep().await;
+    app.advance(Duration::from_secs(300));
+    // Google knows no such event; before we hear that, the request asks for it.
+    order(&app, Call::Delete, 1, FaultKind::Hold);
+    order(&app, Call::Insert, 1, FaultKind::status(400));
+    let wakes = async {
+        until(|| (calls(&app).iter().filter(|call| **call == Call::Delete).count() == 2).then_some(())).await;
+        make(&app, intent).await.unwrap_err();
+        app.google.let_go();
+    };
+    tokio::join!(app.sweep(), wakes);
+    assert_eq!(app.count("ivs_intent").await, 1);
+    app.advance(Duration::from_secs(300));
+    app.sweep().await;
+    assert_eq!(app.count("ivs_intent").await, 0);
+}
+
+#[tokio::test]
 async fn a_request_that_wakes_records_the_event_that_it_was_making_last() {
     let app = TestApp::start().await;
     app.connected(RITA).await;
