@@ -1,5 +1,5 @@
-//! The least that a server of axum and sqlx does for a request: the two statements of check-connection, and an answer of
-//! its size. No tokens, rules, limits, logs or metrics; what it reaches is what these libraries leave for the rest.
+//! The least that a server of axum and sqlx does for a request: the two statements of check-connection, and an answer
+//! of its size. No tokens, rules, limits, logs or metrics; what it reaches is what these libraries leave for the rest.
 
 use std::{
     net::Ipv4Addr,

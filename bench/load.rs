@@ -165,8 +165,9 @@ pub struct Transactions {
     pub cpu: f64,
 }
 
-/// Transactions, one for each call of the endpoint, with so many clients. Their first seconds do not count: a new connection reads
-/// the catalogue and plans a statement five times before it keeps a plan; the server's have done so. Nor does the last.
+/// Transactions, one for each call of the endpoint, with so many clients. Their first seconds do not count: a new
+/// connection reads the catalogue and plans a statement five times before it keeps a plan; the server's have done so.
+/// Nor does the last.
 pub fn pgbench(
     endpoint: &Endpoint,
     scale: Scale,

@@ -1,9 +1,9 @@
 //! What the server can take, and how that compares with what PostgreSQL gives: `cargo bench`.
 //!
 //! Starts its own PostgreSQL (durable, its defaults but for `shared_buffers` and `max_connections`), fills it, runs
-//! `interviews serve` with the shipped settings, and puts load on it with wrk, on the same machine. The same SQL without
-//! the server is pgbench's, in the same run: the ratio of the two says more than either, whatever the machine. Prints
-//! Markdown; nothing is judged but that every answer is right. `docs/performance.md` says what to read from it.
+//! `interviews serve` with the shipped settings, and puts load on it with wrk, on the same machine. The same SQL
+//! without the server is pgbench's, in the same run: the ratio of the two says more than either, whatever the machine.
+//! Prints Markdown; nothing is judged but that every answer is right. `docs/performance.md` says what to read from it.
 
 mod bare;
 mod data;
@@ -248,8 +248,8 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Its lines of the table. PostgreSQL alone and the servers take turns, so that a machine that becomes slower or faster
-    /// does so for all of them.
+    /// Its lines of the table. PostgreSQL alone and the servers take turns, so that a machine that becomes slower or
+    /// faster does so for all of them.
     async fn endpoint(&self, endpoint: &Endpoint, server: &Server) -> anyhow::Result<()> {
         say(endpoint.name);
         self.check(endpoint, server).await?;
@@ -264,7 +264,8 @@ impl Bench<'_> {
         };
         lines.extend(bare.as_ref().map(|bare| Line::new("its statements by axum and sqlx alone", bare, CLIENTS)));
 
-        // Until what the people who are online ask for has been read from the disk: it lies apart where there are many others.
+        // Until what the people who are online ask for has been read from the disk: it lies apart where there are many
+        // others.
         let warm_up = 1 + self.scale.interviews as u64 / 500_000;
         for line in &lines {
             load::wrk(&script, line.server.port, line.connections, warm_up)?;
@@ -337,8 +338,8 @@ impl<'a> Line<'a> {
         Ok(())
     }
 
-    /// `tps` and `cpu`: PostgreSQL's transactions per second, and the processor time of one in µs, which is what is left of the
-    /// ratio when others use the machine too.
+    /// `tps` and `cpu`: PostgreSQL's transactions per second, and the processor time of one in µs, which is what is
+    /// left of the ratio when others use the machine too.
     fn print(&self, tps: f64, cpu: f64) {
         let (p50, p99) = (mean(&self.p50), self.p99.iter().copied().fold(0.0, f64::max));
         let [server, postgres, wrk] = self.cpu.map(|seconds| seconds / self.requests * 1e6);

@@ -1,5 +1,5 @@
-//! What the server talks to, where the stand-ins of `interviews::dev` would be slower than what is measured or could not
-//! tell how long they took: an SMTP server that counts, and a relay that watches the clock.
+//! What the server talks to, where the stand-ins of `interviews::dev` would be slower than what is measured or could
+//! not tell how long they took: an SMTP server that counts, and a relay that watches the clock.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},

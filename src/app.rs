@@ -129,7 +129,8 @@ async fn render(ctx: &Context, mail: Mail) -> anyhow::Result<Option<Email>> {
     }
 }
 
-/// Complains when this machine's clock is not the database's: leases and intents hold between servers whose clocks agree.
+/// Complains when this machine's clock is not the database's: leases and intents hold between servers whose clocks
+/// agree.
 async fn compare_clocks(ctx: &Context) -> anyhow::Result<()> {
     const TOLERATED: TimeDelta = TimeDelta::seconds(5);
     let off = ctx.clock.now() - db::now(&ctx.db).await?;

@@ -1,7 +1,8 @@
 //! Settings: `config/default.toml` (compiled in) < the file named by `CONFIG_FILE` < the environment.
 //!
 //! The only reader of the environment. Every value is parsed and checked here, once; all faults are reported together,
-//! each with its variable's name and never with its value. Secrets may come from files (`NAME_FILE`) and have no default.
+//! each with its variable's name and never with its value. Secrets may come from files (`NAME_FILE`) and have no
+//! default.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -156,8 +157,8 @@ impl Settings {
     }
 }
 
-/// A variable of the process's environment; `None` when unset or empty. What is not UTF-8 becomes a text that no number,
-/// address or key can be read from.
+/// A variable of the process's environment; `None` when unset or empty. What is not UTF-8 becomes a text that no
+/// number, address or key can be read from.
 #[allow(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 pub fn environment(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()).filter(|value| !value.is_empty())

@@ -23,8 +23,8 @@ use crate::config::PoolLimits;
 /// The schema of the job queue.
 pub const JOBS_SCHEMA: &str = "ivs_jobs";
 
-/// A pooled connection that has rested longer is asked whether it still lives before it is used. One that has died within
-/// this time costs a request: its first statement fails, and nothing has happened.
+/// A pooled connection that has rested longer is asked whether it still lives before it is used. One that has died
+/// within this time costs a request: its first statement fails, and nothing has happened.
 const UNTESTED: Duration = Duration::from_secs(1);
 
 /// Opens a pool to `database_url` (`postgres://…`) and checks that the server answers.
@@ -70,8 +70,8 @@ pub async fn connect(database_url: &str, limits: PoolLimits) -> anyhow::Result<P
 /// How many connections the job queue has of its own, the one that listens for new jobs included.
 pub const QUEUE_CONNECTIONS: u32 = 4;
 
-/// A pool for the job queue, with `pool`'s settings and time limits, which plans its statements anew each time. A plan that
-/// PostgreSQL kept while the queue was empty reads the whole queue for each of the jobs that are taken out of it.
+/// A pool for the job queue, with `pool`'s settings and time limits, which plans its statements anew each time. A plan
+/// that PostgreSQL kept while the queue was empty reads the whole queue for each of the jobs that are taken out of it.
 pub fn queue_pool(pool: &PgPool) -> PgPool {
     let options = PgConnectOptions::clone(&pool.connect_options()).options([("plan_cache_mode", "force_custom_plan")]);
     PgPoolOptions::new()
@@ -122,11 +122,13 @@ const RETIRED_INDEXES: &[&str] = &[
     "ivs_interview_date",
 ];
 
-/// Every index we add to a table of Django's, none of them unique. To change one, give it a new name and retire the old.
+/// Every index we add to a table of Django's, none of them unique. To change one, give it a new name and retire the
+/// old.
 const INDEXES: &[(&str, &str)] = &[
     // Named as Django would name the index of a field `job`.
     ("company_interview_job_id_51519e0d", "company_interview (job_id)"),
-    // A person's list, newest first, and whether he is busy on a day; a recruiter's has with it what is counted by day (`interview::analytics`).
+    // A person's list, newest first, and whether he is busy on a day; a recruiter's has with it what is counted by day
+    // (`interview::analytics`).
     (
         "ivs_interview_recruiter_days",
         r#"company_interview (recruiter_id, date DESC, "time" DESC, id DESC)
@@ -134,7 +136,8 @@ const INDEXES: &[(&str, &str)] = &[
                     meeting_started_at, meeting_ended_at)"#,
     ),
     ("ivs_interview_candidate", r#"company_interview (candidate_id, date DESC, "time" DESC, id DESC)"#),
-    // Whose instants are missing, or further from the wall time than any zone is from UTC (`interview::instants`): seldom any.
+    // Whose instants are missing, or further from the wall time than any zone is from UTC (`interview::instants`):
+    // seldom any.
     (
         "ivs_interview_misplaced",
         r#"company_interview (id)

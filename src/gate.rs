@@ -1,5 +1,5 @@
-//! Work that keeps a core busy for long: a few pieces at once, on threads of their own; a few more wait for their turn, and
-//! whoever comes then, or waits too long, is turned away.
+//! Work that keeps a core busy for long: a few pieces at once, on threads of their own; a few more wait for their turn,
+//! and whoever comes then, or waits too long, is turned away.
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,8 +33,8 @@ impl Gate {
         Gate { desks: Arc::new(Semaphore::new(desks)), places, patience }
     }
 
-    /// Runs `work` when its turn comes; `None`: it is turned away, and has not begun. It keeps its desk until it is done, even
-    /// if nobody waits for the answer any more.
+    /// Runs `work` when its turn comes; `None`: it is turned away, and has not begun. It keeps its desk until it is
+    /// done, even if nobody waits for the answer any more.
     ///
     /// # Errors
     /// The work panicked.

@@ -1,12 +1,12 @@
 //! An interview as an iCalendar object (RFC 5545, scheduled by RFC 5546).
 //!
-//! Hides the text format. Promises: whatever the fields contain, the text has one VEVENT with exactly the lines below in
-//! exactly that order, CRLF line ends, no line over 75 octets; instants are UTC, so no VTIMEZONE is needed.
+//! Hides the text format. Promises: whatever the fields contain, the text has one VEVENT with exactly the lines below
+//! in exactly that order, CRLF line ends, no line over 75 octets; instants are UTC, so no VTIMEZONE is needed.
 //!
 //! The icalendar crate writes the content lines without parameters: it escapes TEXT. Two things stand around it:
 //! - in front, [`clean`]: the crate lets a bare CR through;
-//! - behind, [`fold`] and the order of lines: the crate sorts the properties of a component by name, and its last folded
-//!   line may have 76 octets.
+//! - behind, [`fold`] and the order of lines: the crate sorts the properties of a component by name, and its last
+//!   folded line may have 76 octets.
 
 use chrono::{DateTime, Utc};
 use icalendar::{EventStatus, Property};
@@ -186,8 +186,8 @@ fn mailto(email: &str) -> String {
     format!("mailto:{}", encoded.collect::<String>())
 }
 
-/// Folds a content line (RFC 5545, section 3.1): at most 75 octets, the space that begins a continuation included, never
-/// inside a character; ends with CRLF.
+/// Folds a content line (RFC 5545, section 3.1): at most 75 octets, the space that begins a continuation included,
+/// never inside a character; ends with CRLF.
 fn fold(line: &str) -> String {
     let (mut folded, mut octets) = (String::with_capacity(line.len() + line.len() / 20 + 2), 0);
     for c in line.chars() {

@@ -73,8 +73,8 @@ pub async fn enqueue(db: &mut PgConnection, jobs: &[Job], run_at: DateTime<Utc>)
 
 /// Runs due jobs until `stop` is cancelled, then finishes or gives back those that run.
 ///
-/// The worker is ended while the database does not answer, or can only be read, since it would ask for jobs without a pause,
-/// and is started again until told to stop.
+/// The worker is ended while the database does not answer, or can only be read, since it would ask for jobs without a
+/// pause, and is started again until told to stop.
 pub async fn work(ctx: Context, run: Run, stop: CancellationToken) {
     let queue = db::queue_pool(&ctx.db);
     while !stop.is_cancelled() {
@@ -124,8 +124,8 @@ async fn work_once(ctx: &Context, queue: PgPool, run: Run, stop: &CancellationTo
         .sweep_interval(Duration::from_secs(10))
         .sweep_threshold(Duration::from_secs(20))
         .recovery_delay(Duration::ZERO);
-    // Without this it asks for jobs again and again as fast as it can. No new job ends the pause: most are due half a minute
-    // later, the others can wait for a second.
+    // Without this it asks for jobs again and again as fast as it can. No new job ends the pause: most are due half a
+    // minute later, the others can wait for a second.
     let pause =
         RefetchDelayConfig::default().with_duration(Duration::from_secs(1)).with_max_abort_threshold(usize::MAX);
     WorkerOptions::default()

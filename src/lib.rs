@@ -1,7 +1,8 @@
 //! UmEmployed Interviews: a server that schedules interviews. A recruiter picks a candidate, a time and a zone; the
 //! server makes the Google Meet event, writes the interview, and sends both people one correct invitation. It runs
 //! beside a Django job portal on the same PostgreSQL database. This page says how it is built, and why. "Contract" in
-//! the modules' docs is `docs/contract.md`: what it promises to its callers, with the examples that tests are named after.
+//! the modules' docs is `docs/contract.md`: what it promises to its callers, with the examples that tests are named
+//! after.
 //!
 //! # The map
 //!
@@ -48,8 +49,8 @@
 //! A feature has these files, and none before it earns its place: `mod.rs` (routes and handlers), `model.rs` (pure
 //! rules), `store.rs` (the SQL that several files need), a verb or a protocol for what crosses systems (`booking.rs`,
 //! `google.rs`), `emails.rs` (words), and a file for each concern with SQL of its own that nothing else needs
-//! (`reminder.rs`, `analytics.rs`). `portal` has a file for each page instead, and `request.rs` for what they are given. It stands
-//! above the door, which shows errors as pages by a function that `app` hands it.
+//! (`reminder.rs`, `analytics.rs`). `portal` has a file for each page instead, and `request.rs` for what they are
+//! given. It stands above the door, which shows errors as pages by a function that `app` hands it.
 //!
 //! `.clippy.toml` keeps some calls in one place: time, randomness, the environment, the system's zones, HTTP clients.
 //!
@@ -69,10 +70,10 @@
 //!
 //! **Changing** goes the same way, with a *claim* instead of the key: `interview::change` takes the interview's row of
 //! `ivs_change`, asks Google to change the event, and ends the claim in the transaction that writes the interview.
-//! **Cancelling** waits for nobody: one transaction cancels the row, queues the mails, and records the event as an intent
-//! that is given up already; deleting it is what follows. **Reminding** (`interview::reminder`) is a sweep: it flags the
-//! rows that are due in the transaction that queues their mails, so nothing needs to be taken back when an interview is
-//! moved, and rows that Django inserted are found like all others.
+//! **Cancelling** waits for nobody: one transaction cancels the row, queues the mails, and records the event as an
+//! intent that is given up already; deleting it is what follows. **Reminding** (`interview::reminder`) is a sweep: it
+//! flags the rows that are due in the transaction that queues their mails, so nothing needs to be taken back when an
+//! interview is moved, and rows that Django inserted are found like all others.
 //!
 //! Never: a network call inside a transaction; a pooled connection held while waiting for another system; a mail
 //! outside the queue; an error as a text; SQL in a handler, but for a
@@ -81,7 +82,8 @@
 //! ## Why a crash loses and doubles nothing
 //!
 //! The intent's row is the referee. Exactly one of two things happens to it: transaction 2 removes it, or it is *given
-//! up*, by its own failed request or by a sweep once it is 45 s old, and can then no longer be removed by transaction 2.
+//! up*, by its own failed request or by a sweep once it is 45 s old, and can then no longer be removed by transaction
+//! 2.
 //!
 //! | killed | then |
 //! |---|---|
@@ -92,11 +94,11 @@
 //! | between the SMTP server's acceptance and our note of it | a second copy with the same `Message-ID`: the one thing that can double |
 //! | not killed, but standing still until others took it for dead | it can no longer commit; what it may have done at Google it writes down when it wakes, to be undone or aligned once more |
 //!
-//! A change asks Google first and commits then, as a booking does. Its claim is the referee: after 45 s it can no longer
-//! commit. A claim that a failed or dead change leaves means that event and row may differ; a sweep then makes the event
-//! say what the row says (*alignment*), at once and again five minutes later, since a call that was under way can arrive
-//! until then. A change that succeeded after an attempt without an answer is made sure of in the same way, for that attempt
-//! may still arrive.
+//! A change asks Google first and commits then, as a booking does. Its claim is the referee: after 45 s it can no
+//! longer commit. A claim that a failed or dead change leaves means that event and row may differ; a sweep then makes
+//! the event say what the row says (*alignment*), at once and again five minutes later, since a call that was under way
+//! can arrive until then. A change that succeeded after an attempt without an answer is made sure of in the same way,
+//! for that attempt may still arrive.
 //!
 //! | a change is killed | then |
 //! |---|---|
@@ -105,8 +107,8 @@
 //! | in the transaction | it committed or it did not |
 //! | a cancellation, after its transaction | any instance deletes the event and sends the mails |
 //!
-//! A lost answer of Google cannot make a second event, because every try carries the same id: Google's 409 means that an
-//! earlier try worked. A second request with the same `Idempotency-Key` finds the key claimed (409) or bound (the
+//! A lost answer of Google cannot make a second event, because every try carries the same id: Google's 409 means that
+//! an earlier try worked. A second request with the same `Idempotency-Key` finds the key claimed (409) or bound (the
 //! first answer again); who takes over the key of a dead request gives up that request's intent in the same
 //! transaction, so of the two only one can commit.
 //!
@@ -123,18 +125,18 @@
 //!   a cache for SQL, which a sweep fills for rows that Django wrote. Never `AT TIME ZONE` but for UTC.
 //! * **Our mails are the only invitations**: Google gets `sendUpdates=none`. Two senders would mean two calendar
 //!   entries. UID and organizer are Google's where there is an event, so that calendars see one.
-//! * **A mail is rendered when it is sent**, from the rows as they are then, with a fresh link token: the queue holds no
-//!   secret, and what is no longer true is dropped. `mail` stands below the features, so they pass it the rendering.
+//! * **A mail is rendered when it is sent**, from the rows as they are then, with a fresh link token: the queue holds
+//!   no secret, and what is no longer true is dropped. `mail` stands below the features, so they pass it the rendering.
 //! * **One SMTP transport**, not an enum of SMTP, folder and memory: development and tests run a small SMTP server on
 //!   loopback, and so exercise the code that production runs. The pool of connections is ours: lettre's takes back a
 //!   connection in the middle of a mail, and does not tell a failed login from a refused recipient.
-//! * **New time rules are news.** A version of this program with a newer tz database moves the cached instants of coming
-//!   interviews that its rules place elsewhere, their events and reminders, and sends both people the "updated" mail. One
-//!   with an older database leaves them alone, so two versions side by side agree.
-//! * **The queue (graphile_worker) carries mails only.** Undoing intents, aligning events, reminding, filling instants and
-//!   removing what has expired are sweeps by interval timers in every instance. They ask the tables what is to be done,
-//!   so nothing need have been queued for it, and `FOR UPDATE SKIP LOCKED` or conditional updates let instances share the
-//!   work.
+//! * **New time rules are news.** A version of this program with a newer tz database moves the cached instants of
+//!   coming interviews that its rules place elsewhere, their events and reminders, and sends both people the "updated"
+//!   mail. One with an older database leaves them alone, so two versions side by side agree.
+//! * **The queue (graphile_worker) carries mails only.** Undoing intents, aligning events, reminding, filling instants
+//!   and removing what has expired are sweeps by interval timers in every instance. They ask the tables what is to be
+//!   done, so nothing need have been queued for it, and `FOR UPDATE SKIP LOCKED` or conditional updates let instances
+//!   share the work.
 //! * **One list of routes**: router, table of contents and OpenAPI document come from the same `routes!`, and the door
 //!   takes from the document which URLs there are, their methods, and which need credentials. How to check those it is
 //!   told by `app`, since `auth` stands above it.
@@ -151,15 +153,17 @@
 //! * **Migrations take turns by polling** `pg_try_advisory_lock`: a waiter blocked inside a statement would deadlock
 //!   with `CREATE INDEX CONCURRENTLY`.
 //! * **On pages the server decides, scripts only add.** All but copying, popups and the check of devices works without
-//!   JavaScript. The room's script counts down what the server has counted out, then asks for the page again and puts its live
-//!   part in place; readers' own times are asked of the server, whose time rules are current. Scripts know no rule, so they
-//!   cannot be wrong about one. `assets/` has no dependencies, and pages load nothing else.
-//! * **A form shows first what speaks against it**: past times, overlaps, clocks that change. It is taken when it carries the
-//!   digest of what was shown, by the script while it was typed or by the answer to sending it. So nobody schedules a
-//!   second interview because the first one's answer was lost.
-//! * **A portal session opens pages, never the JSON API**, which a form of another site could send requests to. What a page's
-//!   forms carry against that is an HMAC by the cookie's secret, so there is nothing to store and nothing to expire.
-//! * **No framework of our own**: no traits with one implementation, no repositories, no second set of structs for rows.
+//!   JavaScript. The room's script counts down what the server has counted out, then asks for the page again and puts
+//!   its live part in place; readers' own times are asked of the server, whose time rules are current. Scripts know no
+//!   rule, so they cannot be wrong about one. `assets/` has no dependencies, and pages load nothing else.
+//! * **A form shows first what speaks against it**: past times, overlaps, clocks that change. It is taken when it
+//!   carries the digest of what was shown, by the script while it was typed or by the answer to sending it. So nobody
+//!   schedules a second interview because the first one's answer was lost.
+//! * **A portal session opens pages, never the JSON API**, which a form of another site could send requests to. What a
+//!   page's forms carry against that is an HMAC by the cookie's secret, so there is nothing to store and nothing to
+//!   expire.
+//! * **No framework of our own**: no traits with one implementation, no repositories, no second set of structs for
+//!   rows.
 //!
 //! # Development mode
 //!
@@ -179,18 +183,19 @@
 //! # Tests
 //!
 //! Pure rules have unit and property tests beside them. `tests/api` goes through the front door: the production
-//! assembly on a database of its own, a clock that is moved by hand, the simulator and the mailbox; jobs that are due by
-//! that clock run when the test says so, and a test that leaves due or failed jobs fails. `tests/ics_parsers.rs` has two
-//! parsers of others read our calendar objects. Real processes are killed, started twice and watched by `tests/api/crash.rs`
-//! and its neighbours. Whatever answer a test gets is held against the OpenAPI document (`tests/api/support/document.rs`),
-//! and `tests/openapi_client.rs` has a linter and a generator of clients read that. `tests/browser` uses the portal in
-//! Chromium, and has axe-core look at every page. `authorisation.rs` asks every route as everybody, `secrecy.rs` looks for
-//! secrets where they do not belong, `hostile.rs` sends what no client should. `tests/zone_rules.rs` compares our instants
-//! with another implementation's. No mocks; sleeps only where time itself is tested.
+//! assembly on a database of its own, a clock that is moved by hand, the simulator and the mailbox; jobs that are due
+//! by that clock run when the test says so, and a test that leaves due or failed jobs fails. `tests/ics_parsers.rs` has
+//! two parsers of others read our calendar objects. Real processes are killed, started twice and watched by
+//! `tests/api/crash.rs` and its neighbours. Whatever answer a test gets is held against the OpenAPI document
+//! (`tests/api/support/document.rs`), and `tests/openapi_client.rs` has a linter and a generator of clients read that.
+//! `tests/browser` uses the portal in Chromium, and has axe-core look at every page. `authorisation.rs` asks every
+//! route as everybody, `secrecy.rs` looks for secrets where they do not belong, `hostile.rs` sends what no client
+//! should. `tests/zone_rules.rs` compares our instants with another implementation's. No mocks; sleeps only where time
+//! itself is tested.
 //!
-//! `tests/chaos` (feature `chaos`) kills servers at random moments and at the places marked `crash_point!` while people work,
-//! and then compares interviews, events and mails: `docs/reliability.md`. `bench/` is the load test, `cargo bench`:
-//! `docs/performance.md`; what follows for large installations is in `docs/scale.md`.
+//! `tests/chaos` (feature `chaos`) kills servers at random moments and at the places marked `crash_point!` while people
+//! work, and then compares interviews, events and mails: `docs/reliability.md`. `bench/` is the load test, `cargo
+//! bench`: `docs/performance.md`; what follows for large installations is in `docs/scale.md`.
 
 /// A named place where the chaos tests (`tests/chaos`) kill the process. Without the feature `chaos` it is nothing.
 macro_rules! crash_point {

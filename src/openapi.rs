@@ -1,4 +1,5 @@
-//! The OpenAPI document, as the code has it, and the pages that show it (contract §3.7); they load nothing from elsewhere.
+//! The OpenAPI document, as the code has it, and the pages that show it (contract §3.7); they load nothing from
+//! elsewhere.
 //!
 //! What every endpoint answers alike (contract §3.2, §4.3) is written into the document here, once.
 

@@ -194,9 +194,9 @@ async fn transfer(connection: &mut AsyncSmtpConnection, envelope: &Envelope, con
     Ok(())
 }
 
-/// A mail's content as it goes over the connection (RFC 5321 §4.5.2). In one piece: lettre's own `message` writes the last
-/// line by itself, which the system then holds back until the server has acknowledged what went before, and servers
-/// take 40 ms for that.
+/// A mail's content as it goes over the connection (RFC 5321 §4.5.2). In one piece: lettre's own `message` writes the
+/// last line by itself, which the system then holds back until the server has acknowledged what went before, and
+/// servers take 40 ms for that.
 fn with_end(content: &[u8]) -> String {
     // It was put together from strings.
     let content = String::from_utf8_lossy(content);

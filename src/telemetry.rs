@@ -1,9 +1,9 @@
 //! What is written about the running server, and what must never be: no secret, token, code or URL with a query, at any
 //! level.
 //!
-//! Dependencies are heard at INFO and above alone, whatever the filter says: below that HTTP, OAuth and SQL crates write
-//! out requests, headers and statements. Our own events go as far as the filter lets them, because they are written with
-//! this rule in mind. Addresses of people are [`masked`].
+//! Dependencies are heard at INFO and above alone, whatever the filter says: below that HTTP, OAuth and SQL crates
+//! write out requests, headers and statements. Our own events go as far as the filter lets them, because they are
+//! written with this rule in mind. Addresses of people are [`masked`].
 
 use std::{io::IsTerminal, panic::PanicHookInfo};
 
@@ -88,8 +88,8 @@ pub(crate) mod tests {
 
     impl Lines {
         pub(crate) fn new() -> Lines {
-            // While a thread's subscriber is the only one, `tracing` takes a callsite that another thread meets first for
-            // one that nobody wants to hear.
+            // While a thread's subscriber is the only one, `tracing` takes a callsite that another thread meets first
+            // for one that nobody wants to hear.
             _ = tracing_subscriber::registry().try_init();
             Lines(Arc::default())
         }

@@ -79,8 +79,9 @@ impl Zone {
         (zone.iana_name() == Some(name)).then_some(Zone { rules: zone, name: None })
     }
 
-    /// A zone as rules that are not ours have it around an instant: there its clock shows `wall`. `None` when no clock on
-    /// Earth does, or when ours, if we know the zone, shows something so different that somebody has moved one of the two.
+    /// A zone as rules that are not ours have it around an instant: there its clock shows `wall`. `None` when no clock
+    /// on Earth does, or when ours, if we know the zone, shows something so different that somebody has moved one of
+    /// the two.
     pub fn observed(name: &str, wall: NaiveDateTime, at: DateTime<Utc>) -> Option<Zone> {
         const FARTHEST: i64 = 16 * 3600;
         // By no more has any zone been changed since 2011, when Samoa crossed the date line.
@@ -99,8 +100,8 @@ impl Zone {
         Zone::parse(name).unwrap_or(Zone::UTC)
     }
 
-    /// The release of the tz database by which it places wall times: the compiled-in one, or where it was observed that of
-    /// who has placed the row.
+    /// The release of the tz database by which it places wall times: the compiled-in one, or where it was observed that
+    /// of who has placed the row.
     pub fn rules<'a>(&self, of_row: Option<&'a str>) -> &'a str {
         of_row.filter(|_| self.name.is_some()).unwrap_or(tzdb_version())
     }

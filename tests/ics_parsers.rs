@@ -192,8 +192,8 @@ fn hostile(newline: &'static str) -> impl Strategy<Value = Text> {
     })
 }
 
-/// Any characters at all, with those that mean something to parsers more often than by chance, and what is left of them:
-/// written by the words of contract §8.3, not by the program's own sanitiser.
+/// Any characters at all, with those that mean something to parsers more often than by chance, and what is left of
+/// them: written by the words of contract §8.3, not by the program's own sanitiser.
 fn arbitrary(newline: &'static str, most: usize) -> impl Strategy<Value = Text> {
     let special = "\r\n\u{b}\u{c}\u{85}\u{2028}\u{2029}\t\0\u{1b}\u{7f}\u{9f}\"':;,=\\^%\u{301}\u{20dd}\u{200d}\u{feff}\u{202e}\u{a0}é漢🎉ｱ ";
     let piece = prop_oneof![

@@ -1,6 +1,6 @@
-//! The OpenAPI document as public tools read it (npm's packages of `tests/openapi/package.json`): Spectral finds no fault
-//! in it, and a TypeScript client that openapi-typescript makes of it compiles. Where the packages are not installed in
-//! cargo's target folder (`.ci/node` does so) the test says so and passes, except in CI.
+//! The OpenAPI document as public tools read it (npm's packages of `tests/openapi/package.json`): Spectral finds no
+//! fault in it, and a TypeScript client that openapi-typescript makes of it compiles. Where the packages are not
+//! installed in cargo's target folder (`.ci/node` does so) the test says so and passes, except in CI.
 
 use std::{
     fs,

@@ -1,8 +1,8 @@
 //! Who is calling: signing in with a Django password, the Bearer token of every later call, the caller's own profile.
 //!
 //! [`authenticate`] stands before every route and decides, by contract §4.3, who the caller is; a handler just asks for
-//! a [`CurrentUser`]. Neither an answer nor its time tells whether an e-mail has an account, and from one place a password
-//! can be guessed 20 times in 15 minutes.
+//! a [`CurrentUser`]. Neither an answer nor its time tells whether an e-mail has an account, and from one place a
+//! password can be guessed 20 times in 15 minutes.
 
 pub mod jwt;
 pub mod password;
@@ -92,8 +92,8 @@ impl<S: Send + Sync> FromRequestParts<S> for CurrentUser {
 /// Puts the [`CurrentUser`] into the request, or answers: 401 to most.
 ///
 /// A bad Bearer header is refused on public API routes too. Outside `/api` and the routes that need credentials, the
-/// header is ignored. A browser that goes where its portal session counts needs no header, and is sent to sign in when it
-/// has neither.
+/// header is ignored. A browser that goes where its portal session counts needs no header, and is sent to sign in when
+/// it has neither.
 pub async fn authenticate(ctx: &Context, route: &Route, mut request: Request) -> Result<Request, Response> {
     if !route.credentials && !route.is_api() {
         return Ok(request);
@@ -327,8 +327,8 @@ pub async fn sign_in(ctx: &Context, peer: IpAddr, credentials: Credentials) -> R
     ctx.to_its_end("a sign-in", entering).await?
 }
 
-/// Whom e-mail and password let in, with the stored hash that says so; `None` when there is nobody of that e-mail or the
-/// password is wrong.
+/// Whom e-mail and password let in, with the stored hash that says so; `None` when there is nobody of that e-mail or
+/// the password is wrong.
 ///
 /// # Errors
 /// The right password of a deleted or inactive account; no place left for hashing.

@@ -1,8 +1,8 @@
 //! Portal sessions (contract §4.1): who has signed in on the portal's own page, and the cookie that says so.
 //!
-//! Promises: the cookie's secret is kept only as a hash; a session ends after 14 days, when the password changes that was
-//! shown for it, and when it is ended; while its user is deactivated or deleted it is worth nothing. It opens pages and the
-//! way to Google, never the JSON API. What its pages' forms carry, no other site can know (CSRF).
+//! Promises: the cookie's secret is kept only as a hash; a session ends after 14 days, when the password changes that
+//! was shown for it, and when it is ended; while its user is deactivated or deleted it is worth nothing. It opens pages
+//! and the way to Google, never the JSON API. What its pages' forms carry, no other site can know (CSRF).
 
 use aws_lc_rs::{constant_time, hmac};
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -52,8 +52,8 @@ impl Session {
         set_cookie(COOKIE, self.token.expose(), &more, settings)
     }
 
-    /// What a form of this session's pages carries, so that no other site can send it: derived from the cookie's secret,
-    /// which other sites cannot read.
+    /// What a form of this session's pages carries, so that no other site can send it: derived from the cookie's
+    /// secret, which other sites cannot read.
     pub fn form_token(&self) -> String {
         form_token(&self.token)
     }

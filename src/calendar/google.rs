@@ -54,8 +54,8 @@ const IDLE: Duration = Duration::from_secs(20);
 
 /// One pool of connections for everybody: the token is the call's, not the connection's.
 ///
-/// HTTP/1.1 alone: an attempt that is dropped closes its connection, so the next one does not meet the same dead one, as
-/// it would in HTTP/2 after a firewall has forgotten it.
+/// HTTP/1.1 alone: an attempt that is dropped closes its connection, so the next one does not meet the same dead one,
+/// as it would in HTTP/2 after a firewall has forgotten it.
 static CONNECTIONS: LazyLock<Result<Client<Connector, common::Body>, String>> = LazyLock::new(|| {
     let tls = HttpsConnectorBuilder::new().with_native_roots().map_err(|error| error.to_string())?;
     let mut tcp = HttpConnector::new();
@@ -72,8 +72,8 @@ static CONNECTIONS: LazyLock<Result<Client<Connector, common::Body>, String>> = 
 pub enum Deleted {
     /// The event was there or had been deleted before.
     Gone,
-    /// None is there, but one may still come: Google knows no such event (404), or answers with a success other than 204,
-    /// which could hide that.
+    /// None is there, but one may still come: Google knows no such event (404), or answers with a success other than
+    /// 204, which could hide that.
     Unsure,
 }
 

@@ -2,9 +2,9 @@
 //!
 //! Hides OAuth, the sealed grants and their refresh, the API and its retries, and the undoing of what a dead request
 //! left at Google. Promises: a token is never stored or logged in clear; no transaction or pooled connection waits for
-//! Google; scheduling and connecting wait for it no longer than the budget in the settings; an event whose interview was
-//! never written is deleted as soon as Google allows. A disconnection may outlast the budget: it gives requests under
-//! way that long to end, then takes up to 15 s to delete their events and 5 s to take back the grant.
+//! Google; scheduling and connecting wait for it no longer than the budget in the settings; an event whose interview
+//! was never written is deleted as soon as Google allows. A disconnection may outlast the budget: it gives requests
+//! under way that long to end, then takes up to 15 s to delete their events and 5 s to take back the grant.
 //!
 //! An **intent** is the record that makes the last one true. It is written before the first call to Google
 //! ([`record_intent`]) and removed in the transaction that writes the interview ([`take_intent`]). One that is given up
@@ -230,8 +230,8 @@ async fn disconnect(State(ctx): State<Context>, user: CurrentUser) -> http::Resu
     Ok(Json(Disconnected { success: true, message }))
 }
 
-/// Forgets a person's grant, to the end even when nobody waits for it: nobody could revoke a removed grant later. Whether
-/// there was one.
+/// Forgets a person's grant, to the end even when nobody waits for it: nobody could revoke a removed grant later.
+/// Whether there was one.
 pub async fn disconnect_user(ctx: &Context, user_id: i64) -> http::Result<bool> {
     let own = ctx.clone();
     Ok(ctx.to_its_end("a disconnection", async move { forget_grant(&own, user_id).await }).await??)
@@ -306,8 +306,8 @@ pub struct Created {
 /// Repeats the call as long as it may help and the budget lasts. When the event turns out to have been made and deleted
 /// already it is made under another id, noted in the intent first.
 ///
-/// After an error the event may exist: [`give_up`] the intent. A call that ends when the intent may have been undone and
-/// forgotten already records its event itself, to be undone.
+/// After an error the event may exist: [`give_up`] the intent. A call that ends when the intent may have been undone
+/// and forgotten already records its event itself, to be undone.
 pub async fn create_event(
     ctx: &Context,
     user_id: i64,
@@ -326,12 +326,13 @@ pub enum Put {
         /// An attempt at it that no answer came to may arrive late ([`LATEST_CALL`]) and undo what comes after this.
         in_doubt: bool,
     },
-    /// There was none, or it was gone: the one that was made. [`take_intent`] belongs into the transaction that keeps it.
+    /// There was none, or it was gone: the one that was made. [`take_intent`] belongs into the transaction that keeps
+    /// it.
     Made(Created),
 }
 
-/// Changes title, description and time of an event of `user_id` to those of `event`. Without one, or when it is gone, it
-/// is made as by [`create_event`], after `intent` has been recorded.
+/// Changes title, description and time of an event of `user_id` to those of `event`. Without one, or when it is gone,
+/// it is made as by [`create_event`], after `intent` has been recorded.
 ///
 /// After an error the event may have been changed or made: [`give_up`] the intent, and call this again later.
 pub async fn put_event(

@@ -56,7 +56,8 @@ pub fn is_of_portal(state: Option<&str>) -> bool {
     state.is_some_and(|state| state.ends_with(OF_PORTAL))
 }
 
-/// Begins an authorization of `user_id`: the URL to send the browser to and the state in it, valid once within 10 minutes.
+/// Begins an authorization of `user_id`: the URL to send the browser to and the state in it, valid once within 10
+/// minutes.
 pub async fn begin(ctx: &Context, user_id: i64) -> http::Result<(String, String)> {
     begin_with(ctx, user_id, PlainToken::generate()).await
 }

@@ -120,7 +120,8 @@ pub async fn grant(db: impl PgExecutor<'_>, user_id: i64, sealer: Option<&Sealer
 
 /// Writes a new grant over the user's old one. Without a refresh token of its own it keeps the stored one.
 ///
-/// The caller's transaction must hold the user's row ([`lock_user`]), so that of two at once the later sees the earlier.
+/// The caller's transaction must hold the user's row ([`lock_user`]), so that of two at once the later sees the
+/// earlier.
 pub async fn put_grant(
     tx: &mut PgConnection,
     user_id: i64,
@@ -425,8 +426,8 @@ pub async fn give_up(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> sql
     Ok(done.rows_affected() > 0)
 }
 
-/// Records that an event is to be deleted: as an intent that has been given up. For [`UNDO_CLAIM`] it is the caller's, who
-/// may do it himself; then it is the sweep's.
+/// Records that an event is to be deleted: as an intent that has been given up. For [`UNDO_CLAIM`] it is the caller's,
+/// who may do it himself; then it is the sweep's.
 pub async fn discard_event(
     tx: &mut PgConnection,
     user_id: i64,

@@ -36,8 +36,8 @@ pub async fn undo_intents(ctx: &Context) -> anyhow::Result<()> {
     }
 }
 
-/// Deletes the event that [`discard_event`](super::discard_event) has recorded; whether Google has taken that, or has no such
-/// event. Where it has not, or one may still come, the sweep looks again.
+/// Deletes the event that [`discard_event`](super::discard_event) has recorded; whether Google has taken that, or has
+/// no such event. Where it has not, or one may still come, the sweep looks again.
 pub async fn undo_now(ctx: &Context, discarded: &Abandoned) -> bool {
     undo(ctx, discarded).await
 }
@@ -86,7 +86,8 @@ async fn try_undo(ctx: &Context, intent: &Abandoned) -> anyhow::Result<bool> {
         Some(event_id) => delete_event(ctx, intent.user_id, event_id).await,
         None => Ok(Deleted::Gone),
     };
-    // Its request sends nothing any more when its time is over, unless it stood still meanwhile, perhaps with this server.
+    // Its request sends nothing any more when its time is over, unless it stood still meanwhile, perhaps with this
+    // server.
     let settled = intent.undo_from.max(intent.created_at + REQUEST_LIFETIME) + LATEST_CALL;
     let none_is_there = deleted.is_ok();
     match deleted {

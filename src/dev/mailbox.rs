@@ -1,9 +1,9 @@
 //! Where mails end in development and tests: a small SMTP server that delivers nothing, and a page to read them.
 //!
 //! It is strict where real servers are (order of commands, line and size limits, dot-stuffing; RFC 5321), because
-//! nothing else here would tell us that we are wrong. Faults can be ordered for any step of the dialogue. The page loads
-//! nothing from elsewhere and runs no script; a mail's HTML is shown in a sandbox. Every other path of its address is a
-//! page too: in development the SPA's address leads here.
+//! nothing else here would tell us that we are wrong. Faults can be ordered for any step of the dialogue. The page
+//! loads nothing from elsewhere and runs no script; a mail's HTML is shown in a sandbox. Every other path of its
+//! address is a page too: in development the SPA's address leads here.
 
 use std::{
     fs,

@@ -1,9 +1,9 @@
-//! What stands around every route: one request goes through [`enter`], the caller's credentials, the question whether the URL
-//! has its method, and only then reaches its handler, in the order of contract §3.1.
+//! What stands around every route: one request goes through [`enter`], the caller's credentials, the question whether
+//! the URL has its method, and only then reaches its handler, in the order of contract §3.1.
 //!
-//! Hides CORS, slashes, `Accept`, `Allow`, the headers of every answer, panics, the limits of time and size, and the request's log
-//! line and count. Promises that every answer, a refusal or a crash included, has the headers of §3.5 and §3.6, and that neither
-//! log nor metrics hold a URL, only the template of its route.
+//! Hides CORS, slashes, `Accept`, `Allow`, the headers of every answer, panics, the limits of time and size, and the
+//! request's log line and count. Promises that every answer, a refusal or a crash included, has the headers of §3.5 and
+//! §3.6, and that neither log nor metrics hold a URL, only the template of its route.
 //!
 //! The table of routes is taken from the OpenAPI document, which `utoipa_axum` collects together with the router, so
 //! the two know the same URLs. Credentials are checked by a feature above this module, hence passed to [`door`].
@@ -77,8 +77,8 @@ pub type ErrorPage = Arc<dyn Fn(&Method, StatusCode) -> Response + Send + Sync>;
 
 /// Wraps `handlers`, which has the templates of `routes`, into everything of contract §3.
 ///
-/// `error_page` is what people see of an error; clients get JSON. `authenticate` stands between the look-up of the URL and of the
-/// method.
+/// `error_page` is what people see of an error; clients get JSON. `authenticate` stands between the look-up of the URL
+/// and of the method.
 pub fn door(
     handlers: Router,
     routes: Routes,

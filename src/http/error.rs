@@ -37,7 +37,8 @@ pub enum Error {
         status: StatusCode,
         error: Cow<'static, str>,
         detail: Option<&'static str>,
-        /// The body's field or the header that it is about. Clients are not told: it is for pages, which show the error there.
+        /// The body's field or the header that it is about. Clients are not told: it is for pages, which show the error
+        /// there.
         field: Option<&'static str>,
     },
     /// A refusal with a body of its own shape.

@@ -1,8 +1,8 @@
 //! From a raw request to input: bodies, path ids, query parameters, the Idempotency-Key.
 //!
-//! Hides what clients may send (JSON, forms, nothing at all) and what can be wrong with it; promises that a handler sees
-//! either a value or a refusal in the words of contract §3.2, which never repeats what was sent. Nothing here refuses
-//! before the handler asks, because a missing row is told before a bad body (contract §3.1).
+//! Hides what clients may send (JSON, forms, nothing at all) and what can be wrong with it; promises that a handler
+//! sees either a value or a refusal in the words of contract §3.2, which never repeats what was sent. Nothing here
+//! refuses before the handler asks, because a missing row is told before a bad body (contract §3.1).
 
 use std::{collections::HashMap, convert::Infallible};
 
@@ -27,7 +27,8 @@ use super::{Error, Result};
 
 /// The most bytes a body may have.
 pub const BODY_LIMIT: usize = 1 << 20;
-/// What any number of clients may send at a time; so many larger bodies are taken in at once, since strangers send bodies too.
+/// What any number of clients may send at a time; so many larger bodies are taken in at once, since strangers send
+/// bodies too.
 const SMALL_BODY: u64 = 16 << 10;
 static LARGE_BODIES: Semaphore = Semaphore::const_new(32);
 
@@ -71,8 +72,8 @@ impl RequestBody {
     /// The body as JSON; of a form an object of strings, the last of equal names. An empty body is `{}`, whatever its
     /// media type. Files of a multipart form are left out; bytes of a form that are not UTF-8 become U+FFFD.
     ///
-    /// Refuses with 413 (over [`BODY_LIMIT`]), 408 (after its [`BodyDeadline`]), 415 (compressed bodies too), and 400 for
-    /// what cannot be parsed.
+    /// Refuses with 413 (over [`BODY_LIMIT`]), 408 (after its [`BodyDeadline`]), 415 (compressed bodies too), and 400
+    /// for what cannot be parsed.
     pub async fn value(self) -> Result<Value> {
         if self.announced.is_some_and(|length| length > BODY_LIMIT as u64) {
             return Err(Error::BodyTooLarge);

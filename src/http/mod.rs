@@ -1,7 +1,7 @@
 //! HTTP: what Django REST Framework does around a view (contract §3), done once, and the connections.
 //!
-//! [`routes`] knows every URL, and [`door`] stands around them all; [`extract`] turns requests into typed input, [`error`] turns
-//! refusals into answers, [`peer`] tells where a request comes from, [`server`] holds the connections.
+//! [`routes`] knows every URL, and [`door`] stands around them all; [`extract`] turns requests into typed input,
+//! [`error`] turns refusals into answers, [`peer`] tells where a request comes from, [`server`] holds the connections.
 
 pub mod door;
 pub mod error;

@@ -1,5 +1,5 @@
-//! Which URLs there are, with their methods, credentials and media types, as the OpenAPI document tells: how a path as sent
-//! finds its [`Route`], and whether an `Accept` is satisfied by it.
+//! Which URLs there are, with their methods, credentials and media types, as the OpenAPI document tells: how a path as
+//! sent finds its [`Route`], and whether an `Accept` is satisfied by it.
 
 use std::sync::Arc;
 

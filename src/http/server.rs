@@ -1,8 +1,8 @@
 //! Connections: accepting them, how long a client may take to say what it wants and to take in the answer, and letting
 //! them end in peace.
 //!
-//! hyper itself refuses, in a bare answer, what is no HTTP request (400) and a head that is too long for its buffer (414,
-//! 431); everything else reaches the router.
+//! hyper itself refuses, in a bare answer, what is no HTTP request (400) and a head that is too long for its buffer
+//! (414, 431); everything else reaches the router.
 
 use std::{
     io::{self, IoSlice},
@@ -38,8 +38,8 @@ const BUFFER: usize = 128 << 10;
 /// Serves HTTP/1.1 until `stop` is cancelled; then takes no more and returns when the requests under way are answered.
 /// Every request has its connection's address among its extensions, as [`ConnectInfo<SocketAddr>`](ConnectInfo).
 ///
-/// A connection is closed when a client takes longer than `patience` for a request's line and headers (the next one's on
-/// a connection that is kept included), or takes in nothing of an answer for so long.
+/// A connection is closed when a client takes longer than `patience` for a request's line and headers (the next one's
+/// on a connection that is kept included), or takes in nothing of an answer for so long.
 pub async fn serve(listener: TcpListener, router: Router, patience: Duration, stop: CancellationToken) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(BUFFER);
@@ -82,8 +82,8 @@ pub async fn serve(listener: TcpListener, router: Router, patience: Duration, st
     connections.shutdown().await;
 }
 
-/// How many clients may be connected at a time: others wait until one leaves. As many as the system lets this process open
-/// files, once it is asked for all that it gives, less those that the database, Google and SMTP need.
+/// How many clients may be connected at a time: others wait until one leaves. As many as the system lets this process
+/// open files, once it is asked for all that it gives, less those that the database, Google and SMTP need.
 fn places() -> usize {
     const OTHERS: u64 = 200;
     const MOST: u64 = 10_000;

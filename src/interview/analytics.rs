@@ -1,8 +1,8 @@
 //! What a recruiter's interviews come to (contract §5.12): how many there were and are to come, who stayed away, how
 //! long they took.
 //!
-//! The database counts by day in one statement, whatever the number of interviews; here days become weeks and sums become
-//! means. Only interviews without their instants take two statements more.
+//! The database counts by day in one statement, whatever the number of interviews; here days become weeks and sums
+//! become means. Only interviews without their instants take two statements more.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -198,8 +198,8 @@ struct Day {
     /// How many meetings began, and how late they were together; one that began early was not late.
     started: i64,
     seconds_late: f64,
-    /// Of all days together: how many interviews' recruiters waited in vain. The door has closed, and of the two only he
-    /// was seen.
+    /// Of all days together: how many interviews' recruiters waited in vain. The door has closed, and of the two only
+    /// he was seen.
     waited_in_vain: i64,
 }
 

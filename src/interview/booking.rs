@@ -194,8 +194,8 @@ enum Keyed {
     Bound(i64),
 }
 
-/// What a request owns while it runs: its intent, and its event's id. That is chosen once and repeated on every retry, so
-/// that a lost answer cannot make a second event; `None` without Google.
+/// What a request owns while it runs: its intent, and its event's id. That is chosen once and repeated on every retry,
+/// so that a lost answer cannot make a second event; `None` without Google.
 type Owned = (calendar::Intent, Option<String>);
 
 /// Records the intent and claims the key.

@@ -154,8 +154,8 @@ async fn changed(ctx: &Context, user: &CurrentUser, interview: Interview, emails
     }
 }
 
-/// Whether the interview, changed so, is or becomes one with an event. A row with an event counts as Google Meet as long
-/// as its type is left alone: Django stores `custom` for those.
+/// Whether the interview, changed so, is or becomes one with an event. A row with an event counts as Google Meet as
+/// long as its type is left alone: Django stores `custom` for those.
 fn is_meet(before: &Interview, after: &Interview) -> bool {
     match after.interview_type == before.interview_type {
         true => before.kind() == InterviewType::GoogleMeet || before.google_event_id.is_some(),

@@ -2,9 +2,9 @@
 //!
 //! A claim is a row of `ivs_change`. It is taken before the first effect and ended in the transaction that writes the
 //! change, so a change that lost its claim cannot commit. Whatever does not end that way (a failure, a crash) leaves
-//! the row *in doubt*: then the event at Google may differ from the interview, and is aligned with it, again when no call
-//! of the failed change can still arrive. So is that of a change that succeeded after an attempt without an answer. A
-//! person's change takes the claim of an alignment over.
+//! the row *in doubt*: then the event at Google may differ from the interview, and is aligned with it, again when no
+//! call of the failed change can still arrive. So is that of a change that succeeded after an attempt without an
+//! answer. A person's change takes the claim of an alignment over.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{PgConnection, PgExecutor, PgPool};
@@ -143,8 +143,8 @@ impl Claim {
         self.leave_in_doubt(db, now, now + wait).await
     }
 
-    /// Ends the claim if it is still ours, and leaves the event in doubt in any case: what the holder of a lost claim has
-    /// done there may have come after everything that others did.
+    /// Ends the claim if it is still ours, and leaves the event in doubt in any case: what the holder of a lost claim
+    /// has done there may have come after everything that others did.
     async fn leave_in_doubt(
         &self,
         db: impl PgExecutor<'_>,

@@ -49,8 +49,8 @@ impl EmailsSent {
     }
 }
 
-/// Queues a mail to each of `users`, in the transaction that writes what it tells; none without an SMTP server. They are
-/// for [`send_now`], right after the commit.
+/// Queues a mail to each of `users`, in the transaction that writes what it tells; none without an SMTP server. They
+/// are for [`send_now`], right after the commit.
 pub async fn queue(
     tx: &mut PgConnection,
     ctx: &Context,
@@ -77,8 +77,8 @@ fn mails(kind: Kind, (interview_id, sequence): (i64, i32), users: &[i64]) -> Vec
     users.iter().map(mail).collect()
 }
 
-/// Sends mails just queued, about one thing, all at once, and waits for the SMTP server for a while; the sending goes on
-/// beyond that. Gives whose mail has been accepted by then, as [`sent`] does.
+/// Sends mails just queued, about one thing, all at once, and waits for the SMTP server for a while; the sending goes
+/// on beyond that. Gives whose mail has been accepted by then, as [`sent`] does.
 pub async fn send_now(ctx: &Context, mails: Vec<Leased>, users: [i64; 2]) -> EmailsSent {
     let Some(&Mail { kind, interview_id: Some(interview_id), sequence, .. }) = mails.first().map(|leased| &leased.mail)
     else {

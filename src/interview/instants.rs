@@ -1,13 +1,14 @@
-//! The instants of interviews as SQL sees them (contract §6.1): a cache of what wall time and zone mean by the time rules
-//! compiled in.
+//! The instants of interviews as SQL sees them (contract §6.1): a cache of what wall time and zone mean by the time
+//! rules compiled in.
 //!
-//! Rows that Django inserted or changed are filled in silently. When this program brings newer rules than those a row was
-//! computed by, and they give a coming interview another instant, that is news to the people who meet: its calendar
+//! Rows that Django inserted or changed are filled in silently. When this program brings newer rules than those a row
+//! was computed by, and they give a coming interview another instant, that is news to the people who meet: its calendar
 //! event and reminders move, and both get a mail. An instance with older rules takes what newer ones have written for
 //! right ([`stored_zone`]), so that two versions side by side agree.
 //!
-//! Nothing tells us what Django has changed, so rows are looked at: every half minute those of these days and those that an
-//! index knows as without instants or more than 16 hours from their wall time, and all others in turn, without haste.
+//! Nothing tells us what Django has changed, so rows are looked at: every half minute those of these days and those
+//! that an index knows as without instants or more than 16 hours from their wall time, and all others in turn, without
+//! haste.
 
 use std::time::Duration;
 
@@ -32,8 +33,8 @@ pub enum Reach {
     All,
 }
 
-/// "These days" and "long past": more than a reminder looks ahead, and by more than an instant can be wrong unnoticed, 16
-/// hours and the zone's own distance from UTC.
+/// "These days" and "long past": more than a reminder looks ahead, and by more than an instant can be wrong unnoticed,
+/// 16 hours and the zone's own distance from UTC.
 const DAYS: TimeDelta = TimeDelta::days(4);
 
 /// How many rows are looked at in one go.
@@ -42,8 +43,8 @@ const CHUNK: i64 = 5000;
 /// However long a chunk took, since the machine may have stood still.
 const LONGEST_REST: Duration = Duration::from_secs(10);
 
-/// The sweep: writes the instants of rows that have none or wrong ones. Beyond [`Reach::Soon`] it rests between chunks, so
-/// that each walk of each server keeps no more than a tenth of a core busy, with rows by the million too.
+/// The sweep: writes the instants of rows that have none or wrong ones. Beyond [`Reach::Soon`] it rests between chunks,
+/// so that each walk of each server keeps no more than a tenth of a core busy, with rows by the million too.
 pub async fn fill_instants(ctx: &Context, reach: Reach) -> anyhow::Result<()> {
     let mut has_newer = false;
     let begun = ctx.clock.now();
@@ -156,8 +157,8 @@ macro_rules! instants {
     };
 }
 
-/// The walks of the sweep, each along an index, so that it costs what it looks at: the rows whose instants are missing or
-/// far from their wall time, and those within reach by their instants.
+/// The walks of the sweep, each along an index, so that it costs what it looks at: the rows whose instants are missing
+/// or far from their wall time, and those within reach by their instants.
 #[derive(Clone, Copy)]
 enum Order {
     Misplaced,
@@ -178,8 +179,8 @@ async fn instants_to_check(
     to: DateTime<Utc>,
 ) -> sqlx::Result<Vec<Instants>> {
     match order {
-        // In the words of its index. PostgreSQL takes what equals a constant for rare, and a condition that may be null for
-        // common: then it would read the table.
+        // In the words of its index. PostgreSQL takes what equals a constant for rare, and a condition that may be null
+        // for common: then it would read the table.
         Order::Misplaced => {
             instants!(
                 r#"CASE WHEN starts_at AT TIME ZONE 'UTC' BETWEEN date + "time" - interval '16 hours'
@@ -206,8 +207,8 @@ async fn instants_to_check(
     }
 }
 
-/// Writes instants, of rows as they were read and as they are to be, where a row still says what they were computed from. A row that somebody else has moved is to be
-/// reminded of again.
+/// Writes instants, of rows as they were read and as they are to be, where a row still says what they were computed
+/// from. A row that somebody else has moved is to be reminded of again.
 async fn write_instants(
     db: impl PgExecutor<'_>,
     rows: &[(Instants, Instants)],

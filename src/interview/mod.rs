@@ -2,10 +2,9 @@
 //! §5.6–5.16, §8).
 //!
 //! Handlers here turn HTTP into calls and back; `model` has the pure rules, `store` the SQL. What crosses systems:
-//! `booking` makes an interview, `change` changes and cancels it under a `claim` and aligns its event. `presence` knows who
-//! is there, `analytics` what they come to, `applicants` who can be invited, `preview` what a time means and what speaks
-//! against it; `reminder` and `instants` are sweeps, `emails` has the words of the mails, `when`
-//! those of times.
+//! `booking` makes an interview, `change` changes and cancels it under a `claim` and aligns its event. `presence` knows
+//! who is there, `analytics` what they come to, `applicants` who can be invited, `preview` what a time means and what
+//! speaks against it; `reminder` and `instants` are sweeps, `emails` has the words of the mails, `when` those of times.
 
 pub mod analytics;
 pub mod applicants;

@@ -1,4 +1,5 @@
-//! The pure rules of an interview: what a request may ask for, and what state an interview is in. No database, no network.
+//! The pure rules of an interview: what a request may ask for, and what state an interview is in. No database, no
+//! network.
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -484,8 +485,8 @@ fn location(value: Option<&Value>) -> Result<Option<String>> {
     }
 }
 
-/// The fields of a form that are not in the formats of [`Request::parse`], each looked at by itself. What is absent is left
-/// alone, but what is there has to say something.
+/// The fields of a form that are not in the formats of [`Request::parse`], each looked at by itself. What is absent is
+/// left alone, but what is there has to say something.
 pub fn malformed(form: &Map<String, Value>) -> Vec<&'static str> {
     type Check = fn(Option<&Value>) -> bool;
     let checks: [(&str, Check); 8] = [
@@ -512,8 +513,8 @@ pub fn span(zone: &Zone, date: NaiveDate, time: NaiveTime, minutes: i32) -> Resu
     Ok((start, end))
 }
 
-/// The zone of a row: UTC for a text that is no zone. Where a server with newer time rules than ours has placed the row,
-/// it is right and we are not: then the zone as it must be by those rules.
+/// The zone of a row: UTC for a text that is no zone. Where a server with newer time rules than ours has placed the
+/// row, it is right and we are not: then the zone as it must be by those rules.
 pub fn stored_zone(
     date: NaiveDate,
     time: NaiveTime,

@@ -26,8 +26,9 @@ pub struct Preview {
     pub warnings: Vec<String>,
 }
 
-/// What `date`, `time`, `timezone` and `duration_minutes` of a form mean, and what speaks against them for `user` and, when
-/// he may be invited, the person of `candidate_id`. The interview of `interview_id`, which is to be moved, does not.
+/// What `date`, `time`, `timezone` and `duration_minutes` of a form mean, and what speaks against them for `user` and,
+/// when he may be invited, the person of `candidate_id`. The interview of `interview_id`, which is to be moved, does
+/// not.
 pub async fn preview(ctx: &Context, user: &CurrentUser, form: &Map<String, Value>) -> Result<Preview> {
     let slot = Slot::parse(form, ctx.settings.interview_duration_minutes)?;
     let id = |name| model::id(form.get(name));

@@ -1,8 +1,8 @@
 //! Reminders a day and an hour before an interview (contract §8.2).
 //!
 //! Only a sweep makes them, so they also come for rows that Django inserted, and there is nothing to take back when an
-//! interview is moved or cancelled. Of any number of instances one reminds of each moment: it sets the row's flag in the
-//! transaction that queues the mails. A moment that had passed when the interview was made is not reminded of.
+//! interview is moved or cancelled. Of any number of instances one reminds of each moment: it sets the row's flag in
+//! the transaction that queues the mails. A moment that had passed when the interview was made is not reminded of.
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 use sqlx::PgConnection;
@@ -85,7 +85,8 @@ impl Upcoming {
     }
 }
 
-/// Locks the next interviews that have a reminder due by their cached start; those that somebody else has locked are his.
+/// Locks the next interviews that have a reminder due by their cached start; those that somebody else has locked are
+/// his.
 async fn due_for_reminders(
     tx: &mut PgConnection,
     now: DateTime<Utc>,

@@ -195,7 +195,8 @@ macro_rules! interviews {
 }
 
 /// Selects the [`Interview`]s in which the person of `$column` is `$user`: at most `$most` of those that may be ahead
-/// wherever they are, the soonest, and as many of the others, the latest; with one more column as [`interviews!`] has it.
+/// wherever they are, the soonest, and as many of the others, the latest; with one more column as [`interviews!`] has
+/// it.
 macro_rules! nearest_interviews {
     ($column:literal, $user:expr, $most:expr, $now:expr, $more:ident: $sql:literal) => {
         interviews!(
@@ -245,8 +246,8 @@ pub async fn of_user(
     .await
 }
 
-/// A recruiter's interviews, with what became of their invitations: at most `most` of those that may be ahead wherever they
-/// are, the soonest, and as many of the others, the latest.
+/// A recruiter's interviews, with what became of their invitations: at most `most` of those that may be ahead wherever
+/// they are, the soonest, and as many of the others, the latest.
 pub async fn of_recruiter_with_mails(ctx: &Context, user_id: i64, most: i64) -> sqlx::Result<Vec<Interview>> {
     nearest_interviews!(
         "recruiter_id",
@@ -276,8 +277,8 @@ pub async fn of_candidate_with_applications(ctx: &Context, user_id: i64, most: i
     .await
 }
 
-/// What has not ended has a date, by its own clock, from this one on: eight hours and the offset of any zone are together
-/// less than a day.
+/// What has not ended has a date, by its own clock, from this one on: eight hours and the offset of any zone are
+/// together less than a day.
 pub fn maybe_ahead(now: DateTime<Utc>) -> NaiveDate {
     (now - TimeDelta::days(1)).date_naive()
 }
@@ -318,7 +319,8 @@ pub async fn lock(db: impl PgExecutor<'_>, id: i64) -> sqlx::Result<bool> {
     Ok(found.is_some())
 }
 
-/// Lets a person into a locked interview, unless he is there already, and notes which recruiters have met the candidate.
+/// Lets a person into a locked interview, unless he is there already, and notes which recruiters have met the
+/// candidate.
 pub async fn open_presence(
     db: impl PgExecutor<'_>,
     interview_id: i64,
@@ -690,8 +692,8 @@ pub async fn busy(
     except: i64,
     settings: &Settings,
 ) -> sqlx::Result<Busy> {
-    // By date, since rows that Django inserted a moment ago have no instants yet. A day and a half covers every zone's offset
-    // and interviews of up to a day; the dates stay inside what `chrono` can hold.
+    // By date, since rows that Django inserted a moment ago have no instants yet. A day and a half covers every zone's
+    // offset and interviews of up to a day; the dates stay inside what `chrono` can hold.
     let nearby = TimeDelta::hours(36);
     let from = start.checked_sub_signed(nearby).unwrap_or(start).date_naive();
     let to = end.checked_add_signed(nearby).unwrap_or(end).date_naive();

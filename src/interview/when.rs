@@ -22,8 +22,8 @@ pub fn hours(zone: &Zone, (start, end): (DateTime<Utc>, DateTime<Utc>)) -> Strin
     format!("{}, {from}–{to}{later}", start.format("%a %-d %b %Y"))
 }
 
-/// Whose clock that is: `in Vancouver (UTC−7)`, or the offset alone where a zone is nothing else. Where the clocks change
-/// between start and end, both offsets.
+/// Whose clock that is: `in Vancouver (UTC−7)`, or the offset alone where a zone is nothing else. Where the clocks
+/// change between start and end, both offsets.
 pub fn place(zone: &Zone, (start, end): (DateTime<Utc>, DateTime<Utc>)) -> String {
     let [first, last] = [start, end].map(|at| offset(*zone.local(at).offset()));
     let offsets = if first == last { first } else { format!("{first}, then {last}") };

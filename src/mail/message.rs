@@ -107,8 +107,8 @@ fn mailbox((name, address): &Correspondent) -> Option<Mailbox> {
     Some(Mailbox::new(name, address))
 }
 
-/// A text for a header: on one line, with one space at a time. Of two between words that are not ASCII the encoder leaves one
-/// between its encoded words, where readers drop it (RFC 2047, section 6.2).
+/// A text for a header: on one line, with one space at a time. Of two between words that are not ASCII the encoder
+/// leaves one between its encoded words, where readers drop it (RFC 2047, section 6.2).
 fn header_text(text: &str) -> String {
     one_line(text).split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }

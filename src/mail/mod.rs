@@ -1,15 +1,15 @@
 //! From a queued row to an accepted mail: once.
 //!
-//! A mail is a row of `ivs_mail` and a job, both written by the transaction that causes it. Whoever sends it has a lease on
-//! the row (a request has queued it with one, the job takes one), renders the mail from what is true *now*, hands it to
-//! the SMTP server without holding a database connection, and notes the outcome in one statement. So a mail is neither
-//! lost nor doubled; only a death between the server's acceptance and our note leads to a second copy, which has the
-//! same `Message-ID`. Bodies, tokens and addresses are neither kept nor logged; the row of a mail that goes to another
-//! address than its user's own is the exception.
+//! A mail is a row of `ivs_mail` and a job, both written by the transaction that causes it. Whoever sends it has a
+//! lease on the row (a request has queued it with one, the job takes one), renders the mail from what is true *now*,
+//! hands it to the SMTP server without holding a database connection, and notes the outcome in one statement. So a mail
+//! is neither lost nor doubled; only a death between the server's acceptance and our note leads to a second copy, which
+//! has the same `Message-ID`. Bodies, tokens and addresses are neither kept nor logged; the row of a mail that goes to
+//! another address than its user's own is the exception.
 //!
-//! Here a mail is queued, and swept up when its job was lost or its time is over; [`sending`] has the lease and the tries,
-//! [`message`] makes an Internet message of what is to be said, and [`operator`] is for who looks after mails: lists, and
-//! sending again.
+//! Here a mail is queued, and swept up when its job was lost or its time is over; [`sending`] has the lease and the
+//! tries, [`message`] makes an Internet message of what is to be said, and [`operator`] is for who looks after mails:
+//! lists, and sending again.
 
 mod message;
 mod operator;
@@ -144,8 +144,8 @@ pub async fn enqueue(tx: &mut PgConnection, ctx: &Context, mails: &[Mail]) -> sq
     Ok(())
 }
 
-/// The same for mails that the caller sends himself after the commit, by [`send_leased`]. Their jobs see to what comes of
-/// that, half a minute later.
+/// The same for mails that the caller sends himself after the commit, by [`send_leased`]. Their jobs see to what comes
+/// of that, half a minute later.
 pub async fn enqueue_leased(tx: &mut PgConnection, ctx: &Context, mails: &[Mail]) -> sqlx::Result<Vec<Leased>> {
     if ctx.smtp.is_none() || mails.is_empty() {
         return Ok(Vec::new());
@@ -215,8 +215,8 @@ pub async fn accepted(db: impl PgExecutor<'_>, interview_id: i64, kind: Kind, se
     .await
 }
 
-/// Queues a job for every mail that has waited for a minute without one: a worker that was taken for dead, and lived, may
-/// have removed it.
+/// Queues a job for every mail that has waited for a minute without one: a worker that was taken for dead, and lived,
+/// may have removed it.
 pub async fn requeue_orphans(ctx: &Context) -> anyhow::Result<()> {
     let now = ctx.clock.now();
     let waiting = sqlx::query_scalar!(

@@ -86,8 +86,8 @@ pub enum Resent {
     Unknown,
 }
 
-/// Queues a mail once more, whatever became of it, to be sent now, as an operator or its recruiter asks; a copy of one that was
-/// sent has its `Message-ID`.
+/// Queues a mail once more, whatever became of it, to be sent now, as an operator or its recruiter asks; a copy of one
+/// that was sent has its `Message-ID`.
 ///
 /// What is outdated here would be dropped by `interview::emails::render`.
 pub async fn resend(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> anyhow::Result<Resent> {

@@ -17,9 +17,9 @@ const NOTE_TRIES: u32 = 10 * 60;
 
 /// Tries once to send a queued mail, as its job.
 ///
-/// `render` makes the mail from the present state of the world; `None` drops it: it is no longer true. A mail that is being
-/// sent by somebody else is left alone. Errors are faults of the database or of `render`; whatever SMTP says, the mail has
-/// ended or is to be tried again.
+/// `render` makes the mail from the present state of the world; `None` drops it: it is no longer true. A mail that is
+/// being sent by somebody else is left alone. Errors are faults of the database or of `render`; whatever SMTP says, the
+/// mail has ended or is to be tried again.
 pub async fn send(
     ctx: &Context,
     id: Uuid,
@@ -30,8 +30,8 @@ pub async fn send(
     leased.note(ctx, tried).await
 }
 
-/// Tries once to send a mail just queued, likewise; whether the SMTP server has accepted it. What is not accepted is left
-/// to its job.
+/// Tries once to send a mail just queued, likewise; whether the SMTP server has accepted it. What is not accepted is
+/// left to its job.
 pub async fn send_leased(
     ctx: &Context,
     leased: Leased,
@@ -61,8 +61,8 @@ impl Leased {
     /// `None` when it has ended or is leased already.
     async fn take(ctx: &Context, id: Uuid) -> anyhow::Result<Option<Leased>> {
         let (now, holder) = (ctx.clock.now(), random_uuid());
-        // Not `state = 'queued'`: PostgreSQL would look for the id in the index of those that are queued, which it knows as
-        // nearly empty, while thousands are.
+        // Not `state = 'queued'`: PostgreSQL would look for the id in the index of those that are queued, which it
+        // knows as nearly empty, while thousands are.
         let row = sqlx::query!(
             r#"UPDATE ivs_mail SET leased_by = $2, leased_until = $3, attempts = attempts + 1
              WHERE id = $1 AND state || '' = 'queued' AND (leased_until IS NULL OR leased_until <= $4)

@@ -119,8 +119,8 @@ impl Card {
     }
 }
 
-/// Interviews under the titles of the parts that `part` puts them in: in each the soonest first, in the last one, the past,
-/// the latest first. Empty parts are left out.
+/// Interviews under the titles of the parts that `part` puts them in: in each the soonest first, in the last one, the
+/// past, the latest first. Empty parts are left out.
 pub fn sections<const PARTS: usize>(
     ctx: &Context,
     mut interviews: Vec<Interview>,

@@ -1,7 +1,7 @@
 //! The pages on which a recruiter reschedules and cancels an interview.
 //!
-//! Promises: only what the recruiter has changed is changed, and nothing when the interview is no longer as the page showed
-//! it; what speaks against a new time has been seen before.
+//! Promises: only what the recruiter has changed is changed, and nothing when the interview is no longer as the page
+//! showed it; what speaks against a new time has been seen before.
 
 use askama::Template;
 use axum::{extract::State, http::StatusCode, response::Response};

@@ -161,8 +161,8 @@ impl Said {
         Said { line: preview.line, own, warnings: preview.warnings, ..Said::nothing() }
     }
 
-    /// What a form's sender is to see before anything is done: what he asks for, or what speaks against the form and he has
-    /// not seen.
+    /// What a form's sender is to see before anything is done: what he asks for, or what speaks against the form and he
+    /// has not seen.
     pub fn shown_first(self, form: &Map<String, Value>) -> Option<Said> {
         match form.contains_key("check") {
             true => Some(self),

@@ -1,6 +1,6 @@
 //! The files that pages load: the stylesheet with the brand's colours, the scripts, the icon, the logo. Their addresses
-//! change with their content, so browsers keep them for good. They lie below `/interviews/`, which a proxy sends here in
-//! any case; `/static/` is often Django's.
+//! change with their content, so browsers keep them for good. They lie below `/interviews/`, which a proxy sends here
+//! in any case; `/static/` is often Django's.
 
 use std::sync::LazyLock;
 
@@ -46,8 +46,8 @@ fn version(settings: &Settings) -> String {
     hex::encode(&Sha256::new().chain_update(*FILES).chain_update(brand).finalize()[..6])
 }
 
-/// A file that pages load. It is kept for good under the version that it has; an address with another one comes from a page
-/// of another server, while versions overlap.
+/// A file that pages load. It is kept for good under the version that it has; an address with another one comes from a
+/// page of another server, while versions overlap.
 #[utoipa::path(get, path = "/interviews/static/{file}", tag = "pages", security(()), params(("file" = String, Path)),
     responses((status = 200, description = "The file", content_type = "text/css")))]
 async fn file(

@@ -1,5 +1,5 @@
-//! Instants by a reader's own clock. The page's script knows the reader's zone, and this server the time rules: browsers may
-//! have old ones, and an hour off is worse than nothing.
+//! Instants by a reader's own clock. The page's script knows the reader's zone, and this server the time rules:
+//! browsers may have old ones, and an hour off is worse than nothing.
 
 use axum::{
     Json,

@@ -2,8 +2,8 @@
 //! §5.19).
 //!
 //! Here is what all pages share: the shell around them, the headers that keep them to themselves, errors as pages; in
-//! `files` what they load, from this server alone. A page is a struct beside its handler. GETs change nothing, because mail
-//! scanners open links too; a form is taken only from a page of the same session.
+//! `files` what they load, from this server alone. A page is a struct beside its handler. GETs change nothing, because
+//! mail scanners open links too; a form is taken only from a page of the same session.
 
 mod candidate;
 mod cards;
@@ -80,8 +80,8 @@ impl Shell {
     }
 }
 
-/// A page with the headers that keep its address secret and its content its own. Its forms may lead to this server and to
-/// these origins.
+/// A page with the headers that keep its address secret and its content its own. Its forms may lead to this server and
+/// to these origins.
 fn page(status: StatusCode, html: String, form_targets: &[String]) -> Result<Response> {
     let targets: String = form_targets.iter().map(|origin| format!(" {origin}")).collect();
     let policy = format!(

@@ -1,7 +1,7 @@
 //! What the handlers of pages are given: who is signed in, and a form of his.
 //!
-//! Who is not signed in, or sends a form that no page of his session made (cross-site request forgery), gets another page
-//! instead, so no handler need ask.
+//! Who is not signed in, or sends a form that no page of his session made (cross-site request forgery), gets another
+//! page instead, so no handler need ask.
 
 use askama::Template;
 use axum::{

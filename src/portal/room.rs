@@ -1,7 +1,7 @@
 //! An interview's room: the page that a mailed link opens, and its buttons (contract §5.19).
 //!
-//! The page says by the server's clock how long what it shows stays true; its script then asks for the page again and puts
-//! the live part in place. It knows no rule of its own.
+//! The page says by the server's clock how long what it shows stays true; its script then asks for the page again and
+//! puts the live part in place. It knows no rule of its own.
 
 use askama::Template;
 use axum::{
@@ -335,8 +335,8 @@ pub fn status_words(status: Status) -> &'static str {
     }
 }
 
-/// The meeting link, when it is one that a browser may follow, never `javascript:` and the like, and whose host can stand in
-/// a policy's list.
+/// The meeting link, when it is one that a browser may follow, never `javascript:` and the like, and whose host can
+/// stand in a policy's list.
 fn safe_link(interview: &Interview) -> Option<Url> {
     let is_plain = |host: &str| host.chars().all(|c| c.is_ascii_alphanumeric() || "-.:[]".contains(c));
     let link = Url::parse(interview.link()?).ok()?;

@@ -1,7 +1,7 @@
 //! The page on which a recruiter schedules an interview: a job, one of the people who applied for it, and when and how.
 //!
-//! Promises: before anything is made the recruiter has seen what the time means and what speaks against it, with or without
-//! a script; however often one form is sent, it makes one interview.
+//! Promises: before anything is made the recruiter has seen what the time means and what speaks against it, with or
+//! without a script; however often one form is sent, it makes one interview.
 
 use askama::Template;
 use axum::{extract::State, http::StatusCode, response::Response};
@@ -101,7 +101,8 @@ async fn schedule(State(ctx): State<Context>, Form { session, mut fields }: Form
     show(&ctx, status, &session, company_id, job, Filled { key, chosen, fields: typed, said }).await
 }
 
-/// Schedules what a form asks for, of the same form only once, and not before its recruiter has seen what speaks against it.
+/// Schedules what a form asks for, of the same form only once, and not before its recruiter has seen what speaks
+/// against it.
 async fn make(ctx: &Context, session: &Session, key: &str, form: &Map<String, Value>) -> http::Result<Outcome> {
     if !model::malformed(form).is_empty() {
         return Err(Error::bad_request("A field is malformed."));

@@ -18,8 +18,8 @@ async fn without_interviews() -> TestApp {
     app
 }
 
-/// Writes an interview of Rita and Carl as Django does, an hour from noon in UTC unless the columns say otherwise; gives
-/// its id.
+/// Writes an interview of Rita and Carl as Django does, an hour from noon in UTC unless the columns say otherwise;
+/// gives its id.
 async fn add(app: &TestApp, date: &str, columns: Value) -> i64 {
     static ID: AtomicI64 = AtomicI64::new(2001);
     let id = ID.fetch_add(1, Ordering::Relaxed);

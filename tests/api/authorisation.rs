@@ -1,9 +1,9 @@
 //! Who may do what: every route, asked for by everybody, about what is his own, somebody else's, and nobody's.
 //!
-//! The table is held against the door's own list of URLs, so a route without a row fails. Each cell is asked through the
-//! front door. Whatever is refused changes no row, sends no mail and asks Google nothing; no answer has a word of people
-//! with whom the caller has nothing to do; and where somebody else's is refused like what does not exist, the two answers
-//! are the same.
+//! The table is held against the door's own list of URLs, so a route without a row fails. Each cell is asked through
+//! the front door. Whatever is refused changes no row, sends no mail and asks Google nothing; no answer has a word of
+//! people with whom the caller has nothing to do; and where somebody else's is refused like what does not exist, the
+//! two answers are the same.
 
 use std::{
     cell::{Cell, RefCell},
@@ -19,10 +19,10 @@ use crate::support::{cookie_client::CookieClient, page::Page, *};
 
 /// A row is a route, what it is asked about (`objects`), and a cell for each column of callers (`Caller::column`).
 ///
-/// A cell is a status, or what kind of redirect: `login` (to sign in), `home` (to one's own dashboard), `done` and `lost`
-/// (Google's answer to a connection was used, or not); `-`: not asked. Of three, the first is for the caller's own, the
-/// second for somebody else's, the third for nobody's. `[/company]` stands for two routes. Last come those that end what
-/// others need.
+/// A cell is a status, or what kind of redirect: `login` (to sign in), `home` (to one's own dashboard), `done` and
+/// `lost` (Google's answer to a connection was used, or not); `-`: not asked. Of three, the first is for the caller's
+/// own, the second for somebody else's, the third for nobody's. `[/company]` stands for two routes. Last come those
+/// that end what others need.
 const TABLE: &str = "
                                                       about         nobody         bad            inactive       link           candidate      recruiter      no company
 GET    /healthz                                       -             200            200            200            200            200            200            200
@@ -248,7 +248,8 @@ struct Matrix {
     callers_since: RefCell<BTreeSet<String>>,
 }
 
-/// Django's rows: two companies with a recruiter and a candidate each, a recruiter without a company, somebody inactive.
+/// Django's rows: two companies with a recruiter and a candidate each, a recruiter without a company, somebody
+/// inactive.
 const PEOPLE: &str = "
     DELETE FROM company_interview; DELETE FROM job_shortlist;
     UPDATE users_user SET first_name = 'Mark' || username, email = 'mark' || username || '@x.test',

@@ -22,7 +22,8 @@ impl TestApp {
             .unwrap()
     }
 
-    /// The sweeps, until what failed has been settled: a call of it may reach Google for five minutes after its 45 seconds.
+    /// The sweeps, until what failed has been settled: a call of it may reach Google for five minutes after its 45
+    /// seconds.
     async fn settle(&self) {
         self.sweep().await;
         self.advance(Duration::from_secs(346));

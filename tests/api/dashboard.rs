@@ -1,5 +1,5 @@
-//! The recruiter's dashboard: what it shows of his interviews, their mails and his connection to Google, and what can be
-//! done there.
+//! The recruiter's dashboard: what it shows of his interviews, their mails and his connection to Google, and what can
+//! be done there.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Hostile clients, over raw connections to a real process: what they send is refused in the contract's words where it can
-//! be, nothing of it is a fault of the server's, and nothing of it stays.
+//! Hostile clients, over raw connections to a real process: what they send is refused in the contract's words where it
+//! can be, nothing of it is a fault of the server's, and nothing of it stays.
 
 use std::{
     cell::Cell,
@@ -217,7 +217,8 @@ fn assert_refused(reply: &Reply, status: u16, sent: &str) {
     assert!(reply.head.contains("\r\nx-request-id: "), "{reply:?}");
 }
 
-// --- Sizes ------------------------------------------------------------------------------------------------------------
+// --- Sizes
+// ------------------------------------------------------------------------------------------------------------
 
 async fn send_too_much(target: &Target) {
     let detail = |reply: &Reply| serde_json::from_str::<Value>(&reply.body).unwrap()["detail"].clone();
@@ -252,7 +253,8 @@ async fn send_too_much(target: &Target) {
     }
 }
 
-// --- Framing ----------------------------------------------------------------------------------------------------------
+// --- Framing
+// ----------------------------------------------------------------------------------------------------------
 
 /// What stands behind a request that is refused, in the hope of being taken for one of its own.
 const SMUGGLED: &str = "GET /healthz HTTP/1.1\r\nhost: smuggled\r\n\r\n";
@@ -336,7 +338,8 @@ async fn pipeline(target: &Target) {
     }
 }
 
-// --- Targets and encodings --------------------------------------------------------------------------------------------
+// --- Targets and encodings
+// --------------------------------------------------------------------------------------------
 
 async fn ask_for_odd_targets(target: &Target) {
     let absolute = target.ask("GET", "http://evil.test/healthz", "", b"").await;
@@ -403,7 +406,8 @@ async fn send_compressed_bodies(target: &Target) {
     assert!(plain.body.contains("This field is required."), "{plain:?}");
 }
 
-// --- Bodies -----------------------------------------------------------------------------------------------------------
+// --- Bodies
+// -----------------------------------------------------------------------------------------------------------
 
 /// The API's operations that have a body, at Rita's interview; and the names of their texts.
 fn operations() -> Vec<(String, String, Vec<String>)> {
@@ -497,8 +501,8 @@ async fn send_hostile_json(target: &Target, of: usize) {
     target.assert_well().await;
 }
 
-/// A page that takes a form, and how it answers one that it has read: with this status, and words that no refusal of what
-/// cannot be read has.
+/// A page that takes a form, and how it answers one that it has read: with this status, and words that no refusal of
+/// what cannot be read has.
 struct FormPage {
     path: &'static str,
     /// What the form needs to get in, and what keeps it from changing something.
@@ -668,9 +672,11 @@ async fn no_form_makes_a_page_fail() {
     target.assert_blameless().await;
 }
 
-// --- Time -------------------------------------------------------------------------------------------------------------
+// --- Time
+// -------------------------------------------------------------------------------------------------------------
 
-/// Sends these bytes one by one, every tenth of a second, and nothing after them; what came back until the server closed.
+/// Sends these bytes one by one, every tenth of a second, and nothing after them; what came back until the server
+/// closed.
 async fn trickle(target: &Target, first: &str, rest: &str) -> (Vec<Reply>, Duration) {
     let (mut socket, begun) = (target.connect().await, Instant::now());
     let mut said = Vec::new();
@@ -756,8 +762,8 @@ async fn two_thousand_idle_connections_cost_little_and_hold_up_nobody() {
     target.assert_well().await;
     let (memory, files) = (target.resident(), target.descriptors());
     let mut grown: Vec<u64> = Vec::new();
-    // The allocator need not give it back to the system, but uses it for those that come next: a leak of half a KiB for each
-    // connection would show in every round.
+    // The allocator need not give it back to the system, but uses it for those that come next: a leak of half a KiB for
+    // each connection would show in every round.
     let is_steady = |grown: &[u64]| matches!(grown, [.., _, before, last] if *last < before + MANY as u64 / 2);
     while grown.len() < 10 && !is_steady(&grown) {
         let mut idle = Vec::new();
@@ -894,7 +900,8 @@ async fn who_reads_no_answer_is_hung_up_on() {
     target.assert_blameless().await;
 }
 
-// --- All of it --------------------------------------------------------------------------------------------------------
+// --- All of it
+// --------------------------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn hostile_clients_leave_no_memory_file_or_connection_behind() {

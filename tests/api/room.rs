@@ -5,8 +5,8 @@ use serde_json::json;
 
 use crate::support::{cookie_client::CookieClient, page::Page, *};
 
-/// Schedules Rita's Google Meet interview on 1 February 2030, 19:00 UTC, with a hostile note; gives its id, and the links
-/// that the candidate and she were mailed.
+/// Schedules Rita's Google Meet interview on 1 February 2030, 19:00 UTC, with a hostile note; gives its id, and the
+/// links that the candidate and she were mailed.
 pub async fn meeting(app: &TestApp) -> (i64, String, String) {
     let answer = app.connected(RITA).await.schedule(body(json!({"notes": "<script>alert(1)</script>"}))).await;
     let id = answer.json()["interview_id"].as_i64().unwrap_or_else(|| panic!("{answer:?}"));

@@ -134,8 +134,8 @@ impl<'a> Product<'a> {
         self.http.request(method, url)
     }
 
-    /// Sends a request, and looks at the answer and at the database. `gives`: the kinds of secrets that are the answer's
-    /// purpose.
+    /// Sends a request, and looks at the answer and at the database. `gives`: the kinds of secrets that are the
+    /// answer's purpose.
     async fn ask(&self, request: RequestBuilder, gives: &'static [&'static str]) -> Answer {
         let answer = send(request).await;
         if let Some(app) = self.app {

@@ -95,8 +95,8 @@ async fn of_several_servers_with_new_rules_one_moves_an_interview() {
     for filled in [filled.0, filled.1, filled.2, filled.3] {
         filled.unwrap();
     }
-    // A transaction that is dropped ends a moment later: until then it may hold the row that says what is to be aligned,
-    // and a sweep leaves that to the next one.
+    // A transaction that is dropped ends a moment later: until then it may hold the row that says what is to be
+    // aligned, and a sweep leaves that to the next one.
     until_async(async || {
         app.sweep().await;
         !patches(&app).is_empty()

@@ -1,5 +1,6 @@
 //! The portal's pages as people use them: in Chromium, with mouse, keyboard, clipboard, and without scripts. Where
-//! chromedriver (Debian: chromium-driver) or npm's packages (`.ci/node`) are missing the tests say so and pass, but in CI.
+//! chromedriver (Debian: chromium-driver) or npm's packages (`.ci/node`) are missing the tests say so and pass, but in
+//! CI.
 
 #![allow(
     clippy::disallowed_methods,

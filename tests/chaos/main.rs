@@ -1,5 +1,6 @@
-//! Chaos: several servers on one database are killed, paused and ended again and again while people use them, Google and
-//! SMTP misbehave and PostgreSQL crashes; then interviews, events and mails are compared, each read from its own side.
+//! Chaos: several servers on one database are killed, paused and ended again and again while people use them, Google
+//! and SMTP misbehave and PostgreSQL crashes; then interviews, events and mails are compared, each read from its own
+//! side.
 //!
 //!     cargo test --features chaos --test chaos                  # three minutes
 //!     cargo test --features chaos --test chaos -- --operations 20000 --kills 500 --seed 1 --servers 5 --patience 15

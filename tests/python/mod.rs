@@ -8,8 +8,8 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-/// Lets a script of this folder check the files that `write` puts into a folder of theirs, given in this order. Fails when
-/// the script does, and then leaves them there.
+/// Lets a script of this folder check the files that `write` puts into a folder of theirs, given in this order. Fails
+/// when the script does, and then leaves them there.
 ///
 /// Where `python3` cannot do the `import` (or what follows it), for want of what is `needed`, this says so and returns,
 /// except in CI.
