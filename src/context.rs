@@ -49,8 +49,21 @@ impl Context {
         self.tasks.spawn(work.in_current_span()).await.map_err(|_| anyhow!("{what} panicked"))
     }
 
-    /// Writes what must not be lost; whether it is written now. While the database is away it is tried again for ten
-    /// minutes, beside the caller. `what` is for the log.
+    /// Writes what must not be lost; while the database is away, once a second for ten minutes. `what` is for the log.
+    pub async fn insist<W: Future<Output = sqlx::Result<()>>>(
+        &self,
+        what: &str,
+        write: impl Fn(Context) -> W,
+    ) -> sqlx::Result<()> {
+        for _ in 0..TRIES {
+            let Err(error) = write(self.clone()).await else { return Ok(()) };
+            tracing::error!(%error, "{what} could not be written; trying again");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        write(self.clone()).await
+    }
+
+    /// [`insist`](Self::insist)s beside the caller when the first try fails; whether it is written now.
     pub async fn persist<W: Future<Output = sqlx::Result<()>> + Send>(
         &self,
         what: &'static str,
@@ -60,12 +73,8 @@ impl Context {
         tracing::error!(%error, "{what} could not be written; trying again");
         let ctx = self.clone();
         let again = async move {
-            for _ in 0..TRIES {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                match write(ctx.clone()).await {
-                    Ok(()) => return,
-                    Err(error) => tracing::error!(%error, "{what} could not be written; trying again"),
-                }
+            if let Err(error) = ctx.insist(what, write).await {
+                tracing::error!(%error, "{what} was not written");
             }
         };
         self.tasks.spawn(again.in_current_span());

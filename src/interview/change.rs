@@ -314,7 +314,8 @@ impl Changing<'_> {
         put.map_err(Failure::Calendar)
     }
 
-    /// Leaves a failed change to the sweeps: an event that it made is deleted, the interview's own is aligned.
+    /// Leaves a failed change or alignment to the sweeps: an event that it made is deleted, the interview's own is
+    /// aligned.
     async fn abandon(&self) {
         let (claim, intent) = (*self.claim, self.intent);
         let abandon = move |ctx: Context| async move {
@@ -375,13 +376,7 @@ async fn align(ctx: &Context, claim: &Claim) -> Result<()> {
             emails::send_now(ctx, written.mails, [written.interview.candidate_id, recruiter_id]).await;
         }
         Err(failure) => {
-            let (claim, intent) = (*claim, changing.intent);
-            let postpone = move |ctx: Context| async move {
-                let (mut db, now) = (ctx.db.acquire().await?, ctx.clock.now());
-                calendar::give_up(&mut db, intent, now).await?;
-                claim.postpone(&mut *db, now).await
-            };
-            ctx.persist("an alignment's failure", postpone).await;
+            changing.abandon().await;
             match failure {
                 Failure::Calendar(CalendarError::Internal(fault)) => return Err(Error::Internal(fault)),
                 Failure::Calendar(error) => {

@@ -23,7 +23,7 @@ const ALIGN_FOR: TimeDelta = TimeDelta::days(7);
 pub struct Claim {
     pub interview_id: i64,
     holder: Uuid,
-    /// Attempts at aligning, this one included.
+    /// Attempts at aligning, this one included; none for a person's change.
     attempts: i32,
 }
 
@@ -132,25 +132,14 @@ impl Claim {
         Ok(())
     }
 
-    /// Ends the claim of a change that failed: its event is to be aligned, at once.
+    /// Ends the claim if it is still ours, after a failure, and leaves the event in doubt in any case: what the holder
+    /// of a lost claim has done there may have come after everything that others did. It is aligned at once, after a
+    /// failed alignment in 15 s, doubling to 5 min.
     pub async fn fail(&self, db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::Result<()> {
-        self.leave_in_doubt(db, now, now).await
-    }
-
-    /// Ends the claim of an alignment that failed: the next comes after 15 s, doubling to 5 min.
-    pub async fn postpone(&self, db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::Result<()> {
-        let wait = TimeDelta::seconds(15 << (self.attempts - 1).clamp(0, 5)).min(TimeDelta::minutes(5));
-        self.leave_in_doubt(db, now, now + wait).await
-    }
-
-    /// Ends the claim if it is still ours, and leaves the event in doubt in any case: what the holder of a lost claim
-    /// has done there may have come after everything that others did.
-    async fn leave_in_doubt(
-        &self,
-        db: impl PgExecutor<'_>,
-        now: DateTime<Utc>,
-        next_attempt_at: DateTime<Utc>,
-    ) -> sqlx::Result<()> {
+        let wait = match self.attempts {
+            0 => TimeDelta::zero(),
+            attempts => TimeDelta::seconds(15 << (attempts - 1).min(5)).min(TimeDelta::minutes(5)),
+        };
         sqlx::query!(
             "INSERT INTO ivs_change AS held (interview_id, held_until, in_doubt_until, next_attempt_at)
              SELECT id, $4, $3, $4 FROM company_interview WHERE id = $1
@@ -160,7 +149,7 @@ impl Claim {
             self.interview_id,
             self.holder,
             now + LATEST_CALL,
-            next_attempt_at
+            now + wait
         )
         .execute(db)
         .await?;

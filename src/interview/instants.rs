@@ -92,12 +92,13 @@ fn corrected(ctx: &Context, row: &Instants) -> Option<Instants> {
     let version = row.starts_at_tzdb.as_deref();
     let zone = stored_zone(row.date, row.time, &row.timezone, row.starts_at, version);
     let (start, end) = stored_span(&zone, row.date, row.time, row.duration_minutes, &ctx.settings);
+    if (row.starts_at, row.ends_at) == (Some(start), Some(end)) && !version.is_none_or(zone::is_older) {
+        return None;
+    }
     // Whoever has newer rules puts right in silence what he finds under their name: it is nobody's news.
     let rules = version.filter(|version| zone::is_newer(version)).unwrap_or(zone::tzdb_version());
-    let right =
-        Instants { starts_at: Some(start), ends_at: Some(end), starts_at_tzdb: Some(rules.to_owned()), ..row.clone() };
-    let is_right = row.starts_at == right.starts_at && row.ends_at == right.ends_at;
-    (!is_right || version.is_none_or(zone::is_older)).then_some(right)
+    let starts_at_tzdb = Some(rules.to_owned());
+    Some(Instants { starts_at: Some(start), ends_at: Some(end), starts_at_tzdb, ..row.clone() })
 }
 
 /// Whether newer rules have moved a coming interview. A row that Django moved in the moments before counts too: then

@@ -12,8 +12,6 @@ use crate::{
 
 /// How often a lease is renewed while the mail is being sent.
 const RENEWAL: Duration = Duration::from_secs(10);
-/// How often the note of an accepted mail is tried, with a second between.
-const NOTE_TRIES: u32 = 10 * 60;
 
 /// Tries once to send a queued mail, as its job.
 ///
@@ -229,16 +227,8 @@ impl Leased {
     /// Notes the server's acceptance, whoever holds the lease by now: it is a fact. A database that is away for a
     /// while must not lead to a second copy, so this is tried for long.
     async fn note_sent(&self, ctx: &Context) -> sqlx::Result<()> {
-        for _ in 0..NOTE_TRIES {
-            match self.try_note_sent(ctx).await {
-                Ok(()) => return Ok(()),
-                Err(error) => {
-                    tracing::error!(mail = %self.id, %error, "a sent mail could not be noted; trying again");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-            }
-        }
-        self.try_note_sent(ctx).await
+        let what = format!("the acceptance of mail {}", self.id);
+        ctx.insist(&what, |ctx| async move { self.try_note_sent(&ctx).await }).await
     }
 
     async fn try_note_sent(&self, ctx: &Context) -> sqlx::Result<()> {

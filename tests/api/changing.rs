@@ -528,20 +528,25 @@ async fn a_change_that_took_several_attempts_is_made_sure_of_when_none_can_arriv
     app.assert_agree(id).await;
 }
 
+/// While a change waits for Google, as if its request stood still for six minutes, which another server takes for its
+/// death: until nobody knows of it any more.
+async fn others_settle(app: &TestApp) {
+    until(|| app.google.requests().iter().any(|seen| seen.call == Call::Patch).then_some(())).await;
+    for seconds in [46, 301] {
+        app.advance(Duration::from_secs(seconds));
+        app.sweep().await;
+    }
+    assert_eq!(app.count("ivs_change").await, 0);
+}
+
 #[tokio::test]
 async fn what_a_change_does_at_google_after_others_have_settled_it_is_put_right() {
     let app = TestApp::start().await;
     let rita = app.connected(RITA).await;
     let id = rita.meet().await;
     app.fault(Call::Patch, 1, FaultKind::Hold);
-    // As if the request stood still for six minutes, which another server takes for its death.
     let others = async {
-        until(|| app.google.requests().iter().any(|seen| seen.call == Call::Patch).then_some(())).await;
-        for seconds in [46, 301] {
-            app.advance(Duration::from_secs(seconds));
-            app.sweep().await;
-        }
-        assert_eq!(app.count("ivs_change").await, 0);
+        others_settle(&app).await;
         app.google.let_go();
     };
     let (answer, ()) = tokio::join!(rita.change(id, json!({"time": "18:00"})), others);
@@ -560,14 +565,9 @@ async fn what_a_change_did_at_google_is_recorded_when_the_database_is_back() {
         let rename = format!("ALTER TABLE {from} RENAME TO {to}");
         sqlx::query(sqlx::AssertSqlSafe(rename)).execute(app.db()).await.unwrap();
     };
-    // The request stands still until nobody knows of it any more; then nothing can be written for a while.
+    // Then nothing can be written for a while.
     let others = async {
-        until(|| app.google.requests().iter().any(|seen| seen.call == Call::Patch).then_some(())).await;
-        for seconds in [46, 301] {
-            app.advance(Duration::from_secs(seconds));
-            app.sweep().await;
-        }
-        assert_eq!(app.count("ivs_change").await, 0);
+        others_settle(&app).await;
         rename("ivs_change", "away").await;
         app.google.let_go();
     };
