@@ -7,7 +7,6 @@ use axum::{Router, http::Method};
 use chrono::TimeDelta;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use serde_json::Value;
-use sqlx::PgPool;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -42,7 +41,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Puts the shared parts together.
 #[allow(clippy::disallowed_methods, reason = "the one client, with time limits")]
-pub fn context(settings: Settings, clock: Clock, db: PgPool) -> anyhow::Result<Context> {
+pub fn context(settings: Settings, clock: Clock, db: db::Pool) -> anyhow::Result<Context> {
     let http = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(Duration::from_secs(5))
@@ -187,7 +186,7 @@ pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken)
         () = finish => {}
         () = patience => tracing::warn!("stopping although something still runs; the next start takes it up"),
     }
-    ctx.db.close().await;
+    ctx.db.close();
     Ok(())
 }
 

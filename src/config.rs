@@ -95,6 +95,13 @@ pub struct PoolLimits {
     pub statement: Duration,
 }
 
+impl PoolLimits {
+    /// How long a statement waits for a lock: who waits for its connection can still be served after that.
+    pub fn lock(&self) -> Duration {
+        (self.acquire * 2 / 5).min(self.statement)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     Text,

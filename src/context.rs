@@ -3,11 +3,10 @@
 use std::{ops::Deref, sync::Arc, time::Duration};
 
 use anyhow::anyhow;
-use sqlx::PgPool;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-use crate::{clock::Clock, config::Settings, gate::Gate, metrics::Metrics, smtp::Smtp};
+use crate::{clock::Clock, config::Settings, db::Pool, gate::Gate, metrics::Metrics, smtp::Smtp};
 
 /// The shared parts; the axum state of every route.
 #[derive(Clone)]
@@ -19,7 +18,7 @@ const TRIES: u32 = 10 * 60;
 pub struct Parts {
     pub settings: Settings,
     pub clock: Clock,
-    pub db: PgPool,
+    pub db: Pool,
     /// For OAuth and reCAPTCHA; has timeouts, follows no redirects.
     pub http: reqwest::Client,
     /// `None` when no SMTP server is configured.

@@ -15,7 +15,7 @@ use graphile_worker::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, types::Json};
+use sqlx::{AssertSqlSafe, types::Json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -55,7 +55,7 @@ pub enum Outcome {
 pub type Run = fn(Context, Job) -> Pin<Box<dyn Future<Output = anyhow::Result<Outcome>> + Send>>;
 
 /// Queues `jobs`, to run at `run_at` or soon after, when the caller's transaction commits.
-pub async fn enqueue(db: &mut PgConnection, jobs: &[Job], run_at: DateTime<Utc>) -> sqlx::Result<()> {
+pub async fn enqueue(db: &mut db::Connection, jobs: &[Job], run_at: DateTime<Utc>) -> sqlx::Result<()> {
     let (payloads, keys): (Vec<_>, Vec<_>) = jobs.iter().map(|job| (Json(job), job.key())).unzip();
     // All in one call: `add_job`, called for each, takes thirty times as long for many.
     sqlx::query(
@@ -76,7 +76,7 @@ pub async fn enqueue(db: &mut PgConnection, jobs: &[Job], run_at: DateTime<Utc>)
 /// The worker is ended while the database does not answer, or can only be read, since it would ask for jobs without a
 /// pause, and is started again until told to stop.
 pub async fn work(ctx: Context, run: Run, stop: CancellationToken) {
-    let queue = db::queue_pool(&ctx.db);
+    let queue = db::queue::pool(&ctx.db);
     while !stop.is_cancelled() {
         let until = stop.child_token();
         let (worked, ()) = tokio::join!(
@@ -95,11 +95,11 @@ pub async fn work(ctx: Context, run: Run, stop: CancellationToken) {
             () = tokio::time::sleep(Duration::from_secs(2)) => {}
         }
     }
-    queue.close().await;
+    queue.close();
 }
 
 /// Cancels `until` when the queue's database does not answer, or lets nothing be written; returns when it is cancelled.
-async fn until_queue_is_away(queue: &PgPool, until: &CancellationToken) {
+async fn until_queue_is_away(queue: &db::Pool, until: &CancellationToken) {
     loop {
         tokio::select! {
             () = until.cancelled() => return,
@@ -118,7 +118,7 @@ async fn until_queue_is_away(queue: &PgPool, until: &CancellationToken) {
     }
 }
 
-async fn work_once(ctx: &Context, queue: PgPool, run: Run, stop: &CancellationToken) -> anyhow::Result<()> {
+async fn work_once(ctx: &Context, queue: db::Pool, run: Run, stop: &CancellationToken) -> anyhow::Result<()> {
     let recovery = WorkerRecoveryConfig::default()
         .heartbeat_interval(Duration::from_secs(5))
         .sweep_interval(Duration::from_secs(10))
@@ -129,7 +129,7 @@ async fn work_once(ctx: &Context, queue: PgPool, run: Run, stop: &CancellationTo
     let pause =
         RefetchDelayConfig::default().with_duration(Duration::from_secs(1)).with_max_abort_threshold(usize::MAX);
     WorkerOptions::default()
-        .pg_pool(queue)
+        .database(db::queue::database(queue))
         .schema(JOBS_SCHEMA)
         .concurrency(ctx.settings.job_workers)
         .poll_interval(Duration::from_secs(1))
@@ -174,7 +174,7 @@ async fn repeat(ctx: &Context, job: &Job, outcome: Outcome) -> sqlx::Result<()> 
 }
 
 /// For who looks at the queue: the fault itself may quote anything, and is in the log.
-async fn note_fault(db: &PgPool, job: &Job) -> sqlx::Result<()> {
+async fn note_fault(db: &db::Pool, job: &Job) -> sqlx::Result<()> {
     sqlx::query(
         "UPDATE ivs_jobs._private_jobs SET last_error = 'the last run failed, see the log'
          WHERE key = $1 AND locked_at IS NULL",
@@ -227,7 +227,7 @@ impl TaskHandler for Job {
 }
 
 /// Those of `jobs` that are not in the queue in any state.
-pub async fn missing(db: &PgPool, mut jobs: Vec<Job>) -> sqlx::Result<Vec<Job>> {
+pub async fn missing(db: &db::Pool, mut jobs: Vec<Job>) -> sqlx::Result<Vec<Job>> {
     let keys: Vec<String> = jobs.iter().map(Job::key).collect();
     let known: HashSet<String> = sqlx::query_scalar("SELECT key FROM ivs_jobs._private_jobs WHERE key = ANY($1)")
         .bind(keys)
@@ -240,7 +240,7 @@ pub async fn missing(db: &PgPool, mut jobs: Vec<Job>) -> sqlx::Result<Vec<Job>> 
 }
 
 /// Forgets runs whose job was queued anew while they ran, and whose process died before it could end them.
-pub async fn remove_replaced(db: &PgPool) -> sqlx::Result<()> {
+pub async fn remove_replaced(db: &db::Pool) -> sqlx::Result<()> {
     sqlx::query(
         "DELETE FROM ivs_jobs._private_jobs AS job USING ivs_jobs._private_job_retirements AS retired
          WHERE retired.id = job.id AND job.locked_at IS NULL",
@@ -278,13 +278,13 @@ pub struct Listed {
 }
 
 /// Everything in the queue, the most urgent first.
-pub async fn list(db: &PgPool, now: DateTime<Utc>) -> sqlx::Result<Vec<Listed>> {
+pub async fn list(db: &db::Pool, now: DateTime<Utc>) -> sqlx::Result<Vec<Listed>> {
     let sql = format!("SELECT * FROM ({LISTED}) AS job ORDER BY array_position($2, state), run_at, id");
     sqlx::query_as(AssertSqlSafe(sql)).bind(now).bind(STATES.map(str::to_owned)).fetch_all(db).await
 }
 
 /// How many jobs are in each of [`STATES`].
-pub async fn count(db: &mut PgConnection, now: DateTime<Utc>) -> sqlx::Result<[(&'static str, i64); 4]> {
+pub async fn count(db: &mut db::Connection, now: DateTime<Utc>) -> sqlx::Result<[(&'static str, i64); 4]> {
     let sql = format!("SELECT state, count(*) FROM ({LISTED}) AS job GROUP BY state");
     let counted: Vec<(String, i64)> = sqlx::query_as(AssertSqlSafe(sql)).bind(now).fetch_all(db).await?;
     Ok(STATES.map(|state| (state, counted.iter().find(|(found, _)| found == state).map_or(0, |(_, count)| *count))))
@@ -292,7 +292,7 @@ pub async fn count(db: &mut PgConnection, now: DateTime<Utc>) -> sqlx::Result<[(
 
 /// Queues a failed job again, to run at once, with all its runs before it. Says the job's state where it is another,
 /// and nothing where there is no such job.
-pub async fn retry(db: &PgPool, id: i64, now: DateTime<Utc>) -> sqlx::Result<Option<String>> {
+pub async fn retry(db: &db::Pool, id: i64, now: DateTime<Utc>) -> sqlx::Result<Option<String>> {
     let mut tx = db.begin().await?;
     sqlx::query("SELECT FROM ivs_jobs._private_jobs WHERE id = $1 FOR UPDATE").bind(id).execute(&mut *tx).await?;
     let sql = format!("SELECT state FROM ({LISTED}) AS job WHERE id = $2");
@@ -310,7 +310,7 @@ pub async fn retry(db: &PgPool, id: i64, now: DateTime<Utc>) -> sqlx::Result<Opt
 }
 
 /// When a job that waits is to run; `None` when it does not wait.
-pub async fn next_run(db: &mut PgConnection, job: &Job) -> sqlx::Result<Option<DateTime<Utc>>> {
+pub async fn next_run(db: &mut db::Connection, job: &Job) -> sqlx::Result<Option<DateTime<Utc>>> {
     sqlx::query_scalar(
         "SELECT run_at FROM ivs_jobs._private_jobs WHERE key = $1 AND locked_at IS NULL AND attempts < max_attempts",
     )

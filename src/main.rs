@@ -10,7 +10,6 @@ use interviews::{
     db, interview, mail, operations, telemetry,
 };
 use secrecy::ExposeSecret;
-use sqlx::PgPool;
 use tokio::net::TcpListener;
 
 /// Schedules interviews: Google Meet, phone and in person, with correct invitations.
@@ -167,12 +166,12 @@ fn settings() -> anyhow::Result<Settings> {
 }
 
 /// A few connections, for a command.
-async fn connect(settings: &Settings) -> anyhow::Result<PgPool> {
+async fn connect(settings: &Settings) -> anyhow::Result<db::Pool> {
     db::connect(settings.database_url.expose_secret(), PoolLimits { connections: 2, ..settings.pool }).await
 }
 
 /// For a command that only looks after what is there.
-async fn connect_migrated() -> anyhow::Result<PgPool> {
+async fn connect_migrated() -> anyhow::Result<db::Pool> {
     let db = connect(&settings()?).await?;
     anyhow::ensure!(db::is_migrated(&db).await, "the database is not up to date: run `interviews migrate`");
     Ok(db)
@@ -213,9 +212,7 @@ async fn create_user(new: NewUser) -> anyhow::Result<()> {
             None => auth::Role::Applicant,
         },
     };
-    let mut tx = pool.begin().await?;
-    let id = auth::create_user(&mut tx, Clock::System.now(), user).await?;
-    tx.commit().await?;
+    let id = auth::create_user(&pool, Clock::System.now(), user).await?;
     println!("made user {id}");
     Ok(())
 }

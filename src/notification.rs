@@ -4,13 +4,13 @@ use axum::{Json, extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 use serde_json::json;
-use sqlx::PgConnection;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::CurrentUser,
     context::Context,
+    db,
     http::{Error, Result, extract::PathId},
     zone,
 };
@@ -78,7 +78,7 @@ async fn read(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId)
 /// Tells a person something about an interview. Of whatever kind it is, its type is the one that the web application
 /// knows.
 pub async fn tell(
-    db: &mut PgConnection,
+    db: &mut db::Connection,
     user_id: i64,
     interview_id: i64,
     message: &str,

@@ -13,7 +13,6 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
-use sqlx::PgPool;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
@@ -54,7 +53,7 @@ async fn readyz(State(ctx): State<Context>) -> (StatusCode, Json<Value>) {
     responses((status = 200, content_type = "text/plain; version=0.0.4", body = String)))]
 async fn scrape(State(ctx): State<Context>) -> http::Result<impl IntoResponse> {
     // Before the scrape takes one itself.
-    let (size, idle) = (i64::from(ctx.db.size()), ctx.db.num_idle() as i64);
+    let (size, idle) = ctx.db.open_and_idle();
     let backlog = tokio::time::timeout(SCRAPE, backlog(&ctx)).await.ok().and_then(Result::ok);
     let number = |name, help, value| Gauge { name, help, label: None, values: vec![("", value)] };
     let mut gauges = vec![
@@ -68,7 +67,7 @@ async fn scrape(State(ctx): State<Context>) -> http::Result<impl IntoResponse> {
         number(
             "database_connections_max",
             "How many connections requests may have; the job queue has four besides.",
-            i64::from(ctx.db.options().get_max_connections()),
+            ctx.db.most(),
         ),
     ];
     gauges.extend(backlog.into_iter().flatten());
@@ -86,7 +85,7 @@ async fn backlog(ctx: &Context) -> sqlx::Result<[Gauge; 2]> {
 }
 
 /// The queue as a table.
-pub async fn jobs_table(db: &PgPool, now: DateTime<Utc>) -> anyhow::Result<String> {
+pub async fn jobs_table(db: &db::Pool, now: DateTime<Utc>) -> anyhow::Result<String> {
     let rows = jobs::list(db, now).await?.into_iter().map(|job| {
         let field = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let fields = job.payload.as_object().into_iter().flatten();
@@ -101,7 +100,7 @@ pub async fn jobs_table(db: &PgPool, now: DateTime<Utc>) -> anyhow::Result<Strin
 }
 
 /// Queues a failed job again; says so in a sentence.
-pub async fn retry_job(db: &PgPool, id: i64, now: DateTime<Utc>) -> anyhow::Result<String> {
+pub async fn retry_job(db: &db::Pool, id: i64, now: DateTime<Utc>) -> anyhow::Result<String> {
     match jobs::retry(db, id, now).await?.as_deref() {
         Some("failed") => Ok(format!("Job {id} is due now.\n")),
         Some(state) => bail!("job {id} has not failed: it is {state}"),
@@ -110,7 +109,7 @@ pub async fn retry_job(db: &PgPool, id: i64, now: DateTime<Utc>) -> anyhow::Resu
 }
 
 /// Mails as a table, the newest first.
-pub async fn mails_table(db: &PgPool, wanted: &Wanted) -> anyhow::Result<String> {
+pub async fn mails_table(db: &db::Pool, wanted: &Wanted) -> anyhow::Result<String> {
     let rows = mail::list(db, wanted).await?.into_iter().map(|mail| {
         let id = mail.id.to_string()[..8].to_owned();
         let interview = mail.interview_id.map(|id| id.to_string()).unwrap_or_default();
@@ -121,14 +120,13 @@ pub async fn mails_table(db: &PgPool, wanted: &Wanted) -> anyhow::Result<String>
 }
 
 /// Sends the mail whose id begins so once more; says in a sentence what that comes to.
-pub async fn resend_mail(db: &PgPool, beginning: &str, now: DateTime<Utc>) -> anyhow::Result<String> {
-    let mut conn = db.acquire().await?;
-    let id = match mail::find(&mut *conn, beginning).await?.as_slice() {
+pub async fn resend_mail(db: &db::Pool, beginning: &str, now: DateTime<Utc>) -> anyhow::Result<String> {
+    let id = match mail::find(db, beginning).await?.as_slice() {
         [] => bail!("there is no mail whose id begins with {beginning}"),
         [id] => *id,
         _ => bail!("several mails have ids that begin with {beginning}: give more of it"),
     };
-    let sentence = match mail::resend(&mut conn, id, now).await? {
+    let sentence = match mail::resend(db, id, now).await? {
         Resent::Again { state: mail::State::Sent } => {
             "was sent already; a second copy, with the same Message-ID, is due now".to_owned()
         }

@@ -24,7 +24,6 @@ use chrono::{DateTime, Utc};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
-use sqlx::{Connection, PgConnection};
 use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -37,6 +36,7 @@ use self::{
 };
 use crate::{
     context::Context,
+    db,
     http::{Error, Result, door, extract::RequestBody, peer::Peer, routes::Route},
     zone,
 };
@@ -408,7 +408,7 @@ pub enum Role {
 ///
 /// # Errors
 /// A sentence for the operator when the e-mail is malformed or taken, or a value cannot be stored.
-pub async fn create_user(db: &mut PgConnection, now: DateTime<Utc>, user: NewUser) -> anyhow::Result<i64> {
+pub async fn create_user(db: &db::Pool, now: DateTime<Utc>, user: NewUser) -> anyhow::Result<i64> {
     let company = match &user.role {
         Role::Recruiter { company } => company.as_deref(),
         Role::Applicant => None,

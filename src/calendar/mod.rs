@@ -410,14 +410,14 @@ mod tests {
     use std::{net::Ipv4Addr, time::Duration};
 
     use axum::Router;
-    use sqlx::postgres::PgPoolOptions;
     use tokio::net::TcpListener;
 
     use super::*;
     use crate::{
         clock::Clock,
-        config::Settings,
+        config::{PoolLimits, Settings},
         context::Parts,
+        db,
         dev::google::{Options, Simulator},
         smtp::Smtp,
     };
@@ -466,8 +466,8 @@ mod tests {
         let all: Vec<(&str, &str)> = changes.iter().copied().chain(urls).chain(fixed).collect();
         let value = |name: &str| all.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
         let settings = Settings::from_layers(|name| value(name).filter(|value| !value.is_empty())).expect("settings");
-        let db = PgPoolOptions::new().acquire_timeout(Duration::from_millis(50));
-        let db = db.connect_lazy("postgres://127.0.0.1:1/none").expect("a URL");
+        let limits = PoolLimits { acquire: Duration::from_millis(50), ..settings.pool };
+        let db = db::lazily("postgres://127.0.0.1:1/none", limits).expect("a URL");
         let smtp = settings.email.as_ref().map(|server| Smtp::new(server).expect("no TLS to set up"));
         let metrics = crate::metrics::Metrics::new().expect("counters");
         let (http, hashing, tasks) = Default::default();

@@ -6,11 +6,12 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
-use sqlx::{PgConnection, PgExecutor};
+use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use crate::{
     clock::random_uuid,
+    db,
     secret::{Place, PlainToken, Sealer},
 };
 
@@ -123,7 +124,7 @@ pub async fn grant(db: impl PgExecutor<'_>, user_id: i64, sealer: Option<&Sealer
 /// The caller's transaction must hold the user's row ([`lock_user`]), so that of two at once the later sees the
 /// earlier.
 pub async fn put_grant(
-    tx: &mut PgConnection,
+    tx: &mut db::Connection,
     user_id: i64,
     mut grant: Grant,
     sealer: &Sealer,
@@ -316,7 +317,7 @@ pub async fn take_state(
 }
 
 /// Holds the user's row until the caller's transaction ends (others may still refer to it); whether he is active.
-pub async fn lock_user(tx: &mut PgConnection, user_id: i64) -> sqlx::Result<bool> {
+pub async fn lock_user(tx: &mut db::Connection, user_id: i64) -> sqlx::Result<bool> {
     let active = sqlx::query_scalar!("SELECT is_active FROM users_user WHERE id = $1 FOR NO KEY UPDATE", user_id)
         .fetch_optional(tx)
         .await?;
@@ -359,7 +360,7 @@ pub struct Abandoned {
 
 /// Records the intent `id`: the event of this id may exist without an interview.
 pub async fn record_intent(
-    db: &mut PgConnection,
+    db: &mut db::Connection,
     id: Uuid,
     user_id: i64,
     event_id: Option<&str>,
@@ -409,13 +410,13 @@ pub async fn rename_intent(db: impl PgExecutor<'_>, id: Uuid, event_id: &str) ->
 
 /// Removes an intent in the transaction that writes its interview. False: it was given up meanwhile, and the caller
 /// must abort.
-pub async fn take_intent(tx: &mut PgConnection, id: Uuid) -> sqlx::Result<bool> {
+pub async fn take_intent(tx: &mut db::Connection, id: Uuid) -> sqlx::Result<bool> {
     let done = sqlx::query!("DELETE FROM ivs_intent WHERE id = $1 AND undo_from IS NULL", id).execute(tx).await?;
     Ok(done.rows_affected() > 0)
 }
 
 /// Gives an intent up: it can never be taken, and is due to be undone. False: there is none, it was taken or undone.
-pub async fn give_up(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> sqlx::Result<bool> {
+pub async fn give_up(db: &mut db::Connection, id: Uuid, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let done = sqlx::query!(
         "UPDATE ivs_intent SET undo_from = coalesce(undo_from, $2), next_attempt_at = NULL WHERE id = $1",
         id,
@@ -429,7 +430,7 @@ pub async fn give_up(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> sql
 /// Records that an event is to be deleted: as an intent that has been given up. For [`UNDO_CLAIM`] it is the caller's,
 /// who may do it himself; then it is the sweep's.
 pub async fn discard_event(
-    tx: &mut PgConnection,
+    tx: &mut db::Connection,
     user_id: i64,
     event_id: &str,
     now: DateTime<Utc>,

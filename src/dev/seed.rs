@@ -1,8 +1,6 @@
 //! Demo people, companies, jobs and applications, written once into an empty database.
 
-use sqlx::PgPool;
-
-use crate::{auth::password, clock::Clock};
+use crate::{auth::password, clock::Clock, db};
 
 /// Everybody's password.
 pub const PASSWORD: &str = "Interview-2026";
@@ -18,7 +16,7 @@ pub const LOGINS: [(&str, &str); 4] = [
 ];
 
 /// Seeds the database unless somebody is in it already.
-pub async fn demo(db: &PgPool, clock: &Clock, progress: impl Fn(&str)) -> anyhow::Result<()> {
+pub async fn demo(db: &db::Pool, clock: &Clock, progress: impl Fn(&str)) -> anyhow::Result<()> {
     let is_empty: bool = sqlx::query_scalar("SELECT NOT EXISTS (SELECT FROM users_user)").fetch_one(db).await?;
     if !is_empty {
         return Ok(());

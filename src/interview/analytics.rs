@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use axum::{Json, extract::State};
 use chrono::{DateTime, Datelike, NaiveDate, Utc, Weekday};
 use serde::Serialize;
-use sqlx::{PgConnection, types::Json as Jsonb};
+use sqlx::types::Json as Jsonb;
 use utoipa::ToSchema;
 
 use super::model;
@@ -17,6 +17,7 @@ use crate::{
     auth::CurrentUser,
     config::Settings,
     context::Context,
+    db,
     http::{Error, Result, extract::QueryParams},
     zone::{self, Zone},
 };
@@ -206,7 +207,7 @@ struct Day {
 /// The days from `from` to `to`, both included, on which a recruiter has interviews.
 ///
 /// One pass over the recruiter's part of `ivs_interview_recruiter_days`, which has every column that is read here.
-async fn days(db: &mut PgConnection, question: &Question) -> sqlx::Result<Vec<Day>> {
+async fn days(db: &mut db::Connection, question: &Question) -> sqlx::Result<Vec<Day>> {
     sqlx::query_as!(
         Day,
         r#"
@@ -262,7 +263,7 @@ async fn days(db: &mut PgConnection, question: &Question) -> sqlx::Result<Vec<Da
 /// Start and end of interviews that lack one of them, by id: those that Django inserted a moment ago.
 type Unplaced = HashMap<i64, (DateTime<Utc>, DateTime<Utc>)>;
 
-async fn unplaced(db: &mut PgConnection, recruiter_id: i64, settings: &Settings) -> sqlx::Result<Unplaced> {
+async fn unplaced(db: &mut db::Connection, recruiter_id: i64, settings: &Settings) -> sqlx::Result<Unplaced> {
     let rows = sqlx::query!(
         "SELECT id, date, time, timezone, duration_minutes FROM company_interview
          WHERE recruiter_id = $1 AND cancelled_at IS NULL AND (starts_at IS NULL OR ends_at IS NULL)",

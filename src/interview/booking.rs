@@ -9,7 +9,6 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use sqlx::PgConnection;
 use utoipa::ToSchema;
 
 use super::{
@@ -21,6 +20,7 @@ use crate::{
     auth::CurrentUser,
     calendar, clock,
     context::Context,
+    db,
     http::{Error, Result, extract::IdempotencyKey},
     mail::{Kind, Leased},
     notification,
@@ -317,7 +317,7 @@ impl Booking<'_> {
         }
     }
 
-    async fn write(&self, tx: &mut PgConnection, event: Option<&calendar::Created>) -> Result<i64> {
+    async fn write(&self, tx: &mut db::Connection, event: Option<&calendar::Created>) -> Result<i64> {
         let parties = self.parties;
         let now = self.ctx.clock.now();
         let new = NewInterview {

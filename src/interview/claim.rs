@@ -7,12 +7,13 @@
 //! answer. A person's change takes the claim of an alignment over.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::{PgConnection, PgExecutor, PgPool};
+use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use crate::{
     calendar::{LATEST_CALL, REQUEST_LIFETIME as LIFETIME},
     clock::random_uuid,
+    db,
 };
 
 /// So long after an interview's end its event is still aligned.
@@ -89,7 +90,7 @@ impl Claim {
     }
 
     /// Ends the claim in the transaction that writes the change. False: it was lost, and the caller must abort.
-    pub async fn finish(&self, tx: &mut PgConnection, now: DateTime<Utc>) -> sqlx::Result<bool> {
+    pub async fn finish(&self, tx: &mut db::Connection, now: DateTime<Utc>) -> sqlx::Result<bool> {
         let removed = sqlx::query!(
             "DELETE FROM ivs_change WHERE interview_id = $1 AND holder = $2 AND held_until > $3
              AND (in_doubt_until IS NULL OR in_doubt_until <= $3) AND next_attempt_at >= held_until",
@@ -175,7 +176,7 @@ pub async fn request_alignment(db: impl PgExecutor<'_>, interview_id: i64, at: D
 }
 
 /// Forgets events that could not be aligned for too long, of interviews that are over.
-pub async fn remove_expired(db: &PgPool, now: DateTime<Utc>) -> sqlx::Result<()> {
+pub async fn remove_expired(db: &db::Pool, now: DateTime<Utc>) -> sqlx::Result<()> {
     sqlx::query!(
         "DELETE FROM ivs_change held USING company_interview i
          WHERE i.id = held.interview_id AND held.holder IS NULL AND i.ends_at < $1",

@@ -9,7 +9,6 @@ use std::time::Duration;
 use askama::Template;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::PgConnection;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 use utoipa::ToSchema;
@@ -21,6 +20,7 @@ use super::{
 use crate::{
     config::Settings,
     context::Context,
+    db,
     icalendar::{self, Invitation, Method, one_line, plain_lines},
     mail::{self, Correspondent, Email, Kind, Leased, Mail},
     secret::PlainToken,
@@ -52,7 +52,7 @@ impl EmailsSent {
 /// Queues a mail to each of `users`, in the transaction that writes what it tells; none without an SMTP server. They
 /// are for [`send_now`], right after the commit.
 pub async fn queue(
-    tx: &mut PgConnection,
+    tx: &mut db::Connection,
     ctx: &Context,
     kind: Kind,
     about: (i64, i32),
@@ -63,7 +63,7 @@ pub async fn queue(
 
 /// The same, for the queue to send at once.
 pub async fn leave_to_queue(
-    tx: &mut PgConnection,
+    tx: &mut db::Connection,
     ctx: &Context,
     kind: Kind,
     about: (i64, i32),

@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
-use sqlx::{PgConnection, PgExecutor};
+use sqlx::PgExecutor;
 use tokio::time::Instant;
 
 use super::{
@@ -21,7 +21,10 @@ use super::{
     model::{stored_span, stored_zone},
     reminder::{DAY_BEFORE, HOUR_BEFORE},
 };
-use crate::{context::Context, mail::Kind, zone};
+use crate::{
+    db,
+    {context::Context, mail::Kind, zone},
+};
 
 /// Which rows [`fill_instants`] looks at, besides those whose instants are missing or far from their wall time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -268,7 +271,7 @@ struct MovedByRules {
 
 /// Writes the instants that new rules give a row and raises its SEQUENCE; `None` when the row is not as it was read.
 async fn write_move(
-    db: &mut PgConnection,
+    db: &mut db::Connection,
     old: &Instants,
     new: &Instants,
     now: DateTime<Utc>,

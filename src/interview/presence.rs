@@ -6,7 +6,6 @@
 
 use axum::{Json, extract::State, http::StatusCode};
 use serde::Serialize;
-use sqlx::PgConnection;
 use utoipa::ToSchema;
 
 use super::{
@@ -17,6 +16,7 @@ use super::{
 use crate::{
     auth::CurrentUser,
     context::Context,
+    db,
     http::{Error, Result, extract::PathId},
     zone,
 };
@@ -105,7 +105,7 @@ pub async fn leave(ctx: &Context, id: Option<i64>, user_id: i64) -> Result<Inter
 }
 
 /// An interview that nobody else changes until the transaction ends, and who of it the person is.
-async fn locked(db: &mut PgConnection, id: Option<i64>, user_id: i64) -> Result<(Interview, Side)> {
+async fn locked(db: &mut db::Connection, id: Option<i64>, user_id: i64) -> Result<(Interview, Side)> {
     let interview = match id {
         Some(id) if store::lock(&mut *db, id).await? => store::by_id(db, id).await?,
         _ => None,
@@ -115,7 +115,7 @@ async fn locked(db: &mut PgConnection, id: Option<i64>, user_id: i64) -> Result<
     Ok((interview, side))
 }
 
-async fn finish(mut tx: sqlx::PgTransaction<'_>, id: i64) -> Result<Interview> {
+async fn finish(mut tx: db::Transaction, id: i64) -> Result<Interview> {
     let interview = store::by_id(&mut *tx, id).await?.ok_or_else(super::not_found)?;
     tx.commit().await?;
     Ok(interview)

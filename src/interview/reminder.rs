@@ -5,11 +5,11 @@
 //! the transaction that queues the mails. A moment that had passed when the interview was made is not reminded of.
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
-use sqlx::PgConnection;
 
 use super::model;
 use crate::{
     context::Context,
+    db,
     mail::{self, Kind, Mail},
     zone,
 };
@@ -88,7 +88,7 @@ impl Upcoming {
 /// Locks the next interviews that have a reminder due by their cached start; those that somebody else has locked are
 /// his.
 async fn due_for_reminders(
-    tx: &mut PgConnection,
+    tx: &mut db::Connection,
     now: DateTime<Utc>,
     (after_start, after_id): (DateTime<Utc>, i64),
     limit: i64,
@@ -113,7 +113,7 @@ async fn due_for_reminders(
 }
 
 /// Flags what the rows have been reminded of: of the day, and within the hour of the hour too.
-async fn set_reminded(tx: &mut PgConnection, rows: &[Upcoming], now: DateTime<Utc>) -> sqlx::Result<()> {
+async fn set_reminded(tx: &mut db::Connection, rows: &[Upcoming], now: DateTime<Utc>) -> sqlx::Result<()> {
     let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
     sqlx::query!(
         "UPDATE company_interview

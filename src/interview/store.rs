@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 use serde::Deserialize;
-use sqlx::{PgConnection, PgExecutor, types::Json};
+use sqlx::{PgExecutor, types::Json};
 use uuid::Uuid;
 
 use super::{
@@ -15,7 +15,7 @@ use crate::{
     clock::random_bytes,
     config::Settings,
     context::Context,
-    icalendar, mail,
+    db, icalendar, mail,
     secret::TokenHash,
     zone::{self, Zone},
 };
@@ -385,7 +385,7 @@ pub async fn close_presence(
 
 /// The interview that a mailed link opens, and whom it was made for; `None` unless the link is valid now.
 pub async fn by_portal_token(
-    db: &mut PgConnection,
+    db: &mut db::Connection,
     id: i64,
     token: &TokenHash,
     now: DateTime<Utc>,
@@ -508,7 +508,7 @@ pub struct NewInterview<'a> {
 }
 
 /// Writes the row and gives its id.
-pub async fn insert(db: &mut PgConnection, new: &NewInterview<'_>, now: DateTime<Utc>) -> sqlx::Result<i64> {
+pub async fn insert(db: &mut db::Connection, new: &NewInterview<'_>, now: DateTime<Utc>) -> sqlx::Result<i64> {
     let request = new.request;
     // Two rooms of one name are so rare that a second try settles it; the bound only keeps a fault from looping.
     for _ in 0..8 {
@@ -557,7 +557,7 @@ pub async fn insert(db: &mut PgConnection, new: &NewInterview<'_>, now: DateTime
 /// `ical_uid` and `organizer` are kept where the row has none yet. Moments for a reminder that have passed count as
 /// reminded of, the others are to come again if the start has moved.
 pub async fn update(
-    db: &mut PgConnection,
+    db: &mut db::Connection,
     before: &Interview,
     after: &Interview,
     ical_uid: Option<String>,
@@ -617,7 +617,7 @@ pub async fn update(
 
 /// Keeps the UID and the organizer of an event that we did not make, where the row has none yet.
 pub async fn keep_identity(
-    db: &mut PgConnection,
+    db: &mut db::Connection,
     id: i64,
     ical_uid: Option<&str>,
     organizer: Option<&str>,
@@ -642,7 +642,7 @@ pub struct CancelledRow {
 
 /// Cancels an interview; `None` when it was cancelled already. `organizer` is kept where the row has none yet.
 pub async fn cancel(
-    db: &mut PgConnection,
+    db: &mut db::Connection,
     id: i64,
     reason: Option<&str>,
     organizer: Option<&str>,

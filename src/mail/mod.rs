@@ -20,7 +20,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
-use sqlx::{PgConnection, PgExecutor};
+use sqlx::PgExecutor;
 use uuid::Uuid;
 
 pub use self::{
@@ -31,6 +31,7 @@ pub use self::{
 use crate::{
     clock::random_uuid,
     context::Context,
+    db,
     jobs::{self, Job},
     metrics::EmailOutcome,
 };
@@ -137,7 +138,7 @@ const FIRST_TRY: i32 = 1;
 /// Queues mails with their jobs, which are due at once; none without an SMTP server.
 ///
 /// Belongs into the transaction of what causes the mails.
-pub async fn enqueue(tx: &mut PgConnection, ctx: &Context, mails: &[Mail]) -> sqlx::Result<()> {
+pub async fn enqueue(tx: &mut db::Connection, ctx: &Context, mails: &[Mail]) -> sqlx::Result<()> {
     if ctx.smtp.is_some() && !mails.is_empty() {
         insert(tx, ctx.clock.now(), mails, None).await?;
     }
@@ -146,7 +147,7 @@ pub async fn enqueue(tx: &mut PgConnection, ctx: &Context, mails: &[Mail]) -> sq
 
 /// The same for mails that the caller sends himself after the commit, by [`send_leased`]. Their jobs see to what comes
 /// of that, half a minute later.
-pub async fn enqueue_leased(tx: &mut PgConnection, ctx: &Context, mails: &[Mail]) -> sqlx::Result<Vec<Leased>> {
+pub async fn enqueue_leased(tx: &mut db::Connection, ctx: &Context, mails: &[Mail]) -> sqlx::Result<Vec<Leased>> {
     if ctx.smtp.is_none() || mails.is_empty() {
         return Ok(Vec::new());
     }
@@ -165,7 +166,7 @@ pub async fn enqueue_leased(tx: &mut PgConnection, ctx: &Context, mails: &[Mail]
 
 /// Writes rows, leased to `holder`, and their jobs. Gives the ids, in order.
 async fn insert(
-    db: &mut PgConnection,
+    db: &mut db::Connection,
     now: DateTime<Utc>,
     mails: &[Mail],
     holder: Option<Uuid>,

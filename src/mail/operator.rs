@@ -1,14 +1,17 @@
 //! For who looks after mails: how many wait, which there are, and sending one again.
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgExecutor};
+use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use super::{Kind, State};
-use crate::jobs::{self, Job};
+use crate::{
+    db,
+    jobs::{self, Job},
+};
 
 /// How many mails of each kind are still to be sent.
-pub async fn count_queued(db: &mut PgConnection) -> sqlx::Result<Vec<(&'static str, i64)>> {
+pub async fn count_queued(db: &mut db::Connection) -> sqlx::Result<Vec<(&'static str, i64)>> {
     let counted =
         sqlx::query!(r#"SELECT kind, count(*) AS "count!" FROM ivs_mail WHERE state = 'queued' GROUP BY kind"#)
             .fetch_all(db)
@@ -90,8 +93,8 @@ pub enum Resent {
 /// that was sent has its `Message-ID`.
 ///
 /// What is outdated here would be dropped by `interview::emails::render`.
-pub async fn resend(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> anyhow::Result<Resent> {
-    let mut tx = sqlx::Connection::begin(db).await?;
+pub async fn resend(db: &db::Pool, id: Uuid, now: DateTime<Utc>) -> anyhow::Result<Resent> {
+    let mut tx = db.begin().await?;
     let row = sqlx::query!(
         r#"SELECT mail.state AS "state: State", leased_until > $2 AS is_leased,
                   CASE WHEN mail.starts_at IS NULL THEN ical_sequence <> sequence

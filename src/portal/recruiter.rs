@@ -208,7 +208,7 @@ async fn resend(
     if !state.can_be_resent() || ends_at.is_some_and(|end| end <= now) {
         return Ok(Done::NotResent.see()?);
     }
-    match mail::resend(&mut *ctx.db.acquire().await?, mail, now).await? {
+    match mail::resend(&ctx.db, mail, now).await? {
         Resent::Again { .. } | Resent::Hurried { .. } | Resent::BeingSent => Ok(Done::Resent.see()?),
         Resent::Outdated | Resent::Unknown => Ok(Done::NotResent.see()?),
     }

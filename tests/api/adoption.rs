@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use interviews::db;
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
 use crate::support::database::{TestDatabase, empty, fresh, limits};
 
@@ -24,20 +24,20 @@ async fn django(change: &str) -> TestDatabase {
     database
 }
 
-async fn run(pool: &PgPool, sql: &str) {
+async fn run(pool: &db::Pool, sql: &str) {
     pool.execute(sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))).await.unwrap();
 }
 
-async fn strings(pool: &PgPool, sql: &'static str) -> Vec<String> {
+async fn strings(pool: &db::Pool, sql: &'static str) -> Vec<String> {
     sqlx::query_scalar(sql).fetch_all(pool).await.unwrap()
 }
 
-async fn count(pool: &PgPool, sql: &'static str) -> i64 {
+async fn count(pool: &db::Pool, sql: &'static str) -> i64 {
     sqlx::query_scalar(sql).fetch_one(pool).await.unwrap()
 }
 
 /// Everything the catalogs know of our schemas, a line each; two dumps are equal if nothing was changed.
-async fn catalog(pool: &PgPool) -> Vec<String> {
+async fn catalog(pool: &db::Pool) -> Vec<String> {
     strings(
         pool,
         "SELECT concat_ws(' ', 'column', table_schema, table_name, column_name, data_type,
@@ -61,7 +61,7 @@ async fn catalog(pool: &PgPool) -> Vec<String> {
 }
 
 /// Every row of the two migration tables, with its time.
-async fn history(pool: &PgPool) -> Vec<String> {
+async fn history(pool: &db::Pool) -> Vec<String> {
     strings(
         pool,
         "SELECT m::text FROM ivs_migrations AS m UNION ALL SELECT m::text FROM ivs_jobs.migrations AS m ORDER BY 1",

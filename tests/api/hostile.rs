@@ -225,7 +225,7 @@ async fn send_too_much(target: &Target) {
     let announced = request("POST", LOGIN, JSON, (1 << 20) + 1);
     let chunk = format!("{:x}\r\n{}\r\n", 1 << 19, " ".repeat(1 << 19));
     let head = format!("POST {LOGIN} HTTP/1.1\r\nhost: x\r\n{JSON}transfer-encoding: chunked\r\n\r\n");
-    for sent in [announced, head + &chunk.repeat(4) + "0\r\n\r\n"] {
+    for sent in [announced, head + chunk.repeat(4).as_str() + "0\r\n\r\n"] {
         let replies = target.exchange(sent.as_bytes()).await;
         assert_eq!(replies.len(), 1, "{}", shown(sent.as_bytes()));
         assert_refused(&replies[0], 413, "too much");

@@ -188,7 +188,7 @@ async fn each_try_of_a_mail_is_counted_by_its_outcome_and_what_waits_is_told() {
 async fn a_scrape_without_a_database_says_so_and_tells_the_rest() {
     let app = TestApp::start().await;
     app.get("/healthz").await;
-    app.db().close().await;
+    app.db().close();
     let answer = app.get("/metrics").await;
     assert_eq!((answer.status.as_u16(), metric(&answer.text, "database_up")), (200, Some(0.0)), "{answer:?}");
     let probe = "http_requests_total{method=\"GET\",route=\"/healthz\",status=\"200\"}";
@@ -199,10 +199,10 @@ async fn a_scrape_without_a_database_says_so_and_tells_the_rest() {
 #[tokio::test]
 async fn a_scrape_is_answered_soon_while_all_connections_are_in_use() {
     let app = TestApp::start().await;
-    let most = app.db().options().get_max_connections();
+    let most = app.db().most();
     let mut held = Vec::new();
     for _ in 0..most {
-        held.push(app.db().acquire().await.unwrap());
+        held.push(app.db().reserved().acquire().await.unwrap());
     }
     let begun = Instant::now();
     let text = app.get("/metrics").await.text;
@@ -213,7 +213,7 @@ async fn a_scrape_is_answered_soon_while_all_connections_are_in_use() {
         ("database_connections{state=\"idle\"}", 0),
         ("database_connections_max", most),
     ] {
-        assert_eq!(metric(&text, series), Some(f64::from(count)), "{series} in\n{text}");
+        assert_eq!(metric(&text, series), Some(count as f64), "{series} in\n{text}");
     }
 }
 

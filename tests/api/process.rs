@@ -350,12 +350,12 @@ async fn a_server_whose_database_can_only_be_read_says_so_and_goes_on_when_it_ca
 #[tokio::test]
 async fn the_job_queue_has_four_connections_and_plans_each_statement_anew() {
     let database = database::fresh().await;
-    let queue = db::queue_pool(&database.pool);
+    let queue = db::queue::pool(&database.pool);
     let mode: String = sqlx::query_scalar("SHOW plan_cache_mode").fetch_one(&queue).await.unwrap();
-    assert_eq!((mode.as_str(), queue.options().get_max_connections()), ("force_custom_plan", db::QUEUE_CONNECTIONS));
+    assert_eq!((mode.as_str(), queue.most()), ("force_custom_plan", i64::from(db::queue::CONNECTIONS)));
     let limit: String = sqlx::query_scalar("SHOW statement_timeout").fetch_one(&queue).await.unwrap();
     assert_ne!(limit, "0");
-    queue.close().await;
+    queue.close();
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use interviews::{
 use reqwest::{Method, RequestBuilder, redirect::Policy};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::AssertSqlSafe;
 use tracing::subscriber::DefaultGuard;
 
 use crate::support::{self, page::Page, process::World, *};
@@ -68,7 +68,7 @@ struct Product<'a> {
     url: String,
     google: &'a Simulator,
     mailbox: &'a Mailbox,
-    pool: &'a PgPool,
+    pool: &'a interviews::db::Pool,
     /// Runs what is queued, where no worker does.
     app: Option<&'a TestApp>,
     sealer: Sealer,
@@ -82,7 +82,7 @@ struct Product<'a> {
 }
 
 impl<'a> Product<'a> {
-    fn new(url: String, google: &'a Simulator, mailbox: &'a Mailbox, pool: &'a PgPool) -> Product<'a> {
+    fn new(url: String, google: &'a Simulator, mailbox: &'a Mailbox, pool: &'a interviews::db::Pool) -> Product<'a> {
         let product = Product {
             url,
             google,

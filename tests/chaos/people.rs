@@ -10,7 +10,6 @@ use chrono::{DateTime, DurationRound as _, NaiveDateTime, TimeDelta, Utc};
 use interviews::clock::Clock;
 use reqwest::{Client, Method, RequestBuilder, redirect::Policy};
 use serde_json::{Value, json};
-use sqlx::PgPool;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
@@ -39,7 +38,7 @@ const ZONES: [(&str, i64); 6] = [
 ];
 
 /// Recruiters 101…, each with a company and a job, and candidates 1001…, who have applied to all of them.
-pub async fn insert(pool: &PgPool) {
+pub async fn insert(pool: &interviews::db::Pool) {
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
         "INSERT INTO resume_skillcategory (id, name) VALUES (1, 'General');
          INSERT INTO users_user (id, password, is_superuser, username, is_staff, is_active, date_joined, first_name, last_name,

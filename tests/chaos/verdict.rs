@@ -499,7 +499,7 @@ async fn look_for_leaks(world: &World, servers: &[Server], verdict: &mut Verdict
     let connections = world.count("pg_stat_activity WHERE datname = current_database()").await;
     let open = world.count("pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in tr%'").await;
     // Ten of each server for requests, and those of its queue; eight of ours.
-    let allowed = (10 + i64::from(db::QUEUE_CONNECTIONS)) * servers.len() as i64 + 8;
+    let allowed = (10 + i64::from(db::queue::CONNECTIONS + db::RESERVED)) * servers.len() as i64 + 8;
     verdict.expect(connections <= allowed, || format!("{connections} connections to the database"));
     verdict.expect(open == 0, || format!("{open} transactions are left open"));
     // Besides those to the database, up to eight to the SMTP server, and some that a process has in any case.

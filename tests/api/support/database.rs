@@ -16,7 +16,7 @@ use interviews::{
     dev::postgres::{Cluster, Durability},
 };
 use sha2::{Digest as _, Sha256};
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use tokio::sync::OnceCell;
 
 /// The program under test.
@@ -25,7 +25,7 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_interviews");
 /// A database that is dropped with this.
 pub struct TestDatabase {
     pub url: String,
-    pub pool: PgPool,
+    pub pool: db::Pool,
     pub name: String,
 }
 
@@ -71,7 +71,7 @@ fn schema_hash() -> String {
     let mut files: Vec<_> =
         fs::read_dir(package.join("migrations")).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
-    files.extend(["src/db.rs", "Cargo.lock"].map(|file| package.join(file)));
+    files.extend(["src/db/schema.rs", "Cargo.lock"].map(|file| package.join(file)));
     let hash = files.iter().fold(Sha256::new(), |hash, file| hash.chain_update(fs::read(file).unwrap()));
     hex::encode(&hash.finalize()[..8])
 }
@@ -109,7 +109,7 @@ async fn prepare(cluster: &Cluster, template: &str) {
         run(&mut conn, format!("CREATE DATABASE {unfinished} TEMPLATE template0")).await;
         let pool = db::connect(&cluster.url(&unfinished), limits(1)).await.unwrap();
         db::migrate(&pool).await.unwrap();
-        pool.close().await;
+        pool.close();
         run(&mut conn, format!("ALTER DATABASE {unfinished} RENAME TO {template}")).await;
     }
     conn.close().await.unwrap();
@@ -124,7 +124,7 @@ async fn create(shared: &Shared, template: &str) -> TestDatabase {
     run(&mut conn, format!("CREATE DATABASE {name} TEMPLATE {template} {way}")).await;
     conn.close().await.unwrap();
     let url = shared.cluster.url(&name);
-    TestDatabase { pool: db::connect(&url, limits(8)).await.unwrap(), url, name }
+    TestDatabase { pool: db::lazily(&url, limits(8)).unwrap(), url, name }
 }
 
 /// The usual limits, with so many connections.

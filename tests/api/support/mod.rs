@@ -25,6 +25,7 @@ use interviews::{
     clock::Clock,
     config::{LogFormat, Settings, log_filter},
     context::Context,
+    db,
     dev::{
         google::{self, Call, Fault, FaultKind, Simulator},
         mailbox::{Mailbox, Received},
@@ -34,7 +35,6 @@ use interviews::{
 };
 use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap, redirect::Policy};
 use serde_json::{Value, json};
-use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::span;
@@ -140,7 +140,7 @@ impl TestApp {
         TestApp { url, ctx, google, mailbox, http, served, database }
     }
 
-    pub fn db(&self) -> &PgPool {
+    pub fn db(&self) -> &db::Pool {
         &self.ctx.db
     }
 

@@ -1,116 +1,42 @@
-//! The way to PostgreSQL: the requests' pool, the job queue's, and the schema.
+//! The schema, and how ours grows beside Django's.
 //!
-//! The database is shared with a Django application. [`migrate`] hides how ours grows beside Django's: it adopts an
-//! existing database (only adding to it, and refusing one that lacks what we need before it changes anything) or
-//! creates Django's tables in an empty one, brings the job queue's schema `ivs_jobs` up to date, and holds off other
-//! instances meanwhile. It may run at every start and be killed at any moment; the next run finishes the work.
+//! [`migrate`] adopts an existing database (it only adds to it, and refuses one that lacks what we need before it
+//! changes anything) or creates Django's tables in an empty one, brings the job queue's schema `ivs_jobs` up to date, and
+//! holds off other instances meanwhile. It may run at every start and be killed at any moment; the next run finishes the
+//! work.
 //!
 //! Indexes on Django's tables are not migrations but a list, [`INDEXES`]: each is built without stopping writers, and
 //! one that a killed build left invalid is built again.
 
 use std::{collections::HashMap, time::Duration};
 
-use anyhow::{Context as _, bail};
-use chrono::{DateTime, Utc};
+use anyhow::{Context as _, bail, ensure};
 use sqlx::{
-    AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, SqlSafeStr as _,
+    AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, SqlSafeStr as _,
     migrate::{Migration, MigrationType, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::time::Instant;
 
-use crate::config::PoolLimits;
-
-/// The schema of the job queue.
-pub const JOBS_SCHEMA: &str = "ivs_jobs";
-
-/// A pooled connection that has rested longer is asked whether it still lives before it is used. One that has died
-/// within this time costs a request: its first statement fails, and nothing has happened.
-const UNTESTED: Duration = Duration::from_secs(1);
-
-/// Opens a pool to `database_url` (`postgres://…`) and checks that the server answers.
-///
-/// Besides `limits`: waiting for a lock ends after 10 s, and a transaction that sits idle for 60 s is ended by the
-/// server. Errors name neither the URL nor its password.
-pub async fn connect(database_url: &str, limits: PoolLimits) -> anyhow::Result<PgPool> {
-    let PoolLimits { connections, acquire, statement } = limits;
-    let options = database_url
-        .parse::<PgConnectOptions>()
-        .context("the database URL cannot be read: use postgres://user:password@host:port/database")?
-        .application_name("umemployed-interviews")
-        .options([
-            ("statement_timeout", format!("{}s", statement.as_secs())),
-            ("lock_timeout", "10s".to_owned()),
-            ("idle_in_transaction_session_timeout", "60s".to_owned()),
-            // Compiling a query takes longer than any of ours runs.
-            ("jit", "off".to_owned()),
-        ]);
-    // Not by the pool, which asks again until its time is up, and then does not say why.
-    match tokio::time::timeout(acquire, PgConnection::connect_with(&options)).await {
-        Ok(Ok(connection)) => connection.close().await?,
-        Ok(Err(error)) => bail!("cannot connect to the database: {error}"),
-        Err(_) => bail!("cannot connect to the database: no answer within {acquire:?}"),
-    }
-    let pool = PgPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(acquire)
-        // By the hook below instead: the pool asks at every release as well, and a second question right after that one
-        // is a round trip for nothing.
-        .test_before_acquire(false)
-        .before_acquire(|connection, pooled| {
-            Box::pin(async move {
-                if pooled.idle_for > UNTESTED {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
-        });
-    Ok(pool.connect_lazy_with(options))
-}
-
-/// How many connections the job queue has of its own, the one that listens for new jobs included.
-pub const QUEUE_CONNECTIONS: u32 = 4;
-
-/// A pool for the job queue, with `pool`'s settings and time limits, which plans its statements anew each time. A plan
-/// that PostgreSQL kept while the queue was empty reads the whole queue for each of the jobs that are taken out of it.
-pub fn queue_pool(pool: &PgPool) -> PgPool {
-    let options = PgConnectOptions::clone(&pool.connect_options()).options([("plan_cache_mode", "force_custom_plan")]);
-    PgPoolOptions::new()
-        .max_connections(QUEUE_CONNECTIONS)
-        .acquire_timeout(pool.options().get_acquire_timeout())
-        .connect_lazy_with(options)
-}
-
-/// What time it is for the database.
-pub async fn now(pool: &PgPool) -> sqlx::Result<DateTime<Utc>> {
-    sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(pool).await
-}
-
-/// Whether the database answers and has our newest migration.
-pub async fn is_migrated(pool: &PgPool) -> bool {
-    let newest = MIGRATIONS.last().map(|&(version, ..)| version);
-    sqlx::query_scalar::<_, bool>("SELECT EXISTS (SELECT FROM ivs_migrations WHERE version = $1 AND success)")
-        .bind(newest)
-        .fetch_one(pool)
-        .await
-        .unwrap_or(false)
-}
+use super::{JOBS_SCHEMA, Pool};
+use crate::clock::random_uuid;
 
 /// Django's tables, for an empty database.
-const DJANGO_TABLES: &str = include_str!("../migrations/django_tables.sql");
+const DJANGO_TABLES: &str = include_str!("../../migrations/django_tables.sql");
 
 /// Our changes in order, each one transaction on at most one table that others write to.
 const MIGRATIONS: &[(i64, &str, &str)] = &[
-    (1, "interview", include_str!("../migrations/0001_interview.sql")),
-    (2, "oauthstate", include_str!("../migrations/0002_oauthstate.sql")),
-    (3, "notification", include_str!("../migrations/0003_notification.sql")),
-    (4, "interview job", include_str!("../migrations/0004_interview_job.sql")),
-    (5, "interview job checked", include_str!("../migrations/0005_interview_job_checked.sql")),
-    (6, "server", include_str!("../migrations/0006_server.sql")),
-    (7, "change", include_str!("../migrations/0007_change.sql")),
-    (8, "login throttle", include_str!("../migrations/0008_login_throttle.sql")),
-    (9, "mail resent", include_str!("../migrations/0009_mail_resent.sql")),
-    (10, "presence met", include_str!("../migrations/0010_presence_met.sql")),
-    (11, "portal session", include_str!("../migrations/0011_portal_session.sql")),
+    (1, "interview", include_str!("../../migrations/0001_interview.sql")),
+    (2, "oauthstate", include_str!("../../migrations/0002_oauthstate.sql")),
+    (3, "notification", include_str!("../../migrations/0003_notification.sql")),
+    (4, "interview job", include_str!("../../migrations/0004_interview_job.sql")),
+    (5, "interview job checked", include_str!("../../migrations/0005_interview_job_checked.sql")),
+    (6, "server", include_str!("../../migrations/0006_server.sql")),
+    (7, "change", include_str!("../../migrations/0007_change.sql")),
+    (8, "login throttle", include_str!("../../migrations/0008_login_throttle.sql")),
+    (9, "mail resent", include_str!("../../migrations/0009_mail_resent.sql")),
+    (10, "presence met", include_str!("../../migrations/0010_presence_met.sql")),
+    (11, "portal session", include_str!("../../migrations/0011_portal_session.sql")),
 ];
 
 /// Indexes that we no longer need.
@@ -127,7 +53,7 @@ const RETIRED_INDEXES: &[&str] = &[
 const INDEXES: &[(&str, &str)] = &[
     // Named as Django would name the index of a field `job`.
     ("company_interview_job_id_51519e0d", "company_interview (job_id)"),
-    // A person's list, newest first, and whether he is busy on a day; a recruiter's has with it what is counted by day
+    // A person's list, newest first, and whether they are busy on a day; a recruiter's has with it what is counted by day
     // (`interview::analytics`).
     (
         "ivs_interview_recruiter_days",
@@ -208,16 +134,63 @@ const ADDED: &[(&str, &str)] = &[
     ("notifications_notification", "action_url varchar"),
 ];
 
+/// Whether the database answers, can be written, and has our newest migration.
+pub async fn is_migrated(pool: &Pool) -> bool {
+    let newest = MIGRATIONS.last().map(|&(version, ..)| version);
+    // The second part locks no row, and is refused where one can only read.
+    sqlx::query_scalar::<_, bool>(
+        "SELECT EXISTS (SELECT FROM ivs_migrations WHERE version = $1 AND success)
+                AND NOT EXISTS (SELECT FROM (SELECT FROM ivs_migrations LIMIT 0 FOR UPDATE) AS written)",
+    )
+    .bind(newest)
+    .fetch_one(pool)
+    .await
+    .unwrap_or(false)
+}
+
+/// Refuses a server that would spoil texts or sessions.
+pub(super) async fn check_server(mut conn: PgConnection, options: &PgConnectOptions) -> anyhow::Result<()> {
+    let encoding: String = sqlx::query_scalar("SELECT current_setting('server_encoding')").fetch_one(&mut conn).await?;
+    ensure!(
+        matches!(encoding.as_str(), "UTF8" | "SQL_ASCII"),
+        "the database's encoding is {encoding}: the server needs one in UTF8"
+    );
+    // A database with room for one connection alone shows itself soon enough.
+    let shared = tokio::time::timeout(Duration::from_secs(2), shares_sessions(&mut conn, options)).await;
+    ensure!(
+        !matches!(shared, Ok(Ok(true))),
+        "a pooler in transaction mode stands before the database: use session mode, or connect to PostgreSQL itself"
+    );
+    Ok(conn.close().await?)
+}
+
+/// Whether a session's settings are met in another, or lost by its own, while a transaction is open.
+async fn shares_sessions(one: &mut PgConnection, options: &PgConnectOptions) -> sqlx::Result<bool> {
+    async fn answer(conn: &mut PgConnection, sql: String) -> sqlx::Result<String> {
+        sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(conn).await?.try_get(0)
+    }
+    let mark = random_uuid();
+    let read = "SELECT coalesce(current_setting('ivs.session', true), '')";
+    let mut other = PgConnection::connect_with(options).await?;
+    answer(one, format!("SELECT set_config('ivs.session', '{mark}', false)")).await?;
+    other.execute("BEGIN").await?;
+    let (met, kept) = (answer(&mut other, read.to_owned()).await?, answer(one, read.to_owned()).await?);
+    other.close().await?;
+    Ok(met == mark.to_string() || kept != mark.to_string())
+}
+
 /// Brings the database to the schema this program needs. Running it again changes nothing.
 ///
-/// Waits while another instance migrates; waits at most 5 s for any lock on a table. Fails, with nothing changed, if
-/// a table or column of Django's is missing or of another type.
-pub async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
-    let options = pool.connect_options().as_ref().clone().options([
+/// Waits while another instance migrates; waits at most 5 s for a lock that keeps others from a table, and as long as
+/// it takes for transactions that are older than an index. Fails, with nothing changed, if a table or column of Django's
+/// is missing or of another type, or the role lacks a right.
+pub async fn migrate(pool: &Pool) -> anyhow::Result<()> {
+    let options = pool.connect_options().clone().options([
         ("lock_timeout", "5s"),
         // Building an index on a large table takes as long as it takes.
         ("statement_timeout", "0"),
         ("idle_in_transaction_session_timeout", "0"),
+        ("default_transaction_isolation", "read committed"),
         // Not "relation already exists, skipping" at every start.
         ("client_min_messages", "warning"),
     ]);
@@ -245,8 +218,9 @@ async fn take_turn(conn: &mut PgConnection) -> sqlx::Result<()> {
 
 async fn migrate_alone(conn: &mut PgConnection, options: PgConnectOptions) -> anyhow::Result<()> {
     create_or_check(conn).await?;
+    make_room_for_jobs(conn).await?;
 
-    let jobs = PgPoolOptions::new().max_connections(1).connect_with(options).await?;
+    let jobs = PgPoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
     graphile_worker_migrations::migrate(&jobs, JOBS_SCHEMA).await.context("migrating the job queue")?;
     jobs.close().await;
 
@@ -264,11 +238,34 @@ async fn migrate_alone(conn: &mut PgConnection, options: PgConnectOptions) -> an
     migrator.set_locking(false).set_ignore_missing(true);
     migrator.run_direct(None, conn, false).await?;
 
+    // What is done concurrently keeps nobody from a table: it waits for who was there first.
+    conn.execute("SET lock_timeout = 0").await?;
     for (name, on) in INDEXES {
-        build_index(conn, name, on).await.with_context(|| format!("building the index {name}"))?;
+        build_index(conn, &options, name, on).await.with_context(|| format!("building the index {name}"))?;
     }
     for name in RETIRED_INDEXES {
-        conn.execute(sqlx::raw_sql(AssertSqlSafe(format!("DROP INDEX CONCURRENTLY IF EXISTS {name}")))).await?;
+        patiently(conn, &options, name, format!("DROP INDEX CONCURRENTLY IF EXISTS {name}")).await?;
+    }
+    Ok(())
+}
+
+/// Makes the schema of the job queue, and in it what the library looks for first: it asks for a schema in words that
+/// want the right to make one although it is there.
+async fn make_room_for_jobs(conn: &mut PgConnection) -> sqlx::Result<()> {
+    let (has_schema, has_table): (bool, bool) =
+        sqlx::query_as("SELECT to_regnamespace($1) IS NOT NULL, to_regclass($1 || '.migrations') IS NOT NULL")
+            .bind(JOBS_SCHEMA)
+            .fetch_one(&mut *conn)
+            .await?;
+    if !has_schema {
+        conn.execute(sqlx::raw_sql(AssertSqlSafe(format!("CREATE SCHEMA {JOBS_SCHEMA}")))).await?;
+    }
+    if !has_table {
+        let sql = format!(
+            "CREATE TABLE {JOBS_SCHEMA}.migrations
+                 (id int PRIMARY KEY, ts timestamptz NOT NULL DEFAULT now(), breaking boolean NOT NULL DEFAULT false)"
+        );
+        conn.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
     }
     Ok(())
 }
@@ -285,7 +282,10 @@ async fn create_or_check(conn: &mut PgConnection) -> anyhow::Result<()> {
         tracing::info!("the database has none of Django's tables, creating them");
         tx.execute(sqlx::raw_sql(DJANGO_TABLES)).await.context("creating Django's tables")?;
     }
-    let faults = faults(&mut tx, &tables).await?;
+    let mut faults = faults(&mut tx, &tables).await?;
+    if faults.is_empty() {
+        faults = missing_rights(&mut tx).await?;
+    }
     if !faults.is_empty() {
         bail!("this database is not one the server can run on: {}; nothing was changed", faults.join("; "));
     }
@@ -325,6 +325,70 @@ async fn faults(conn: &mut PgConnection, tables: &[&str]) -> sqlx::Result<Vec<St
     Ok(faults)
 }
 
+/// Rights that the role lacks for what is still to be done and for serving, each as a clause that names it. None are
+/// looked for once all is done: a role with fewer rights may serve.
+async fn missing_rights(conn: &mut PgConnection) -> sqlx::Result<Vec<String>> {
+    /// Tables that get columns or indexes: only their owner may do that.
+    const OWNED: [&str; 6] = [
+        "company_interview",
+        "company_oauthstate",
+        "notifications_notification",
+        "job_application",
+        "job_shortlist",
+        "job_job",
+    ];
+    const GRANTED: [(&str, &str); 5] = [
+        ("users_user", "SELECT,INSERT,UPDATE,REFERENCES"),
+        ("company_interview", "REFERENCES"),
+        ("company_company", "SELECT,INSERT"),
+        ("company_googlecredentials", "SELECT,INSERT,UPDATE,DELETE"),
+        ("job_job", "REFERENCES"),
+    ];
+    let newest = MIGRATIONS.last().map(|&(version, ..)| version);
+    let indexes: Vec<&str> = INDEXES.iter().map(|(name, _)| *name).collect();
+    let (is_migrated, is_indexed): (bool, bool) = sqlx::query_as(
+        "SELECT to_regclass('ivs_migrations') IS NOT NULL,
+                (SELECT count(*) FROM pg_index WHERE indisvalid AND indexrelid = ANY (
+                     SELECT to_regclass(name) FROM unnest($1) AS name)) = cardinality($1)",
+    )
+    .bind(&indexes)
+    .fetch_one(&mut *conn)
+    .await?;
+    let newest_is_there = "SELECT EXISTS (SELECT FROM ivs_migrations WHERE version = $1 AND success)";
+    if is_migrated
+        && is_indexed
+        && sqlx::query_scalar::<_, bool>(newest_is_there).bind(newest).fetch_one(&mut *conn).await?
+    {
+        return Ok(Vec::new());
+    }
+    let (tables, rights): (Vec<&str>, Vec<&str>) =
+        GRANTED.into_iter().flat_map(|(table, rights)| rights.split(',').map(move |right| (table, right))).unzip();
+    sqlx::query_scalar(
+        "SELECT format('the role %s does not own the table %s', current_user, name)
+         FROM unnest($1) AS name JOIN pg_class ON pg_class.oid = to_regclass(name)
+         WHERE NOT pg_has_role(relowner, 'USAGE')
+         UNION ALL
+         SELECT format('the role %s lacks the right %s on the table %s', current_user, kind, name)
+         FROM unnest($2, $3) AS needed (name, kind)
+         WHERE NOT has_table_privilege(to_regclass(name), kind)
+         UNION ALL
+         SELECT format('the role %s may not create tables in the schema %s', current_user, current_schema())
+         WHERE NOT has_schema_privilege(current_schema(), 'CREATE')
+         UNION ALL
+         SELECT format('the role %s may not create the schema %s in this database', current_user, $4)
+         WHERE to_regnamespace($4) IS NULL AND NOT has_database_privilege(current_database(), 'CREATE')
+         UNION ALL
+         SELECT format('the role %s may not create tables in the schema %s', current_user, $4)
+         FROM pg_namespace WHERE oid = to_regnamespace($4) AND NOT has_schema_privilege(oid, 'CREATE')",
+    )
+    .bind(&OWNED[..])
+    .bind(tables)
+    .bind(rights)
+    .bind(JOBS_SCHEMA)
+    .fetch_all(conn)
+    .await
+}
+
 /// Whether a column of type `is` can be used where we expect `wanted`: all texts are alike to us.
 fn is_like(is: &str, wanted: &str) -> bool {
     let is_text = |kind| matches!(kind, "text" | "varchar" | "bpchar" | "citext");
@@ -333,19 +397,59 @@ fn is_like(is: &str, wanted: &str) -> bool {
 
 /// Makes the index `name` exist and be valid. A build that was killed leaves one that is kept up to date, but never
 /// used: it is dropped first.
-async fn build_index(conn: &mut PgConnection, name: &str, on: &str) -> sqlx::Result<()> {
+async fn build_index(conn: &mut PgConnection, options: &PgConnectOptions, name: &str, on: &str) -> sqlx::Result<()> {
     let valid: Option<bool> = sqlx::query_scalar("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)")
         .bind(name)
         .fetch_optional(&mut *conn)
         .await?;
     if valid == Some(false) {
         tracing::warn!(index = name, "dropping an index whose build was interrupted");
-        conn.execute(sqlx::raw_sql(AssertSqlSafe(format!("DROP INDEX CONCURRENTLY {name}")))).await?;
+        patiently(conn, options, name, format!("DROP INDEX CONCURRENTLY {name}")).await?;
     }
     if valid != Some(true) {
-        conn.execute(sqlx::raw_sql(AssertSqlSafe(format!("CREATE INDEX CONCURRENTLY {name} ON {on}")))).await?;
+        patiently(conn, options, name, format!("CREATE INDEX CONCURRENTLY {name} ON {on}")).await?;
     }
     Ok(())
+}
+
+/// Does to an index what waits for every older transaction, and says for whom.
+async fn patiently(conn: &mut PgConnection, options: &PgConnectOptions, index: &str, sql: String) -> sqlx::Result<()> {
+    let process: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *conn).await?;
+    tokio::select! {
+        done = conn.execute(sqlx::raw_sql(AssertSqlSafe(sql))) => done.map(|_| ()),
+        () = tell_of_others(options, process, index) => Ok(()),
+    }
+}
+
+/// Says, after 5 s and then every 30 s, who keeps `process` waiting. Never ends.
+async fn tell_of_others(options: &PgConnectOptions, process: i32, index: &str) {
+    let mut ticks = tokio::time::interval_at(Instant::now() + Duration::from_secs(5), Duration::from_secs(30));
+    loop {
+        ticks.tick().await;
+        let asked = async {
+            let mut other = PgConnection::connect_with(options).await?;
+            sqlx::query_as::<_, (i32, String, String, String)>(
+                "SELECT pid, coalesce(usename, '')::text, coalesce(application_name, ''), coalesce(xact_start::text, '')
+                 FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids($1))",
+            )
+            .bind(process)
+            .fetch_all(&mut other)
+            .await
+        };
+        match asked.await {
+            Ok(others) => others.into_iter().for_each(|(pid, role, application, since)| {
+                tracing::warn!(
+                    index,
+                    pid,
+                    role,
+                    application,
+                    since,
+                    "building an index waits for a transaction to end"
+                );
+            }),
+            Err(error) => tracing::warn!(index, %error, "building an index takes long"),
+        }
+    }
 }
 
 /// Says what to do about the failure that is nobody's fault: a lock that was not given in time.

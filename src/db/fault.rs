@@ -1,0 +1,69 @@
+//! What a failure of the database means: for its connection, for another try, and for whoever waits.
+
+use sqlx::Error;
+
+/// A commit that no answer came to: it may have happened.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer came to a commit: {0}")]
+pub struct Unanswered(#[source] pub Error);
+
+/// The SQLSTATE (PostgreSQL's documentation, appendix A), where the server has answered.
+fn code(error: &Error) -> Option<std::borrow::Cow<'_, str>> {
+    error.as_database_error()?.code()
+}
+
+fn has_code(error: &Error, codes: &[&str]) -> bool {
+    code(error).is_some_and(|code| codes.contains(&&*code))
+}
+
+/// Whether the connection serves nobody any more.
+pub fn is_useless(error: &Error) -> bool {
+    match error {
+        Error::Io(_) | Error::Tls(_) | Error::Protocol(_) => true,
+        Error::Database(_) => is_useless_code(code(error).as_deref()) || is_refused(error),
+        _ => false,
+    }
+}
+
+/// The same by a SQLSTATE; there is none where the server has not answered.
+pub fn is_useless_code(code: Option<&str>) -> bool {
+    // admin_shutdown, crash_shutdown, cannot_connect_now, idle_session_timeout,
+    // idle_in_transaction_session_timeout, read_only_sql_transaction; connection exceptions
+    let listed = |code| matches!(code, "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25006");
+    code.is_none_or(|code| listed(code) || code.starts_with("08"))
+}
+
+/// Whether the server has refused the statement before it did anything, because of the session it came in: it can only
+/// read since a failover, or knows a statement by a result that a column no longer gives.
+pub fn is_refused(error: &Error) -> bool {
+    let is_stale = || {
+        let words = error.as_database_error().map(|error| error.message().to_owned());
+        has_code(error, &["0A000"]) && words.is_some_and(|words| words.contains("cached plan"))
+    };
+    has_code(error, &["25006"]) || is_stale()
+}
+
+/// Whether the server has undone it for the sake of another transaction: a serialization failure or a deadlock.
+pub fn is_rolled_back(error: &Error) -> bool {
+    has_code(error, &["40001", "40P01"])
+}
+
+/// Whether the server is about to be there.
+pub fn is_starting(error: &Error) -> bool {
+    match error {
+        Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+        // cannot_connect_now, too_many_connections
+        _ => has_code(error, &["57P03", "53300"]),
+    }
+}
+
+/// Whether it is likely to work in a moment: there was no connection, a lock or a statement took too long, the server
+/// is away or only lets read.
+pub fn is_passing(error: &Error) -> bool {
+    match error {
+        Error::PoolTimedOut => true,
+        Error::AnyDriverError(error) => error.is::<Unanswered>(),
+        // lock_not_available, query_canceled, too_many_connections
+        _ => is_useless(error) || is_rolled_back(error) || is_starting(error) || has_code(error, &["55P03", "57014"]),
+    }
+}

@@ -1,0 +1,633 @@
+//! Connections to PostgreSQL that are kept for the next statement, and statements that always end.
+//!
+//! Hides how connections are opened, kept, asked whether they still live, and thrown away. Promises: a connection that
+//! has proved useless serves nobody again; a peer that has vanished silently is found out within two seconds of the
+//! network's return, and no statement waits longer than the server may take for it; what certainly had no effect
+//! (a read, a statement that the server refused or rolled back) is repeated on a fresh connection before anybody is told.
+//!
+//! sqlx's own pool asks a connection at each release whether it lives, and waits for the answer without a limit.
+
+use std::{
+    ops::{Deref, DerefMut},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use deadpool::managed::{self, Metrics, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType, Timeouts};
+use futures_util::{
+    FutureExt as _, StreamExt as _, TryStreamExt as _,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, Either, Error, Execute, Executor, PgConnection, Postgres,
+    Result, Row as _, SqlStr,
+    error::BoxDynError,
+    postgres::{PgArguments, PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::fault::{self, Unanswered};
+use crate::config::PoolLimits;
+
+/// A connection that has rested longer is asked whether it still lives before it is used.
+const UNTESTED: Duration = Duration::from_secs(1);
+/// How long it has for that answer; also the server, for whether it is at work for another connection.
+const ASKED: Duration = Duration::from_millis(500);
+/// A statement that takes longer is looked after: the server is asked, on another connection, whether it is at work.
+const LOOKED_AFTER: Duration = Duration::from_secs(1);
+/// How long an answer that the server has given may still take to arrive.
+const ON_ITS_WAY: Duration = Duration::from_millis(100);
+/// The server ends a statement at its own limit; so much later nothing will come any more.
+const SPARE: Duration = Duration::from_secs(5);
+/// How long a connection is kept: what a session has gathered at the server goes with it.
+const OLDEST: Duration = Duration::from_secs(30 * 60);
+/// Connections that are set aside.
+pub const RESERVED: u32 = 2;
+
+/// Kept connections; cheap to clone. Statements on `&Pool` take one each.
+#[derive(Clone)]
+pub struct Pool {
+    kept: managed::Pool<Opener>,
+    /// For [`reserved`](Self::reserved).
+    aside: Option<managed::Pool<Opener>>,
+    opener: Opener,
+    is_reserved: bool,
+}
+
+/// A connection in use; it goes back to its pool when it is dropped.
+pub type Pooled = managed::Object<Opener>;
+
+impl Pool {
+    /// Opens nothing yet. `settings` are the session's, besides those that all have.
+    pub fn new(options: PgConnectOptions, limits: PoolLimits, settings: &[(&str, &str)]) -> Pool {
+        let opener = Opener::new(options, limits, settings);
+        let kept = opener.pool(limits.connections);
+        Pool { kept, aside: None, opener, is_reserved: false }
+    }
+
+    /// The same with a few more connections, for [`reserved`](Self::reserved).
+    pub fn with_reserve(mut self) -> Pool {
+        self.aside = Some(self.opener.pool(RESERVED));
+        self
+    }
+
+    /// For what has to be answered while all connections wait, for a locked table for example: who is calling, and
+    /// probes. Takes a free connection, or one of those that are set aside.
+    pub fn reserved(&self) -> Pool {
+        Pool { is_reserved: self.aside.is_some(), ..self.clone() }
+    }
+
+    /// A connection that is believed to live.
+    ///
+    /// # Errors
+    /// [`Error::PoolTimedOut`] when none became free, or could be opened, in time.
+    pub async fn acquire(&self) -> Result<Pooled> {
+        let acquired = async {
+            if let Some(aside) = self.aside.as_ref().filter(|_| self.is_reserved) {
+                let at_once = Timeouts { wait: Some(Duration::ZERO), ..Timeouts::default() };
+                return match self.kept.timeout_get(&at_once).await {
+                    Err(PoolError::Timeout(TimeoutType::Wait)) => aside.get().await,
+                    acquired => acquired,
+                };
+            }
+            self.kept.get().await
+        };
+        match timeout(self.opener.limits.acquire, acquired).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(PoolError::Backend(error))) => Err(error),
+            Ok(Err(PoolError::Closed)) => Err(Error::PoolClosed),
+            Ok(Err(_)) | Err(_) => Err(Error::PoolTimedOut),
+        }
+    }
+
+    /// Begins a transaction, which is rolled back unless it is committed.
+    pub async fn begin(&self) -> Result<Transaction> {
+        let mut tries = Tries::of_read();
+        loop {
+            match Transaction::begin(self.acquire().await?).await {
+                // Nothing has happened yet.
+                Err(error) if tries.again(&error) => {}
+                begun => return begun,
+            }
+        }
+    }
+
+    /// How many connections are open, and how many of those rest.
+    pub fn open_and_idle(&self) -> (i64, i64) {
+        let pools = [Some(&self.kept), self.aside.as_ref()].into_iter().flatten();
+        pools
+            .map(managed::Pool::status)
+            .fold((0, 0), |(open, idle), status| (open + status.size as i64, idle + status.available as i64))
+    }
+
+    /// How many connections there may be.
+    pub fn most(&self) -> i64 {
+        let reserved = if self.aside.is_some() { RESERVED } else { 0 };
+        i64::from(self.opener.limits.connections + reserved)
+    }
+
+    pub fn limits(&self) -> PoolLimits {
+        self.opener.limits
+    }
+
+    /// How connections are opened.
+    pub fn connect_options(&self) -> &PgConnectOptions {
+        &self.opener.options
+    }
+
+    /// Gives out no more connections and closes those that rest, at once: nothing is waited for.
+    pub fn close(&self) {
+        self.kept.close();
+        self.aside.iter().for_each(managed::Pool::close);
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pool")
+    }
+}
+
+/// Opens connections, and decides which of them are still good.
+#[derive(Clone)]
+pub struct Opener(Arc<Opening>);
+
+pub struct Opening {
+    options: PgConnectOptions,
+    limits: PoolLimits,
+    /// What a fresh session is told, and asked for its process at the server.
+    greeting: String,
+    /// Rises when a connection turns out to be dead: then so may be all that are as old.
+    generation: AtomicU64,
+}
+
+impl Deref for Opener {
+    type Target = Opening;
+
+    fn deref(&self) -> &Opening {
+        &self.0
+    }
+}
+
+impl Opener {
+    fn new(options: PgConnectOptions, limits: PoolLimits, settings: &[(&str, &str)]) -> Opener {
+        let statement = format!("{}ms", limits.statement.as_millis());
+        let lock = format!("{}ms", limits.lock().as_millis());
+        let all = [
+            ("statement_timeout", statement.as_str()),
+            ("lock_timeout", &lock),
+            ("idle_in_transaction_session_timeout", "60s"),
+            // Whatever the role's or the database's default: two that write at once wait for each other, and none of
+            // them is told to start again.
+            ("default_transaction_isolation", "read committed"),
+            // Compiling a query takes longer than any of ours runs.
+            ("jit", "off"),
+            // The server lets go of what a vanished instance has locked.
+            ("tcp_keepalives_idle", "30"),
+            ("tcp_keepalives_interval", "10"),
+            ("tcp_keepalives_count", "3"),
+        ];
+        let set: String = all.iter().chain(settings).map(|(name, value)| format!("SET {name} = '{value}'; ")).collect();
+        let greeting = format!("{set}SELECT pg_backend_pid()");
+        Opener(Arc::new(Opening { options, limits, greeting, generation: AtomicU64::new(0) }))
+    }
+
+    fn pool(&self, connections: u32) -> managed::Pool<Opener> {
+        managed::Pool::builder(self.clone())
+            .max_size(connections as usize)
+            .queue_mode(QueueMode::Lifo)
+            .build()
+            .expect("no time limit of the pool's own needs a runtime")
+    }
+
+    async fn open(&self) -> Result<Connection> {
+        let generation = self.generation.load(Ordering::Acquire);
+        let mut raw = self.options.connect().await?;
+        let pid = sqlx::raw_sql(AssertSqlSafe(self.greeting.clone())).fetch_one(&mut raw).await?.try_get(0)?;
+        let line = Line {
+            opener: self.clone(),
+            pid,
+            generation,
+            opened: Instant::now(),
+            answered: Instant::now(),
+            state: State::Clean,
+        };
+        Ok(Connection { raw, line })
+    }
+
+    /// Whether the server is idle on a connection that waits for its answer: then that got lost, or the question did.
+    /// False where it cannot be asked.
+    async fn has_lost(&self, pid: i32) -> bool {
+        let asked = async {
+            let mut other = self.options.connect().await?;
+            sqlx::query_scalar(
+                "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND state NOT LIKE 'idle%')",
+            )
+            .bind(pid)
+            .persistent(false)
+            .fetch_one(&mut other)
+            .await
+        };
+        matches!(timeout(ASKED, asked).await, Ok(Result::Ok(true)))
+    }
+
+    /// All connections of this generation are to be replaced.
+    fn renew(&self, generation: u64) {
+        _ = self.generation.compare_exchange(generation, generation + 1, Ordering::AcqRel, Ordering::Acquire);
+    }
+}
+
+impl managed::Manager for Opener {
+    type Type = Connection;
+    type Error = Error;
+
+    /// Waits for a server that is starting; the pool's limit ends that.
+    async fn create(&self) -> Result<Connection> {
+        let mut pause = Duration::from_millis(10);
+        loop {
+            match self.open().await {
+                Err(error) if fault::is_starting(&error) => {
+                    sleep(pause).await;
+                    pause = (2 * pause).min(Duration::from_millis(500));
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Error> {
+        let Connection { raw, line } = connection;
+        let is_renewed = line.generation != self.generation.load(Ordering::Acquire);
+        if line.state == State::Useless || is_renewed || line.opened.elapsed() > OLDEST {
+            return Err(RecycleError::message("replaced"));
+        }
+        if line.state == State::Clean && line.answered.elapsed() <= UNTESTED {
+            return Ok(());
+        }
+        let asked = async {
+            match line.state {
+                State::Open => raw.execute("ROLLBACK").await.map(|_| ()),
+                _ => raw.ping().await,
+            }
+        };
+        match timeout(ASKED, asked).await {
+            Ok(Ok(())) => {
+                (line.state, line.answered) = (State::Clean, Instant::now());
+                Ok(())
+            }
+            _ => {
+                // One that was left in the middle of something may just be busy.
+                if line.state == State::Clean {
+                    self.renew(line.generation);
+                }
+                Err(RecycleError::message("it does not answer"))
+            }
+        }
+    }
+}
+
+/// A connection on which every statement ends.
+pub struct Connection {
+    raw: PgConnection,
+    line: Line,
+}
+
+/// What is known of a connection.
+pub(super) struct Line {
+    opener: Opener,
+    /// The process at the server.
+    pid: i32,
+    generation: u64,
+    opened: Instant,
+    answered: Instant,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Clean,
+    /// Nobody has waited for the last answer.
+    Left,
+    /// A transaction was neither committed nor rolled back.
+    Open,
+    Useless,
+}
+
+impl Line {
+    /// Waits for an answer of the server as long as one can come.
+    pub(super) async fn answer<T>(&mut self, asked: impl Future<Output = Result<T>>) -> Result<T> {
+        if self.state == State::Clean {
+            self.state = State::Left;
+        }
+        let mut asked = pin!(asked);
+        let last = Instant::now() + self.opener.limits.statement + SPARE;
+        let answer = loop {
+            if let Ok(answer) = timeout(LOOKED_AFTER, &mut asked).await {
+                break answer;
+            }
+            let is_over = tokio::select! {
+                biased;
+                answer = &mut asked => break answer,
+                is_lost = self.opener.has_lost(self.pid) => is_lost || Instant::now() > last,
+            };
+            if is_over {
+                let silence = Error::Io(std::io::ErrorKind::TimedOut.into());
+                break timeout(ON_ITS_WAY, &mut asked).await.unwrap_or(Err(silence));
+            }
+        };
+        match &answer {
+            Err(error) if fault::is_useless(error) => self.give_up(),
+            _ => {
+                self.answered = Instant::now();
+                if self.state == State::Left {
+                    self.state = State::Clean;
+                }
+            }
+        }
+        answer
+    }
+
+    /// The connection serves nobody any more, nor do others of its age.
+    pub(super) fn give_up(&mut self) {
+        self.state = State::Useless;
+        self.opener.renew(self.generation);
+    }
+}
+
+impl Connection {
+    /// For who asks the server in another way; within [`Line::answer`].
+    pub(super) fn parts(&mut self) -> (&mut PgConnection, &mut Line) {
+        (&mut self.raw, &mut self.line)
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Connection")
+    }
+}
+
+impl<'c> Executor<'c> for &'c mut Connection {
+    type Database = Postgres;
+
+    fn execute<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<PgQueryResult>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let Connection { raw, line } = self;
+        line.answer(raw.execute(query)).boxed()
+    }
+
+    /// All rows are there before the first is given out: nobody can keep a connection by reading slowly.
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let Connection { raw, line } = self;
+        let all = line.answer(raw.fetch_many(query).try_collect::<Vec<_>>());
+        stream::once(all).map_ok(|all| stream::iter(all.into_iter().map(Ok))).try_flatten().boxed()
+    }
+
+    fn fetch_all<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Vec<PgRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let Connection { raw, line } = self;
+        line.answer(raw.fetch_all(query)).boxed()
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let Connection { raw, line } = self;
+        line.answer(raw.fetch_optional(query)).boxed()
+    }
+
+    fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> BoxFuture<'e, Result<PgStatement>>
+    where
+        'c: 'e,
+    {
+        let Connection { raw, line } = self;
+        line.answer(raw.prepare_with(sql, parameters)).boxed()
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<sqlx::Describe<Postgres>>>
+    where
+        'c: 'e,
+    {
+        let Connection { raw, line } = self;
+        line.answer(raw.describe(sql)).boxed()
+    }
+}
+
+/// A statement that can be repeated.
+#[derive(Clone)]
+struct Statement {
+    sql: SqlStr,
+    arguments: Option<PgArguments>,
+    is_persistent: bool,
+}
+
+impl Statement {
+    fn of<'q>(mut query: impl Execute<'q, Postgres>) -> Result<Statement> {
+        let arguments = query.take_arguments().map_err(Error::Encode)?;
+        let is_persistent = query.persistent();
+        Ok(Statement { sql: query.sql(), arguments, is_persistent })
+    }
+
+    /// By its first word: what the program selects through a pool has no effects.
+    fn is_read(&self) -> bool {
+        self.sql.as_str().trim_start().get(..6).is_some_and(|word| word.eq_ignore_ascii_case("select"))
+    }
+}
+
+impl Execute<'_, Postgres> for Statement {
+    fn sql(self) -> SqlStr {
+        self.sql
+    }
+
+    fn statement(&self) -> Option<&PgStatement> {
+        None
+    }
+
+    fn take_arguments(&mut self) -> Result<Option<PgArguments>, BoxDynError> {
+        Ok(self.arguments.take())
+    }
+
+    fn persistent(&self) -> bool {
+        self.is_persistent
+    }
+}
+
+/// How often something is done once more that had no effect.
+pub struct Tries {
+    is_read: bool,
+    /// After it was rolled back for the sake of another transaction.
+    rolled_back: u32,
+    /// After a connection was of no use.
+    fresh: u32,
+}
+
+impl Tries {
+    fn new(is_read: bool) -> Tries {
+        Tries { is_read, rolled_back: 3, fresh: 1 }
+    }
+
+    /// What fails before it has any effect.
+    pub fn of_read() -> Tries {
+        Tries::new(true)
+    }
+
+    /// Whether to try once more.
+    pub fn again(&mut self, error: &Error) -> bool {
+        let left = if fault::is_rolled_back(error) {
+            &mut self.rolled_back
+        } else if fault::is_refused(error) || self.is_read && fault::is_useless(error) {
+            &mut self.fresh
+        } else {
+            return false;
+        };
+        let is_left = *left > 0;
+        *left = left.saturating_sub(1);
+        is_left
+    }
+}
+
+/// Runs a statement on a connection of its own, and again as far as [`Tries`] allow.
+macro_rules! repeated {
+    ($pool:ident, $query:ident, $way:ident) => {{
+        let statement = Statement::of($query);
+        async move {
+            let statement = statement?;
+            let mut tries = Tries::new(statement.is_read());
+            loop {
+                let mut connection = $pool.acquire().await?;
+                match (&mut *connection).$way(statement.clone()).await {
+                    Err(error) if tries.again(&error) => {}
+                    done => return done,
+                }
+            }
+        }
+        .boxed()
+    }};
+}
+
+impl<'p> Executor<'p> for &'p Pool {
+    type Database = Postgres;
+
+    fn execute<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<PgQueryResult>>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        repeated!(self, query, execute)
+    }
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>>>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let statement = Statement::of(query);
+        let all = async move {
+            let mut connection = self.acquire().await?;
+            (&mut *connection).fetch_many(statement?).try_collect::<Vec<_>>().await
+        };
+        stream::once(all).map_ok(|all| stream::iter(all.into_iter().map(Ok))).try_flatten().boxed()
+    }
+
+    fn fetch_all<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Vec<PgRow>>>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        repeated!(self, query, fetch_all)
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>>>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        repeated!(self, query, fetch_optional)
+    }
+
+    fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> BoxFuture<'e, Result<PgStatement>>
+    where
+        'p: 'e,
+    {
+        async move { self.acquire().await?.prepare_with(sql, parameters).await }.boxed()
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<sqlx::Describe<Postgres>>>
+    where
+        'p: 'e,
+    {
+        async move { self.acquire().await?.describe(sql).await }.boxed()
+    }
+}
+
+/// A transaction on a connection of a pool; dropped, it is rolled back.
+pub struct Transaction {
+    connection: Pooled,
+    is_open: bool,
+}
+
+impl Transaction {
+    async fn begin(connection: Pooled) -> Result<Transaction> {
+        let mut tx = Transaction { connection, is_open: true };
+        tx.connection.execute("BEGIN").await?;
+        Ok(tx)
+    }
+
+    /// # Errors
+    /// Where no answer came it may have been committed: then the error is one that nothing is repeated after.
+    pub async fn commit(mut self) -> Result<()> {
+        match self.connection.execute("COMMIT").await {
+            Err(error) if fault::is_useless(&error) => Err(Error::AnyDriverError(Box::new(Unanswered(error)))),
+            Err(error) => Err(error),
+            Ok(_) => {
+                self.is_open = false;
+                Ok(())
+            }
+        }
+    }
+
+    pub async fn rollback(mut self) -> Result<()> {
+        self.connection.execute("ROLLBACK").await?;
+        self.is_open = false;
+        Ok(())
+    }
+}
+
+impl Deref for Transaction {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Transaction {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if self.is_open && self.connection.line.state != State::Useless {
+            self.connection.line.state = State::Open;
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! How the job queue's library gets at PostgreSQL: by connections of its own, on which every statement ends.
+
+use std::any::Any;
+
+use futures_util::{FutureExt as _, future::BoxFuture};
+use graphile_worker::{
+    Database, DatabaseDriver, DbError, DbExecutor, DbExecutorArg, DbParams, DbRow, DbTransaction, NotificationStream,
+    TransactionDriver,
+};
+use tokio::sync::Mutex;
+
+use super::{Connection, Pool, Transaction, fault};
+use crate::config::PoolLimits;
+
+/// How many connections the job queue has of its own.
+pub const CONNECTIONS: u32 = 4;
+
+/// A pool for the job queue, with `pool`'s time limits, which plans its statements anew each time. A plan that
+/// PostgreSQL kept while the queue was empty reads the whole queue for each of the jobs that are taken out of it.
+pub fn pool(pool: &Pool) -> Pool {
+    let limits = PoolLimits { connections: CONNECTIONS, ..pool.limits() };
+    Pool::new(pool.connect_options().clone(), limits, &[("plan_cache_mode", "force_custom_plan")])
+}
+
+/// The same as the library wants it.
+pub fn database(pool: Pool) -> Database {
+    Database::new(Queue(pool))
+}
+
+#[derive(Debug)]
+struct Queue(Pool);
+
+/// Runs one of the library's statements in the library's own way.
+macro_rules! run {
+    ($connection:expr, $way:ident, $sql:expr, $params:expr) => {{
+        let connection: &mut Connection = $connection;
+        let (mut raw, line) = connection.parts();
+        let ran = line.answer(async { Ok(DbExecutorArg::$way(&mut raw, $sql, $params).await) }).await?;
+        if ran.as_ref().is_err_and(|error| fault::is_useless_code(error.code())) {
+            line.give_up();
+        }
+        ran
+    }};
+}
+
+impl DbExecutor for Queue {
+    fn execute<'a>(&'a self, sql: &'a str, params: DbParams) -> BoxFuture<'a, Result<u64, DbError>> {
+        async move { run!(&mut *self.0.acquire().await?, execute, sql, params) }.boxed()
+    }
+
+    fn fetch_all<'a>(&'a self, sql: &'a str, params: DbParams) -> BoxFuture<'a, Result<Vec<DbRow>, DbError>> {
+        async move { run!(&mut *self.0.acquire().await?, fetch_all, sql, params) }.boxed()
+    }
+}
+
+impl DatabaseDriver for Queue {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn begin<'a>(&'a self) -> BoxFuture<'a, Result<DbTransaction, DbError>> {
+        async move {
+            let tx = self.0.begin().await?;
+            Ok(DbTransaction::new(Box::new(QueueTransaction(Mutex::new(tx)))))
+        }
+        .boxed()
+    }
+
+    /// The queue is asked once a second.
+    fn listen<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<NotificationStream>, DbError>> {
+        async { Ok(None) }.boxed()
+    }
+}
+
+struct QueueTransaction(Mutex<Transaction>);
+
+impl DbExecutor for QueueTransaction {
+    fn execute<'a>(&'a self, sql: &'a str, params: DbParams) -> BoxFuture<'a, Result<u64, DbError>> {
+        async move { run!(&mut *self.0.lock().await, execute, sql, params) }.boxed()
+    }
+
+    fn fetch_all<'a>(&'a self, sql: &'a str, params: DbParams) -> BoxFuture<'a, Result<Vec<DbRow>, DbError>> {
+        async move { run!(&mut *self.0.lock().await, fetch_all, sql, params) }.boxed()
+    }
+}
+
+impl TransactionDriver for QueueTransaction {
+    fn commit(self: Box<Self>) -> BoxFuture<'static, Result<(), DbError>> {
+        async move { Ok(self.0.into_inner().commit().await?) }.boxed()
+    }
+}
