@@ -1,16 +1,20 @@
 //! The assembly: which routes there are, which jobs, what runs beside the requests, and how all of it stops.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use axum::{Router, http::Method};
 use chrono::TimeDelta;
-use futures_util::{FutureExt as _, future::BoxFuture};
+use futures_util::FutureExt as _;
 use serde_json::Value;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    time::MissedTickBehavior,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::OpenApi;
@@ -34,6 +38,7 @@ use crate::{
     metrics::Metrics,
     notification, openapi, operations, portal,
     smtp::Smtp,
+    sweep::{self, Sweep},
 };
 
 /// How long a graceful stop waits for requests, bookings and jobs to finish.
@@ -51,7 +56,8 @@ pub fn context(settings: Settings, clock: Clock, db: db::Pool) -> anyhow::Result
         .context("the HTTP client")?;
     let smtp = settings.email.as_ref().map(Smtp::new).transpose()?;
     let (metrics, hashing, tasks) = (Metrics::new()?, Gate::default(), TaskTracker::new());
-    Ok(Context::new(Parts { settings, clock, db, http, smtp, metrics, hashing, tasks }))
+    let clock_is_off = AtomicBool::new(false);
+    Ok(Context::new(Parts { settings, clock, clock_is_off, db, http, smtp, metrics, hashing, tasks }))
 }
 
 #[derive(OpenApi)]
@@ -128,23 +134,24 @@ async fn render(ctx: &Context, mail: Mail) -> anyhow::Result<Option<Email>> {
     }
 }
 
-/// Complains when this machine's clock is not the database's: leases and intents hold between servers whose clocks
-/// agree.
-async fn compare_clocks(ctx: &Context) -> anyhow::Result<()> {
-    const TOLERATED: TimeDelta = TimeDelta::seconds(5);
-    let off = ctx.clock.now() - db::now(&ctx.db).await?;
-    anyhow::ensure!(off.abs() < TOLERATED, "this machine's clock is {} s ahead of the database's", off.num_seconds());
-    Ok(())
-}
+/// What happens again and again in every instance: in tests once each, by the same list.
+static SWEEPS: &[Sweep] = &[
+    Sweep::new("undo intents", 5, |ctx| async move { calendar::undo_intents(&ctx).await }.boxed()),
+    Sweep::new("align events", 5, |ctx| async move { interview::align_events(&ctx).await }.boxed()),
+    Sweep::new("place soon", 30, |ctx| async move { interview::fill_instants(&ctx, Reach::Soon).await }.boxed()),
+    Sweep::walk("place ahead", 30, |ctx| async move { interview::fill_instants(&ctx, Reach::Ahead).await }.boxed()),
+    Sweep::walk("place all", 3600, |ctx| async move { interview::fill_instants(&ctx, Reach::All).await }.boxed()),
+    Sweep::new("remind", 5, |ctx| async move { interview::remind(&ctx).await }.boxed()),
+    Sweep::new("remove expired", 600, |ctx| async move { remove_expired(&ctx).await }.boxed()),
+    Sweep::new("requeue mails", 60, |ctx| async move { mail::requeue_orphans(&ctx).await }.boxed()),
+];
 
 /// A pass of every sweep, one after the other; what `serve` does on its own schedule.
 pub async fn sweep(ctx: &Context) -> anyhow::Result<()> {
-    calendar::undo_intents(ctx).await?;
-    interview::align_events(ctx).await?;
-    interview::fill_instants(ctx, Reach::All).await?;
-    interview::remind(ctx).await?;
-    remove_expired(ctx).await?;
-    mail::requeue_orphans(ctx).await
+    for sweep in SWEEPS {
+        sweep.pass(ctx).await?;
+    }
+    Ok(())
 }
 
 async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
@@ -155,20 +162,35 @@ async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
     mail::remove_expired(ctx).await
 }
 
+/// Compares this machine's clock with the database's, again and again: leases and intents hold between servers whose
+/// clocks agree. While they do not, this instance runs no sweeps and no jobs, and is not ready.
+async fn watch_clock(ctx: Context, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        compare_clocks(&ctx).await;
+        stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(15))).await;
+    }
+}
+
+/// A database that is away tells nothing of the clock.
+async fn compare_clocks(ctx: &Context) {
+    const TOLERATED: TimeDelta = TimeDelta::seconds(5);
+    let Ok(theirs) = db::now(&ctx.db.reserved()).await else { return };
+    let off = ctx.clock.now() - theirs;
+    let is_off = off.abs() > TOLERATED;
+    if is_off {
+        let seconds = off.num_seconds();
+        tracing::error!(seconds, "this machine's clock is ahead of the database's (behind it where negative): set it");
+    }
+    ctx.set_clock_off(is_off);
+}
+
 /// Serves requests, runs jobs and sweeps, until `stop` is cancelled; then finishes what has begun.
 pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
     let beside = TaskTracker::new();
+    compare_clocks(&ctx).await;
+    beside.spawn(watch_clock(ctx.clone(), stop.clone()));
     beside.spawn(jobs::work(ctx.clone(), run_job, stop.clone()));
-    let timers = Timers { beside: &beside, stop: &stop, ctx: &ctx };
-    timers.every(5, |ctx| async move { calendar::undo_intents(&ctx).await });
-    timers.every(5, |ctx| async move { interview::align_events(&ctx).await });
-    timers.every(5, |ctx| async move { interview::remind(&ctx).await });
-    timers.every(30, |ctx| async move { interview::fill_instants(&ctx, Reach::Soon).await });
-    timers.every(30, walk(&stop, Reach::Ahead));
-    timers.every(3600, walk(&stop, Reach::All));
-    timers.every(60, |ctx| async move { compare_clocks(&ctx).await });
-    timers.every(60, |ctx| async move { mail::requeue_orphans(&ctx).await });
-    timers.every(600, |ctx| async move { remove_expired(&ctx).await });
+    sweep::run(SWEEPS, &ctx, &beside, &stop);
     beside.close();
 
     let serving = server::serve(listener, router(ctx.clone())?, ctx.settings.client_patience, stop.clone());
@@ -190,19 +212,6 @@ pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken)
     Ok(())
 }
 
-/// Looks at instants without haste: the stop does not wait for it.
-fn walk(stop: &CancellationToken, reach: Reach) -> impl Fn(Context) -> BoxFuture<'static, anyhow::Result<()>> + use<> {
-    let stop = stop.clone();
-    move |ctx| {
-        let stop = stop.clone();
-        async move {
-            let walked = stop.run_until_cancelled(interview::fill_instants(&ctx, reach)).await;
-            walked.unwrap_or(Ok(()))
-        }
-        .boxed()
-    }
-}
-
 /// Cancelled by Ctrl-C or by SIGTERM; a second one ends the process at once.
 #[allow(clippy::disallowed_methods, reason = "whoever asks twice does not want to wait")]
 pub fn stop_signal() -> anyhow::Result<CancellationToken> {
@@ -220,38 +229,4 @@ pub fn stop_signal() -> anyhow::Result<CancellationToken> {
         }
     });
     Ok(stop)
-}
-
-/// What happens again and again beside the requests.
-struct Timers<'a> {
-    beside: &'a TaskTracker,
-    stop: &'a CancellationToken,
-    ctx: &'a Context,
-}
-
-impl Timers<'_> {
-    /// Does `work` now and then again after so many seconds; a failure is logged and does not end it.
-    fn every<F: Future<Output = anyhow::Result<()>> + Send + 'static>(
-        &self,
-        seconds: u64,
-        work: impl Fn(Context) -> F + Send + 'static,
-    ) {
-        let mut ticks = tokio::time::interval(Duration::from_secs(seconds));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (stop, ctx) = (self.stop.clone(), self.ctx.clone());
-        self.beside.spawn(async move {
-            loop {
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    _ = ticks.tick() => {}
-                }
-                // In a task of its own, so that a panic ends this pass and not the sweep.
-                match tokio::spawn(work(ctx.clone())).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(fault)) => tracing::error!(error = format!("{fault:#}"), "a sweep failed; it comes again"),
-                    Err(_) => tracing::error!("a sweep panicked; it comes again"),
-                }
-            }
-        });
-    }
 }

@@ -1,6 +1,13 @@
 //! What every request and every job works with: one cheap-to-clone handle on the process's shared parts.
 
-use std::{ops::Deref, sync::Arc, time::Duration};
+use std::{
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::anyhow;
 use tokio_util::task::TaskTracker;
@@ -18,6 +25,8 @@ const TRIES: u32 = 10 * 60;
 pub struct Parts {
     pub settings: Settings,
     pub clock: Clock,
+    /// Whether it is not the database's.
+    pub clock_is_off: AtomicBool,
     pub db: Pool,
     /// For OAuth and reCAPTCHA; has timeouts, follows no redirects.
     pub http: reqwest::Client,
@@ -33,6 +42,15 @@ pub struct Parts {
 impl Context {
     pub fn new(parts: Parts) -> Self {
         Context(Arc::new(parts))
+    }
+
+    /// Whether this machine's clock is so far from the database's that leases no longer hold.
+    pub fn clock_is_off(&self) -> bool {
+        self.clock_is_off.load(Ordering::Relaxed)
+    }
+
+    pub fn set_clock_off(&self, is_off: bool) {
+        self.clock_is_off.store(is_off, Ordering::Relaxed);
     }
 
     /// Does work as a task of its own, which runs to its end even when nobody waits for it any more (the client went

@@ -78,6 +78,10 @@ pub async fn enqueue(db: &mut db::Connection, jobs: &[Job], run_at: DateTime<Utc
 pub async fn work(ctx: Context, run: Run, stop: CancellationToken) {
     let queue = db::queue::pool(&ctx.db);
     while !stop.is_cancelled() {
+        if ctx.clock_is_off() {
+            stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(2))).await;
+            continue;
+        }
         let until = stop.child_token();
         let (worked, ()) = tokio::join!(
             async {
@@ -85,7 +89,7 @@ pub async fn work(ctx: Context, run: Run, stop: CancellationToken) {
                 until.cancel();
                 worked
             },
-            until_queue_is_away(&queue, &until),
+            until_queue_is_away(&ctx, &queue, &until),
         );
         if let Err(fault) = worked {
             tracing::error!(error = format!("{fault:#}"), "the job worker ended; starting it again");
@@ -98,12 +102,16 @@ pub async fn work(ctx: Context, run: Run, stop: CancellationToken) {
     queue.close();
 }
 
-/// Cancels `until` when the queue's database does not answer, or lets nothing be written; returns when it is cancelled.
-async fn until_queue_is_away(queue: &db::Pool, until: &CancellationToken) {
+/// Cancels `until` when the queue's database does not answer, or lets nothing be written, or this machine's clock is
+/// off; returns when it is cancelled.
+async fn until_queue_is_away(ctx: &Context, queue: &db::Pool, until: &CancellationToken) {
     loop {
         tokio::select! {
             () = until.cancelled() => return,
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+        if ctx.clock_is_off() {
+            return until.cancel();
         }
         // Refused by a server that can only be read.
         let probe = sqlx::query("SELECT id FROM ivs_jobs._private_jobs LIMIT 0 FOR UPDATE").execute(queue);

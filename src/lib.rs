@@ -30,6 +30,7 @@
 //! | `http` | connections, the door around all routes, typed requests, the one error type |
 //! | `jobs` | work to be done later, for certain: a thin face of graphile_worker |
 //! | `mail` | from a queued row to an accepted mail, once |
+//! | `sweep` | what happens again and again, and what of it is overdue |
 //!
 //! | features | |
 //! |---|---|
@@ -229,6 +230,7 @@ pub mod context;
 pub mod http;
 pub mod jobs;
 pub mod mail;
+pub mod sweep;
 // features
 pub mod auth;
 pub mod calendar;

@@ -4,9 +4,14 @@
 //! fixed sets (templates of routes, known methods, kinds of mails): none holds an id, an address or anything else that
 //! a client sends. What must be asked for (connections, queues) is read at the scrape: see [`Gauge`].
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use axum::http::StatusCode;
+use chrono::{DateTime, TimeDelta, Utc};
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, Result, TextEncoder,
 };
@@ -25,6 +30,18 @@ pub struct Metrics {
     seconds: HistogramVec,
     google: IntCounterVec,
     emails: IntCounterVec,
+    sweeps: IntCounterVec,
+    /// Until when each sweep should have come to its end again, and how long it has for that.
+    due: Arc<Mutex<BTreeMap<&'static str, (DateTime<Utc>, TimeDelta)>>>,
+}
+
+/// How a pass of a sweep ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SweepOutcome {
+    Finished,
+    Failed,
+    /// It took too long.
+    Abandoned,
 }
 
 /// How one attempt at a call to Google ended.
@@ -74,11 +91,12 @@ impl Metrics {
         let requests = counter("http_requests_total", "Requests answered.", &["method", "route", "status"])?;
         let google = counter("google_requests_total", "Attempts at calls to Google.", &["operation", "outcome"])?;
         let emails = counter("emails_total", "Tries to send a mail.", &["kind", "outcome"])?;
+        let sweeps = counter("sweeps_total", "Passes of what happens again and again.", &["sweep", "outcome"])?;
         let help = "How long requests took to be answered.";
         let seconds = HistogramOpts::new("http_request_duration_seconds", help).buckets(BUCKETS.to_vec());
         let seconds = HistogramVec::new(seconds, &["method", "route"])?;
         registry.register(Box::new(seconds.clone()))?;
-        Ok(Metrics { registry, requests, seconds, google, emails })
+        Ok(Metrics { registry, requests, seconds, google, emails, sweeps, due: Arc::default() })
     }
 
     /// Counts an answer. `route` is a template or `unmatched`, `method` one of those that there are or `other`.
@@ -108,6 +126,35 @@ impl Metrics {
             EmailOutcome::Expired => "expired",
         };
         self.emails.with_label_values(&[kind, outcome]).inc();
+    }
+
+    /// A sweep is to come to its end within `patience` from now on, and again after each time that it did.
+    pub fn expect_sweep(&self, name: &'static str, patience: TimeDelta, now: DateTime<Utc>) {
+        self.due().insert(name, (now + patience, patience));
+    }
+
+    /// Counts a pass of a sweep.
+    pub fn sweep(&self, name: &'static str, outcome: SweepOutcome, now: DateTime<Utc>) {
+        let words = match outcome {
+            SweepOutcome::Finished => "finished",
+            SweepOutcome::Failed => "failed",
+            SweepOutcome::Abandoned => "abandoned",
+        };
+        self.sweeps.with_label_values(&[name, words]).inc();
+        if outcome == SweepOutcome::Finished
+            && let Some((due, patience)) = self.due().get_mut(name)
+        {
+            *due = now + *patience;
+        }
+    }
+
+    /// The sweeps that are expected, each with whether it is overdue.
+    pub fn overdue_sweeps(&self, now: DateTime<Utc>) -> Vec<(&'static str, bool)> {
+        self.due().iter().map(|(name, (due, _))| (*name, now > *due)).collect()
+    }
+
+    fn due(&self) -> MutexGuard<'_, BTreeMap<&'static str, (DateTime<Utc>, TimeDelta)>> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everything counted so far, and `gauges`.

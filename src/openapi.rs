@@ -145,6 +145,7 @@ fn complete(path: &str, operation: &mut Value) {
     add(true, "401", if public { "A bad Bearer header" } else { "No valid Bearer token" });
     add(true, "406", "The `Accept` header admits none of the answer's media types");
     add(true, "500", "A fault of the server");
+    add(true, "503", "The database is busy or away");
     add(path.contains("{id}"), "403", "The caller may not do this");
     add(by_id, "404", "There is no such row, or the id is not a number");
     add(true, "414", "The URL is over 16 KiB");
@@ -158,6 +159,8 @@ fn complete(path: &str, operation: &mut Value) {
             "401" | "406" | "408" | "413" | "414" | "415" | "429" | "431" | "500" => "FrameworkError",
             "400" if has_body => "AnyError",
             "404" if by_id => "AnyError",
+            // With `detail` where the database is busy, which every endpoint may say.
+            "503" => "AnyError",
             _ => "Refusal",
         });
         let own = response.pointer("/content/application~1json/schema").cloned();
@@ -185,6 +188,10 @@ fn complete(path: &str, operation: &mut Value) {
         // An id that is not a number is no URL, and has no methods.
         if !(by_id && status == "404") {
             headers["Allow"] = shared("Allow");
+        }
+        if status == "503" {
+            headers["Retry-After"] = json!({"description": "Seconds, where it is worth to come again",
+                "required": false, "schema": {"type": "integer"}});
         }
         if status == "401" {
             headers["WWW-Authenticate"] = match own {

@@ -24,6 +24,8 @@ use crate::{
     zone,
 };
 
+/// How long the probe waits for the database.
+const PROBE: Duration = Duration::from_millis(1500);
 /// How long a scrape waits for the database.
 const SCRAPE: Duration = Duration::from_secs(2);
 /// What a terminal shows in a line.
@@ -39,13 +41,22 @@ async fn healthz() -> Json<Value> {
     Json(json!({ "status": "ok", "tzdb": zone::tzdb_version() }))
 }
 
-/// Whether requests can be answered: the database is there and migrated.
+/// Whether requests can be answered: the database is there, migrated and can be written, and the clocks agree. Names
+/// the sweeps that are overdue.
 #[utoipa::path(get, path = "/readyz", tag = "operations", security(()), responses((status = 200), (status = 503)))]
 async fn readyz(State(ctx): State<Context>) -> (StatusCode, Json<Value>) {
-    match db::is_migrated(&ctx.db).await {
-        true => (StatusCode::OK, Json(json!({ "status": "ready" }))),
-        false => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "unavailable" }))),
+    let is_migrated = async { db::is_migrated(&ctx.db.reserved()).await };
+    if ctx.clock_is_off() || !tokio::time::timeout(PROBE, is_migrated).await.unwrap_or(false) {
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "unavailable" })));
     }
+    let overdue = ctx.metrics.overdue_sweeps(ctx.clock.now()).into_iter().filter(|(_, is_overdue)| *is_overdue);
+    let overdue: Vec<&str> = overdue.map(|(name, _)| name).collect();
+    // Not a reason to send people elsewhere: a locked table would take all instances out.
+    let body = match overdue.is_empty() {
+        true => json!({ "status": "ready" }),
+        false => json!({ "status": "ready", "overdue_sweeps": overdue }),
+    };
+    (StatusCode::OK, Json(body))
 }
 
 /// What this instance has counted, and what waits in the database, for Prometheus.
@@ -70,6 +81,13 @@ async fn scrape(State(ctx): State<Context>) -> http::Result<impl IntoResponse> {
             ctx.db.most(),
         ),
     ];
+    let overdue = ctx.metrics.overdue_sweeps(ctx.clock.now());
+    gauges.push(Gauge {
+        name: "sweep_overdue",
+        help: "Whether a sweep has not come to its end for two minutes longer than it may.",
+        label: Some("sweep"),
+        values: overdue.into_iter().map(|(name, is_overdue)| (name, i64::from(is_overdue))).collect(),
+    });
     gauges.extend(backlog.into_iter().flatten());
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], ctx.metrics.text(&gauges)?))
 }

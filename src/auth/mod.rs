@@ -126,7 +126,7 @@ pub fn to_sign_in(wanted: &Uri) -> Response {
 async fn bearer_of(ctx: &Context, token: &[u8]) -> Result<CurrentUser> {
     let key = ctx.settings.secret_key.expose_secret().as_bytes();
     let id = jwt::verify(token, key, ctx.clock.now()).map_err(Stranger::refusal)?;
-    match store::account_by_id(&mut *ctx.db.acquire().await?, id).await? {
+    match store::account_by_id(&ctx.db.reserved(), id).await? {
         Some(account) if account.is_active => Ok(account.user),
         Some(_) => Err(Stranger::Inactive.refusal()),
         None => Err(Stranger::NoSuchUser.refusal()),
@@ -333,7 +333,7 @@ pub async fn sign_in(ctx: &Context, peer: IpAddr, credentials: Credentials) -> R
 /// # Errors
 /// The right password of a deleted or inactive account; no place left for hashing.
 async fn enter(ctx: &Context, email: &str, password: SecretString) -> Result<Option<Account>> {
-    let account = store::account_by_email(&mut *ctx.db.acquire().await?, email).await?;
+    let account = store::account_by_email(&ctx.db.reserved(), email).await?;
     let stored = account.as_ref().map(|account| account.password.clone());
     let verdict = password::verify(&ctx.hashing, password.clone(), stored).await?;
     let Some(mut account) = account.filter(|_| verdict.right) else {
@@ -346,8 +346,7 @@ async fn enter(ctx: &Context, email: &str, password: SecretString) -> Result<Opt
         return Err(Error::forbidden("Email not verified."));
     }
     if let Some(strong) = verdict.upgrade {
-        let db = &mut *ctx.db.acquire().await?;
-        if !store::upgrade_password(db, account.user.id, &account.password, &strong).await? {
+        if !store::upgrade_password(&ctx.db.reserved(), account.user.id, &account.password, &strong).await? {
             // Another sign-in has upgraded it, or somebody has changed it: what is stored now decides.
             return Box::pin(enter(ctx, email, password)).await;
         }
@@ -379,7 +378,7 @@ async fn google_auth(body: RequestBody) -> Result<()> {
 
 /// Removes failed sign-ins that count no longer, and sessions that have ended.
 pub async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
-    let (db, now) = (&mut *ctx.db.acquire().await?, ctx.clock.now());
+    let (db, now) = (&ctx.db, ctx.clock.now());
     store::remove_old_attempts(db, now - throttle::WINDOW).await?;
     Ok(store::remove_old_sessions(db, now).await?)
 }

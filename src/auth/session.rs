@@ -30,7 +30,7 @@ impl Session {
     pub async fn begin(ctx: &Context, Account { user, password, .. }: Account) -> Result<Session> {
         let token = PlainToken::generate();
         let expires_at = ctx.clock.now() + LIFETIME;
-        store::insert_session(&mut *ctx.db.acquire().await?, &token.hash(), user.id, &password, expires_at).await?;
+        store::insert_session(&ctx.db.reserved(), &token.hash(), user.id, &password, expires_at).await?;
         Ok(Session { user, token })
     }
 
@@ -38,12 +38,12 @@ impl Session {
     pub async fn of(ctx: &Context, headers: &HeaderMap) -> Result<Option<Session>> {
         let Some(token) = cookie(headers, COOKIE).map(PlainToken::from_outside) else { return Ok(None) };
         let now = ctx.clock.now();
-        let user = store::session_user(&mut *ctx.db.acquire().await?, &token.hash(), now).await?;
+        let user = store::session_user(&ctx.db.reserved(), &token.hash(), now).await?;
         Ok(user.map(|user| Session { user, token }))
     }
 
     pub async fn end(&self, ctx: &Context) -> Result<()> {
-        Ok(store::remove_session(&mut *ctx.db.acquire().await?, &self.token.hash()).await?)
+        Ok(store::remove_session(&ctx.db.reserved(), &self.token.hash()).await?)
     }
 
     /// `Set-Cookie`, for the whole session.

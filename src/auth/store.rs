@@ -1,7 +1,7 @@
 //! Accounts in Django's tables, and the count of failed sign-ins.
 
 use chrono::{DateTime, Utc};
-use sqlx::Result;
+use sqlx::{PgExecutor, Result};
 
 use super::{CurrentUser, NewUser, Role};
 use crate::{db, secret::TokenHash};
@@ -49,17 +49,17 @@ macro_rules! accounts {
     };
 }
 
-pub async fn account_by_id(db: &mut db::Connection, id: i64) -> Result<Option<Account>> {
+pub async fn account_by_id(db: impl PgExecutor<'_>, id: i64) -> Result<Option<Account>> {
     accounts!("u.id = $1", id).fetch_optional(db).await
 }
 
 /// Compared to the letter, as Django does.
-pub async fn account_by_email(db: &mut db::Connection, email: &str) -> Result<Option<Account>> {
+pub async fn account_by_email(db: impl PgExecutor<'_>, email: &str) -> Result<Option<Account>> {
     accounts!("u.email = $1", email).fetch_optional(db).await
 }
 
 pub async fn insert_session(
-    db: &mut db::Connection,
+    db: impl PgExecutor<'_>,
     token: &TokenHash,
     user_id: i64,
     password: &str,
@@ -80,7 +80,7 @@ pub async fn insert_session(
 
 /// Whose session it is, if that has not ended.
 pub async fn session_user(
-    db: &mut db::Connection,
+    db: impl PgExecutor<'_>,
     token: &TokenHash,
     now: DateTime<Utc>,
 ) -> Result<Option<CurrentUser>> {
@@ -95,19 +95,19 @@ pub async fn session_user(
     Ok(account.filter(|account| account.is_active && !account.is_deleted).map(|account| account.user))
 }
 
-pub async fn remove_session(db: &mut db::Connection, token: &TokenHash) -> Result<()> {
+pub async fn remove_session(db: impl PgExecutor<'_>, token: &TokenHash) -> Result<()> {
     sqlx::query!("DELETE FROM ivs_portal_session WHERE token_hash = $1", token.as_bytes()).execute(db).await?;
     Ok(())
 }
 
-pub async fn remove_old_sessions(db: &mut db::Connection, now: DateTime<Utc>) -> Result<()> {
+pub async fn remove_old_sessions(db: impl PgExecutor<'_>, now: DateTime<Utc>) -> Result<()> {
     sqlx::query!("DELETE FROM ivs_portal_session WHERE expires_at <= $1", now).execute(db).await?;
     Ok(())
 }
 
 /// Stores a stronger hash of the same password, unless the stored one has been replaced meanwhile (`false`). Like
 /// Django's own upgrade it leaves every other column alone.
-pub async fn upgrade_password(db: &mut db::Connection, id: i64, weak: &str, strong: &str) -> Result<bool> {
+pub async fn upgrade_password(db: impl PgExecutor<'_>, id: i64, weak: &str, strong: &str) -> Result<bool> {
     let upgraded =
         sqlx::query!("UPDATE users_user SET password = $3 WHERE id = $1 AND password = $2", id, weak, strong)
             .execute(db)
@@ -160,7 +160,7 @@ pub async fn insert_company(db: &mut db::Connection, now: DateTime<Utc>, owner: 
 /// Adds the attempt `now` unless `most` are there that still count, those after `since`; says whether it did. Of any
 /// number at the same time no more are added than there is room for.
 pub async fn count_attempt(
-    db: &mut db::Connection,
+    db: impl PgExecutor<'_>,
     subject: &[u8],
     now: DateTime<Utc>,
     since: DateTime<Utc>,
@@ -184,7 +184,7 @@ pub async fn count_attempt(
 
 /// The oldest attempt after `since`, if there are `most` of them.
 pub async fn oldest_if_full(
-    db: &mut db::Connection,
+    db: impl PgExecutor<'_>,
     subject: &[u8],
     since: DateTime<Utc>,
     most: i64,
@@ -200,7 +200,7 @@ pub async fn oldest_if_full(
 }
 
 /// Removes one attempt of the instant `at`.
-pub async fn take_attempt_back(db: &mut db::Connection, subject: &[u8], at: DateTime<Utc>) -> Result<()> {
+pub async fn take_attempt_back(db: impl PgExecutor<'_>, subject: &[u8], at: DateTime<Utc>) -> Result<()> {
     sqlx::query!(
         "UPDATE ivs_login_throttle
          SET attempts = attempts[:array_position(attempts, $2) - 1] || attempts[array_position(attempts, $2) + 1:]
@@ -213,13 +213,13 @@ pub async fn take_attempt_back(db: &mut db::Connection, subject: &[u8], at: Date
     Ok(())
 }
 
-pub async fn forget_attempts(db: &mut db::Connection, subject: &[u8]) -> Result<()> {
+pub async fn forget_attempts(db: impl PgExecutor<'_>, subject: &[u8]) -> Result<()> {
     sqlx::query!("DELETE FROM ivs_login_throttle WHERE subject = $1", subject).execute(db).await?;
     Ok(())
 }
 
 /// Removes whoever has made no attempt after `since`.
-pub async fn remove_old_attempts(db: &mut db::Connection, since: DateTime<Utc>) -> Result<()> {
+pub async fn remove_old_attempts(db: impl PgExecutor<'_>, since: DateTime<Utc>) -> Result<()> {
     sqlx::query!("DELETE FROM ivs_login_throttle WHERE $1 >= ALL (attempts)", since).execute(db).await?;
     Ok(())
 }

@@ -43,8 +43,7 @@ impl Throttle {
     /// [`Error::Throttled`] after too many failures.
     pub async fn check(&self) -> Result<()> {
         let now = self.ctx.clock.now();
-        let oldest =
-            store::oldest_if_full(&mut *self.ctx.db.acquire().await?, &self.subject, now - WINDOW, FAILURES).await?;
+        let oldest = store::oldest_if_full(&self.ctx.db.reserved(), &self.subject, now - WINDOW, FAILURES).await?;
         match oldest {
             Some(oldest) => Err(Error::Throttled { retry_after: seconds_until(oldest + WINDOW, now) }),
             None => Ok(()),
@@ -57,7 +56,7 @@ impl Throttle {
     /// [`Error::Throttled`] after too many failures; then it is not counted.
     pub async fn attempt(&self) -> Result<Attempt> {
         let now = self.ctx.clock.now();
-        let db = &mut *self.ctx.db.acquire().await?;
+        let db = &self.ctx.db.reserved();
         if store::count_attempt(db, &self.subject, now, now - WINDOW, FAILURES).await? {
             return Ok(Attempt(now));
         }
@@ -69,12 +68,12 @@ impl Throttle {
 
     /// An attempt was none: no password was found wrong.
     pub async fn take_back(&self, Attempt(at): Attempt) -> Result<()> {
-        Ok(store::take_attempt_back(&mut *self.ctx.db.acquire().await?, &self.subject, at).await?)
+        Ok(store::take_attempt_back(&self.ctx.db.reserved(), &self.subject, at).await?)
     }
 
     /// Forgets all failures, after a success.
     pub async fn reset(&self) -> Result<()> {
-        Ok(store::forget_attempts(&mut *self.ctx.db.acquire().await?, &self.subject).await?)
+        Ok(store::forget_attempts(&self.ctx.db.reserved(), &self.subject).await?)
     }
 }
 

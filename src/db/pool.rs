@@ -29,7 +29,10 @@ use sqlx::{
     error::BoxDynError,
     postgres::{PgArguments, PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep, timeout},
+};
 
 use super::fault::{self, Unanswered};
 use crate::config::PoolLimits;
@@ -261,7 +264,7 @@ impl managed::Manager for Opener {
     }
 
     async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Error> {
-        let Connection { raw, line } = connection;
+        let line = &connection.line;
         let is_renewed = line.generation != self.generation.load(Ordering::Acquire);
         if line.state == State::Useless || is_renewed || line.opened.elapsed() > OLDEST {
             return Err(RecycleError::message("replaced"));
@@ -269,25 +272,7 @@ impl managed::Manager for Opener {
         if line.state == State::Clean && line.answered.elapsed() <= UNTESTED {
             return Ok(());
         }
-        let asked = async {
-            match line.state {
-                State::Open => raw.execute("ROLLBACK").await.map(|_| ()),
-                _ => raw.ping().await,
-            }
-        };
-        match timeout(ASKED, asked).await {
-            Ok(Ok(())) => {
-                (line.state, line.answered) = (State::Clean, Instant::now());
-                Ok(())
-            }
-            _ => {
-                // One that was left in the middle of something may just be busy.
-                if line.state == State::Clean {
-                    self.renew(line.generation);
-                }
-                Err(RecycleError::message("it does not answer"))
-            }
-        }
+        if connection.settle().await { Ok(()) } else { Err(RecycleError::message("it does not answer")) }
     }
 }
 
@@ -360,6 +345,27 @@ impl Line {
 }
 
 impl Connection {
+    /// Whether it answers, once what was left in the middle has ended; else it serves nobody any more.
+    async fn settle(&mut self) -> bool {
+        let Connection { raw, line } = self;
+        let settled = async {
+            match line.state {
+                State::Open => raw.execute("ROLLBACK").await.is_ok(),
+                _ => raw.ping().await.is_ok(),
+            }
+        };
+        if timeout(ASKED, settled).await.unwrap_or(false) {
+            (line.state, line.answered) = (State::Clean, Instant::now());
+            return true;
+        }
+        // One that was left in the middle of something may just be busy: that tells nothing of others.
+        if line.state == State::Clean {
+            self.line.opener.renew(self.line.generation);
+        }
+        self.line.state = State::Useless;
+        false
+    }
+
     /// For who asks the server in another way; within [`Line::answer`].
     pub(super) fn parts(&mut self) -> (&mut PgConnection, &mut Line) {
         (&mut self.raw, &mut self.line)
@@ -579,55 +585,63 @@ impl<'p> Executor<'p> for &'p Pool {
 
 /// A transaction on a connection of a pool; dropped, it is rolled back.
 pub struct Transaction {
-    connection: Pooled,
-    is_open: bool,
+    /// `None` once it has ended.
+    connection: Option<Pooled>,
 }
 
 impl Transaction {
     async fn begin(connection: Pooled) -> Result<Transaction> {
-        let mut tx = Transaction { connection, is_open: true };
-        tx.connection.execute("BEGIN").await?;
+        let mut tx = Transaction { connection: Some(connection) };
+        tx.execute("BEGIN").await?;
         Ok(tx)
     }
 
     /// # Errors
     /// Where no answer came it may have been committed: then the error is one that nothing is repeated after.
-    pub async fn commit(mut self) -> Result<()> {
-        match self.connection.execute("COMMIT").await {
-            Err(error) if fault::is_useless(&error) => Err(Error::AnyDriverError(Box::new(Unanswered(error)))),
-            Err(error) => Err(error),
-            Ok(_) => {
-                self.is_open = false;
-                Ok(())
-            }
-        }
+    pub async fn commit(self) -> Result<()> {
+        self.end("COMMIT").await.map_err(|error| match fault::is_useless(&error) {
+            true => Error::AnyDriverError(Box::new(Unanswered(error))),
+            false => error,
+        })
     }
 
-    pub async fn rollback(mut self) -> Result<()> {
-        self.connection.execute("ROLLBACK").await?;
-        self.is_open = false;
+    pub async fn rollback(self) -> Result<()> {
+        self.end("ROLLBACK").await
+    }
+
+    async fn end(mut self, sql: &'static str) -> Result<()> {
+        self.execute(sql).await?;
+        self.connection = None;
         Ok(())
     }
 }
+
+const HELD: &str = "a transaction holds its connection until it ends";
 
 impl Deref for Transaction {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        &self.connection
+        self.connection.as_ref().expect(HELD)
     }
 }
 
 impl DerefMut for Transaction {
     fn deref_mut(&mut self) -> &mut Connection {
-        &mut self.connection
+        self.connection.as_mut().expect(HELD)
     }
 }
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        if self.is_open && self.connection.line.state != State::Useless {
-            self.connection.line.state = State::Open;
+        let Some(mut connection) = self.connection.take().filter(|connection| connection.line.state != State::Useless)
+        else {
+            return;
+        };
+        connection.line.state = State::Open;
+        // At once, since others may wait for what it has locked. Without a runtime nobody waits.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move { connection.settle().await });
         }
     }
 }

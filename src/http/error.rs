@@ -9,6 +9,8 @@ use axum::{
 };
 use serde_json::{Value, json};
 
+use crate::db::{self, MayBeDatabase};
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a request was not served. Framework refusals carry `detail` alone, an endpoint's own carry `error`
@@ -52,7 +54,7 @@ pub enum Error {
         detail: &'static str,
         retry_after: u64,
     },
-    /// A fault of ours: answered without its cause, which goes to the log.
+    /// A fault of ours, or a database that is busy or away: answered without its cause, which goes to the log.
     Internal(anyhow::Error),
 }
 
@@ -98,7 +100,17 @@ impl Error {
             Error::Refused { status, .. } | Error::Body(status, _) => *status,
             Error::Throttled { .. } => StatusCode::TOO_MANY_REQUESTS,
             Error::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Internal(fault) if db::is_passing(fault) => StatusCode::SERVICE_UNAVAILABLE,
             Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl MayBeDatabase for Error {
+    fn database_error(&self) -> Option<&sqlx::Error> {
+        match self {
+            Error::Internal(fault) => fault.database_error(),
+            _ => None,
         }
     }
 }
@@ -141,6 +153,10 @@ impl IntoResponse for Error {
             }
             Error::Internal(fault) => {
                 tracing::error!(error = format!("{fault:#}"), "request failed");
+                if status == StatusCode::SERVICE_UNAVAILABLE {
+                    let text = "The server is busy. Please try again.";
+                    return (status, wait(db::RETRY_AFTER.as_secs()), Json(detail(text))).into_response();
+                }
                 detail("Internal server error.")
             }
         };

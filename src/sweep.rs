@@ -1,0 +1,108 @@
+//! What happens again and again beside the requests, in every instance: one list of [`Sweep`]s, run and watched.
+//!
+//! Promises: a pass that fails, panics or takes too long is logged, counted and ended, and the next one comes; what has
+//! not come to its end for two minutes longer than it may is named by [`crate::metrics`] and `/readyz`. A pass may be
+//! ended anywhere, as by a kill, and two instances may run the same one at once.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use futures_util::future::BoxFuture;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{context::Context, metrics::SweepOutcome};
+
+/// How long a pass may take, unless it is a walk.
+const LIMIT: Duration = Duration::from_secs(60);
+/// So much later than it should have ended a sweep is overdue.
+const OVERDUE: Duration = Duration::from_secs(2 * 60);
+/// A walk through all rows that has not ended for so long is overdue.
+const LONGEST_WALK: Duration = Duration::from_secs(24 * 3600);
+
+/// Work that finds out for itself what is to be done.
+pub struct Sweep {
+    /// For logs and metrics.
+    pub name: &'static str,
+    /// From one pass's beginning to the next's, unless that takes longer.
+    every: Duration,
+    /// A walk goes through very many rows without haste, in steps that each have an end: it may take hours, and a stop
+    /// does not wait for it.
+    is_walk: bool,
+    pass: fn(Context) -> BoxFuture<'static, anyhow::Result<()>>,
+}
+
+impl Sweep {
+    pub const fn new(
+        name: &'static str,
+        seconds: u64,
+        pass: fn(Context) -> BoxFuture<'static, anyhow::Result<()>>,
+    ) -> Sweep {
+        Sweep { name, every: Duration::from_secs(seconds), is_walk: false, pass }
+    }
+
+    pub const fn walk(
+        name: &'static str,
+        seconds: u64,
+        pass: fn(Context) -> BoxFuture<'static, anyhow::Result<()>>,
+    ) -> Sweep {
+        Sweep { name, every: Duration::from_secs(seconds), is_walk: true, pass }
+    }
+
+    /// One pass, now.
+    pub async fn pass(&self, ctx: &Context) -> anyhow::Result<()> {
+        (self.pass)(ctx.clone()).await
+    }
+
+    /// How long after its last end it is overdue.
+    fn patience(&self) -> TimeDelta {
+        let longest = if self.is_walk { LONGEST_WALK } else { OVERDUE };
+        TimeDelta::from_std(self.every + longest).unwrap_or(TimeDelta::MAX)
+    }
+
+    /// Passes again and again until `stop` is cancelled.
+    async fn run(&'static self, ctx: Context, stop: CancellationToken) {
+        let mut ticks = interval(self.every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            // Leases hold between servers whose clocks agree.
+            if ctx.clock_is_off() {
+                continue;
+            }
+            // In a task of its own, so that a panic ends this pass and not the sweep.
+            let mut pass = tokio::spawn((self.pass)(ctx.clone()));
+            let ended = match self.is_walk {
+                true => Ok(stop.run_until_cancelled(&mut pass).await),
+                false => timeout(LIMIT, &mut pass).await.map(Some),
+            };
+            let outcome = match ended {
+                Ok(Some(Ok(Ok(())))) => SweepOutcome::Finished,
+                Ok(Some(Ok(Err(fault)))) => {
+                    tracing::error!(sweep = self.name, error = format!("{fault:#}"), "a sweep failed; it comes again");
+                    SweepOutcome::Failed
+                }
+                Ok(Some(Err(_))) => {
+                    tracing::error!(sweep = self.name, "a sweep panicked; it comes again");
+                    SweepOutcome::Failed
+                }
+                Ok(None) | Err(_) => {
+                    pass.abort();
+                    if stop.is_cancelled() {
+                        return;
+                    }
+                    tracing::error!(sweep = self.name, "a sweep took too long and was abandoned; it comes again");
+                    SweepOutcome::Abandoned
+                }
+            };
+            ctx.metrics.sweep(self.name, outcome, ctx.clock.now());
+        }
+    }
+}
+
+/// Runs `sweeps` as tasks of `beside` until `stop` is cancelled.
+pub fn run(sweeps: &'static [Sweep], ctx: &Context, beside: &TaskTracker, stop: &CancellationToken) {
+    for sweep in sweeps {
+        ctx.metrics.expect_sweep(sweep.name, sweep.patience(), ctx.clock.now());
+        beside.spawn(sweep.run(ctx.clone(), stop.clone()));
+    }
+}
