@@ -44,7 +44,8 @@ fn timestamp<S: Serializer>(instant: &DateTime<Utc>, serializer: S) -> Result<S:
 async fn list(State(ctx): State<Context>, user: CurrentUser) -> Result<Json<Vec<Notification>>> {
     let notifications = sqlx::query_as!(
         Notification,
-        r#"SELECT id, user_id AS "user", notification_type, message, "timestamp", is_read, action_url
+        r#"SELECT id, user_id AS "user", notification_type::text AS "notification_type!", message::text AS "message!",
+                  "timestamp", is_read, action_url::text
            FROM notifications_notification WHERE user_id = $1 ORDER BY "timestamp" DESC, id DESC"#,
         user.id
     );

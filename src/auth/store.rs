@@ -19,11 +19,12 @@ pub struct Account {
 macro_rules! accounts {
     ($condition:literal $(, $argument:expr)+) => {
         sqlx::query!(
-            "SELECT u.id, u.email, u.username, u.first_name, u.last_name, u.is_recruiter, u.is_applicant, u.has_resume,
-                    u.has_company, c.id::bigint AS company_id, u.created_at, u.updated_at, u.password, u.is_active,
-                    u.is_deleted
-             FROM users_user u LEFT JOIN company_company c ON c.user_id = u.id
-             WHERE "
+            r#"SELECT u.id, u.email::text AS "email!", u.username::text AS "username!", u.first_name::text AS "first_name!",
+                      u.last_name::text AS "last_name!", u.is_recruiter, u.is_applicant, u.has_resume, u.has_company,
+                      c.id::bigint AS company_id, u.created_at, u.updated_at, u.password::text AS "password!",
+                      u.is_active, u.is_deleted
+               FROM users_user u LEFT JOIN company_company c ON c.user_id = u.id
+               WHERE "#
                 + $condition
             $(, $argument)+
         )

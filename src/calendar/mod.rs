@@ -176,7 +176,7 @@ async fn finish(
     code: Option<&str>,
     state: Option<&str>,
     headers: &HeaderMap,
-) -> Result<Option<i32>, NotFinished> {
+) -> Result<Option<i64>, NotFinished> {
     let sealer = sealer(ctx);
     // Before anything else: whatever comes of it, a state is used once.
     let begun = match state {

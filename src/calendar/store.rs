@@ -112,10 +112,12 @@ pub struct Stored {
 
 /// The user's grant; none when there is no row or it cannot be read.
 pub async fn grant(db: impl PgExecutor<'_>, user_id: i64, sealer: Option<&Sealer>) -> sqlx::Result<Option<Stored>> {
-    let text =
-        sqlx::query_scalar!("SELECT credentials_json FROM company_googlecredentials WHERE user_id = $1", user_id)
-            .fetch_optional(db)
-            .await?;
+    let text = sqlx::query_scalar!(
+        r#"SELECT credentials_json::text AS "text!" FROM company_googlecredentials WHERE user_id = $1"#,
+        user_id
+    )
+    .fetch_optional(db)
+    .await?;
     Ok(text.and_then(|text| Some(Stored { grant: Grant::read(&text, user_id, sealer)?, text })))
 }
 
@@ -133,7 +135,7 @@ pub async fn put_grant(
     if grant.refresh_token.is_none() {
         // Locked against a refresh that would put a newer token there meanwhile.
         let stored = sqlx::query_scalar!(
-            "SELECT credentials_json FROM company_googlecredentials WHERE user_id = $1 FOR UPDATE",
+            r#"SELECT credentials_json::text AS "text!" FROM company_googlecredentials WHERE user_id = $1 FOR UPDATE"#,
             user_id
         )
         .fetch_optional(&mut *tx)
@@ -205,7 +207,7 @@ pub async fn grant_alive_or_dead(
     sealer: Option<&Sealer>,
 ) -> sqlx::Result<(Option<Grant>, bool)> {
     let row = sqlx::query!(
-        r#"SELECT (SELECT credentials_json FROM company_googlecredentials WHERE user_id = $1) AS text,
+        r#"SELECT (SELECT credentials_json::text FROM company_googlecredentials WHERE user_id = $1) AS text,
                   EXISTS (SELECT FROM ivs_dead_grant WHERE user_id = $1) AS "is_dead!""#,
         user_id
     )
@@ -234,7 +236,7 @@ pub async fn remove_grant(
     sealer: Option<&Sealer>,
 ) -> sqlx::Result<Option<Option<Grant>>> {
     let text = sqlx::query_scalar!(
-        "DELETE FROM company_googlecredentials WHERE user_id = $1 RETURNING credentials_json",
+        r#"DELETE FROM company_googlecredentials WHERE user_id = $1 RETURNING credentials_json::text AS "text!""#,
         user_id
     )
     .fetch_optional(db)
@@ -304,7 +306,7 @@ pub async fn take_state(
 ) -> sqlx::Result<Option<Begun>> {
     let row = sqlx::query!(
         "DELETE FROM company_oauthstate USING users_user WHERE state = $1 AND users_user.id = user_id
-         RETURNING user_id, company_oauthstate.created_at, code_verifier, is_active",
+         RETURNING user_id, company_oauthstate.created_at, code_verifier::text, is_active",
         state.hash().hex()
     )
     .fetch_optional(db)
@@ -326,14 +328,19 @@ pub async fn lock_user(tx: &mut db::Connection, user_id: i64) -> sqlx::Result<bo
 
 /// The address of an active user.
 pub async fn active_email(db: impl PgExecutor<'_>, user_id: i64) -> sqlx::Result<Option<String>> {
-    sqlx::query_scalar!("SELECT email FROM users_user WHERE id = $1 AND is_active AND NOT is_deleted", user_id)
-        .fetch_optional(db)
-        .await
+    sqlx::query_scalar!(
+        r#"SELECT email::text AS "email!" FROM users_user WHERE id = $1 AND is_active AND NOT is_deleted"#,
+        user_id
+    )
+    .fetch_optional(db)
+    .await
 }
 
 /// The id of the company that the user owns.
-pub async fn company_of(db: impl PgExecutor<'_>, user_id: i64) -> sqlx::Result<Option<i32>> {
-    sqlx::query_scalar!("SELECT id FROM company_company WHERE user_id = $1", user_id).fetch_optional(db).await
+pub async fn company_of(db: impl PgExecutor<'_>, user_id: i64) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar!(r#"SELECT id::bigint AS "id!" FROM company_company WHERE user_id = $1"#, user_id)
+        .fetch_optional(db)
+        .await
 }
 
 /// What a request means to do, recorded before its first effect.

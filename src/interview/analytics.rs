@@ -265,8 +265,8 @@ type Unplaced = HashMap<i64, (DateTime<Utc>, DateTime<Utc>)>;
 
 async fn unplaced(db: &mut db::Connection, recruiter_id: i64, settings: &Settings) -> sqlx::Result<Unplaced> {
     let rows = sqlx::query!(
-        "SELECT id, date, time, timezone, duration_minutes FROM company_interview
-         WHERE recruiter_id = $1 AND cancelled_at IS NULL AND (starts_at IS NULL OR ends_at IS NULL)",
+        r#"SELECT id, date, time, timezone::text AS "timezone!", duration_minutes::int4 FROM company_interview
+         WHERE recruiter_id = $1 AND cancelled_at IS NULL AND (starts_at IS NULL OR ends_at IS NULL)"#,
         recruiter_id
     )
     .fetch_all(db)

@@ -28,7 +28,7 @@ const MOST_PEOPLE: usize = 500;
 pub async fn jobs(ctx: &Context, company_id: i64) -> sqlx::Result<(Vec<Job>, bool)> {
     let mut jobs = sqlx::query_as!(
         Job,
-        r#"SELECT id, title,
+        r#"SELECT id, title::text AS "title!",
                   EXISTS (SELECT FROM job_application WHERE job_id = j.id)
                   OR EXISTS (SELECT FROM job_shortlist WHERE job_id = j.id) AS "has_people!"
            FROM job_job j WHERE company_id = $1::bigint ORDER BY id DESC LIMIT $2"#,
@@ -51,7 +51,8 @@ pub async fn of_job(
     recruiter_id: i64,
 ) -> sqlx::Result<Option<(Job, Vec<Applicant>, bool)>> {
     let rows = sqlx::query!(
-        r#"SELECT j.title, u.id AS "id?", u.first_name AS "first_name?", u.last_name AS "last_name?", u.email AS "email?",
+        r#"SELECT j.title::text AS "title!", u.id AS "id?", u.first_name::text AS "first_name?",
+                  u.last_name::text AS "last_name?", u.email::text AS "email?",
                   u.is_shortlisted AS "is_shortlisted?"
            FROM job_job j
            LEFT JOIN LATERAL (
@@ -90,12 +91,13 @@ pub async fn of_job(
 pub async fn person(ctx: &Context, company_id: i64, id: i64) -> sqlx::Result<Option<Person>> {
     sqlx::query_as!(
         Person,
-        "SELECT id, first_name, last_name, email FROM users_user u
+        r#"SELECT id, first_name::text AS "first_name!", last_name::text AS "last_name!", email::text AS "email!"
+           FROM users_user u
          WHERE id = $2 AND is_active AND NOT is_deleted
            AND (EXISTS (SELECT FROM job_application a JOIN job_job j ON j.id = a.job_id
                         WHERE a.user_id = u.id AND j.company_id = $1::bigint)
                 OR EXISTS (SELECT FROM job_shortlist s JOIN job_job j ON j.id = s.job_id
-                           WHERE s.candidate_id = u.id AND j.company_id = $1::bigint))",
+                           WHERE s.candidate_id = u.id AND j.company_id = $1::bigint))"#,
         company_id,
         id
     )

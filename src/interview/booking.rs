@@ -153,7 +153,7 @@ fn check(user: &CurrentUser, request: &Request, facts: store::Facts) -> Result<P
     if request.candidate_id == user.id {
         return Err(Error::bad_request("You cannot schedule an interview with yourself.").about("candidate_id"));
     }
-    if request.company_id.is_some_and(|asked| facts.company_id.map(i64::from) != Some(asked)) {
+    if request.company_id.is_some_and(|asked| facts.company_id != Some(asked)) {
         return Err(Error::missing("Company not found", "No Company matches the given query.").about("company_id"));
     }
     let Some(candidate) = facts.candidate() else {

@@ -153,7 +153,8 @@ macro_rules! instants {
     ($condition:literal $(, $argument:expr)+) => {
         sqlx::query_as!(
             Instants,
-            r#"SELECT id, date, time, timezone, duration_minutes, starts_at, ends_at, starts_at_tzdb,
+            r#"SELECT id, date, time, timezone::text AS "timezone!", duration_minutes::int4, starts_at, ends_at,
+                      starts_at_tzdb::text,
                       cancelled_at IS NOT NULL AS "is_cancelled!"
                FROM company_interview WHERE "# + $condition
             $(, $argument)+
@@ -278,12 +279,12 @@ async fn write_move(
 ) -> sqlx::Result<Option<MovedByRules>> {
     sqlx::query_as!(
         MovedByRules,
-        "UPDATE company_interview
+        r#"UPDATE company_interview
          SET starts_at = $6::timestamptz, ends_at = $7, starts_at_tzdb = $8, updated_at = $9,
              ical_sequence = ical_sequence + 1,
              reminder_24h_sent = $6::timestamptz <= $10, reminder_1h_sent = $6::timestamptz <= $11
          WHERE id = $1 AND starts_at_tzdb = $2 AND date = $3 AND time = $4 AND timezone = $5 AND cancelled_at IS NULL
-         RETURNING ical_sequence, candidate_id, recruiter_id",
+         RETURNING ical_sequence::int4 AS "ical_sequence!", candidate_id, recruiter_id"#,
         old.id,
         old.starts_at_tzdb,
         old.date,

@@ -95,8 +95,8 @@ async fn due_for_reminders(
 ) -> sqlx::Result<Vec<Upcoming>> {
     sqlx::query_as!(
         Upcoming,
-        r#"SELECT id, date, time, timezone, starts_at AS "starts_at!", starts_at_tzdb,
-                  ical_sequence, candidate_id, recruiter_id, created_at
+        r#"SELECT id, date, time, timezone::text AS "timezone!", starts_at AS "starts_at!", starts_at_tzdb::text,
+                  ical_sequence::int4 AS "ical_sequence!", candidate_id, recruiter_id, created_at
            FROM company_interview
            WHERE cancelled_at IS NULL AND starts_at > $1 AND starts_at <= $3 AND (starts_at, id) > ($5, $6)
              AND ((NOT reminder_1h_sent AND starts_at <= $2) OR (NOT reminder_24h_sent AND starts_at <= $3))

@@ -168,16 +168,18 @@ macro_rules! interviews {
         sqlx::query_as!(
             Interview,
             r#"
-            SELECT i.id, i.date, i.time, i.timezone, i.interview_type, i.meeting_link, i.note, i.location,
-                   i.duration_minutes, i.starts_at, i.starts_at_tzdb, i.cancelled_at, i.cancellation_reason, i.portal_join_count,
-                   i.meeting_started_at, i.meeting_ended_at, i.google_event_id, i.ical_uid, i.ical_sequence,
-                   i.ical_organizer, i.calendar_invite_sent, i.created_at,
-                   i.candidate_id, c.first_name AS candidate_first_name, c.last_name AS candidate_last_name,
-                   c.email AS candidate_email,
-                   i.recruiter_id, r.first_name AS "recruiter_first_name?", r.last_name AS "recruiter_last_name?",
-                   r.email AS "recruiter_email?",
-                   COALESCE(NULLIF(i.job_title, ''), j.title, 'Interview') AS "job_title!",
-                   COALESCE(jc.name, rc.name, '') AS "company_name!",
+            SELECT i.id, i.date, i.time, i.timezone::text AS "timezone!", i.interview_type::text AS "interview_type!",
+                   i.meeting_link::text AS "meeting_link!", i.note::text, i.location::text,
+                   i.duration_minutes::int4, i.starts_at, i.starts_at_tzdb::text, i.cancelled_at,
+                   i.cancellation_reason::text, i.portal_join_count::int4 AS "portal_join_count!",
+                   i.meeting_started_at, i.meeting_ended_at, i.google_event_id::text, i.ical_uid::text,
+                   i.ical_sequence::int4 AS "ical_sequence!", i.ical_organizer::text, i.calendar_invite_sent,
+                   i.created_at, i.candidate_id, c.first_name::text AS "candidate_first_name!",
+                   c.last_name::text AS "candidate_last_name!", c.email::text AS "candidate_email!",
+                   i.recruiter_id, r.first_name::text AS "recruiter_first_name?",
+                   r.last_name::text AS "recruiter_last_name?", r.email::text AS "recruiter_email?",
+                   COALESCE(NULLIF(i.job_title, ''), j.title, 'Interview')::text AS "job_title!",
+                   COALESCE(jc.name, rc.name, '')::text AS "company_name!",
             "# + $attendance + r#" AS "attendance: Json<Vec<Presence>>",
             "# + $invitations + r#" AS "invitations: Json<Vec<InvitationMail>>",
             "# + $has_applied + r#" AS has_applied
@@ -431,7 +433,7 @@ pub async fn insert_portal_token(
 /// What the rules of contract §5.6 ask the database about a request.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    pub company_id: Option<i32>,
+    pub company_id: Option<i64>,
     pub company_name: Option<String>,
     pub candidate_id: Option<i64>,
     pub candidate_first_name: Option<String>,
@@ -462,10 +464,10 @@ pub async fn facts(db: impl PgExecutor<'_>, user_id: i64, request: &Request) -> 
     sqlx::query_as!(
         Facts,
         r#"
-        SELECT company.id AS "company_id?", company.name AS company_name,
-               candidate.id AS "candidate_id?", candidate.first_name AS "candidate_first_name?",
-               candidate.last_name AS "candidate_last_name?", candidate.email AS "candidate_email?",
-               job.id AS "job_id?", job.title AS "job_title?",
+        SELECT company.id::bigint AS company_id, company.name::text AS company_name,
+               candidate.id AS "candidate_id?", candidate.first_name::text AS "candidate_first_name?",
+               candidate.last_name::text AS "candidate_last_name?", candidate.email::text AS "candidate_email?",
+               job.id AS "job_id?", job.title::text AS "job_title?",
                CASE WHEN $3::bigint IS NOT NULL THEN COALESCE(job.is_candidates, false)
                     ELSE EXISTS (SELECT FROM job_application a JOIN job_job aj ON aj.id = a.job_id
                                  WHERE a.user_id = $2 AND aj.company_id = company.id)
@@ -579,7 +581,7 @@ pub async fn update(
            AND interview_type = $23 AND note IS NOT DISTINCT FROM $24 AND duration_minutes IS NOT DISTINCT FROM $25
            AND location IS NOT DISTINCT FROM $26 AND google_event_id IS NOT DISTINCT FROM $27
            AND meeting_link = $28 AND candidate_id = $29 AND recruiter_id IS NOT DISTINCT FROM $30
-         RETURNING ical_sequence",
+         RETURNING ical_sequence::int4 AS \"ical_sequence!\"",
         after.id,
         after.date,
         after.time,
@@ -654,7 +656,7 @@ pub async fn cancel(
          SET cancelled_at = $2, cancellation_reason = $3, ical_sequence = ical_sequence + 1, updated_at = $2,
              ical_uid = COALESCE(ical_uid, $4), ical_organizer = COALESCE(ical_organizer, $5)
          WHERE id = $1 AND cancelled_at IS NULL
-         RETURNING ical_sequence, google_event_id",
+         RETURNING ical_sequence::int4 AS \"ical_sequence!\", google_event_id::text",
         id,
         now,
         reason,
@@ -700,7 +702,8 @@ pub async fn busy(
     // Each role along an index of its own: with an OR, PostgreSQL may read everybody's rows of those days.
     let others = sqlx::query!(
         r#"
-        SELECT candidate_id, recruiter_id, date, time, timezone, duration_minutes, starts_at, starts_at_tzdb
+        SELECT candidate_id, recruiter_id, date, time, timezone::text AS "timezone!", duration_minutes::int4, starts_at,
+               starts_at_tzdb::text
         FROM company_interview
         WHERE id IN (
             SELECT id FROM company_interview WHERE candidate_id IN ($1, $2) AND date BETWEEN $4 AND $5
