@@ -133,7 +133,7 @@ async fn paths_that_django_had_and_this_server_does_not_are_404() {
 async fn readiness_follows_the_database() {
     let app = TestApp::start().await;
     app.get("/readyz").await.assert(200, json!({"status": "ready"}));
-    app.db().close();
+    app.ctx.db.close();
     app.get("/readyz").await.assert(503, json!({"status": "unavailable"}));
     app.get("/healthz").await.assert(200, json!({"status": "ok", "tzdb": interviews::zone::tzdb_version()}));
     app.user(RITA).get("/api/users/profile/").await.assert(500, json!({"detail": "Internal server error."}));

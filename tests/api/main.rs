@@ -24,6 +24,7 @@ mod mails;
 mod notifications;
 mod openapi;
 mod operations;
+mod outages;
 #[path = "../python/parsers.rs"]
 mod parsers;
 mod presence;

@@ -188,7 +188,7 @@ async fn each_try_of_a_mail_is_counted_by_its_outcome_and_what_waits_is_told() {
 async fn a_scrape_without_a_database_says_so_and_tells_the_rest() {
     let app = TestApp::start().await;
     app.get("/healthz").await;
-    app.db().close();
+    app.ctx.db.close();
     let answer = app.get("/metrics").await;
     assert_eq!((answer.status.as_u16(), metric(&answer.text, "database_up")), (200, Some(0.0)), "{answer:?}");
     let probe = "http_requests_total{method=\"GET\",route=\"/healthz\",status=\"200\"}";
@@ -199,10 +199,10 @@ async fn a_scrape_without_a_database_says_so_and_tells_the_rest() {
 #[tokio::test]
 async fn a_scrape_is_answered_soon_while_all_connections_are_in_use() {
     let app = TestApp::start().await;
-    let most = app.db().most();
+    let most = app.ctx.db.most();
     let mut held = Vec::new();
     for _ in 0..most {
-        held.push(app.db().reserved().acquire().await.unwrap());
+        held.push(app.ctx.db.reserved().acquire().await.unwrap());
     }
     let begun = Instant::now();
     let text = app.get("/metrics").await.text;

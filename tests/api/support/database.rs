@@ -124,7 +124,9 @@ async fn create(shared: &Shared, template: &str) -> TestDatabase {
     run(&mut conn, format!("CREATE DATABASE {name} TEMPLATE {template} {way}")).await;
     conn.close().await.unwrap();
     let url = shared.cluster.url(&name);
-    TestDatabase { pool: db::lazily(&url, limits(8)).unwrap(), url, name }
+    // A test's own statements may have to wait for the server's locks.
+    let patient = PoolLimits { acquire: Duration::from_secs(60), ..limits(8) };
+    TestDatabase { pool: db::lazily(&url, patient).unwrap(), url, name }
 }
 
 /// The usual limits, with so many connections.

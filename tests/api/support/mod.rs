@@ -7,6 +7,7 @@ pub mod document;
 pub mod page;
 pub mod process;
 pub mod recaptcha;
+pub mod relay;
 
 use std::{
     collections::HashMap,
@@ -34,6 +35,7 @@ use interviews::{
     jobs, telemetry,
 };
 use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap, redirect::Policy};
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +43,7 @@ use tracing::span;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use database::TestDatabase;
+use relay::Relay;
 
 pub const PASSWORD: &str = "Passw0rd!x";
 pub const SECRET_KEY: &str = "the tests' key, shared with Django";
@@ -98,11 +101,25 @@ impl TestApp {
 
     /// The same with these settings instead of the usual ones; an empty value unsets.
     pub async fn start_with(settings: &[(&str, &str)]) -> TestApp {
+        let database = database::fresh().await;
+        sqlx::raw_sql(include_str!("fixture.sql")).execute(&database.pool).await.unwrap();
+        Self::start_on(database, settings).await
+    }
+
+    /// The same with the server's connections going through a relay.
+    pub async fn start_behind_relay() -> (TestApp, Relay) {
+        let database = database::fresh().await;
+        sqlx::raw_sql(include_str!("fixture.sql")).execute(&database.pool).await.unwrap();
+        let relay = Relay::start(&database.url).await;
+        let url = relay.url(&database.name);
+        (Self::start_on(database, &[("DATABASE_URL", &url)]).await, relay)
+    }
+
+    /// On a database with the fixture in it.
+    async fn start_on(database: TestDatabase, settings: &[(&str, &str)]) -> TestApp {
         // What the server logs is shown with a test that fails.
         let lines = tracing_subscriber::fmt::TestWriter::new;
         _ = telemetry::subscriber(log_filter("warn").unwrap(), LogFormat::Text, lines, false).try_init();
-        let database = database::fresh().await;
-        sqlx::raw_sql(include_str!("fixture.sql")).execute(&database.pool).await.unwrap();
         let clock = Clock::manual(NOW.parse().unwrap());
         let here = (Ipv4Addr::LOCALHOST, 0).into();
         let options = google::Options {
@@ -132,7 +149,8 @@ impl TestApp {
         values.extend(settings.iter().map(|(name, value)| (*name, value.to_string())));
         let settings =
             Settings::from_layers(|name| values.get(name).filter(|value| !value.is_empty()).cloned()).unwrap();
-        let ctx = app::context(settings, clock, database.pool.clone()).unwrap();
+        let pool = db::lazily(settings.database_url.expose_secret(), database::limits(8)).unwrap();
+        let ctx = app::context(settings, clock, pool).unwrap();
         let router = app::router(ctx.clone()).unwrap();
         let served =
             tokio::spawn(server::serve(listener, router, ctx.settings.client_patience, CancellationToken::new()));
@@ -140,8 +158,9 @@ impl TestApp {
         TestApp { url, ctx, google, mailbox, http, served, database }
     }
 
+    /// For the test's own statements.
     pub fn db(&self) -> &db::Pool {
-        &self.ctx.db
+        &self.database.pool
     }
 
     pub fn now(&self) -> DateTime<Utc> {

@@ -1,0 +1,338 @@
+//! PostgreSQL falls silent, ends connections, lets only read, is locked, and changes its columns beside us.
+
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use interviews::{app, db, metrics::SweepOutcome};
+use reqwest::Method;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{process::World, relay::Relay, *};
+
+const LIST: &str = "/api/company/interviews/";
+const PROFILE: &str = "/api/users/profile/";
+
+/// As many requests at once as there are connections, so that each has been used a moment ago.
+async fn warm(user: &User<'_>) {
+    for answer in join_all((0..10).map(|_| user.get(LIST))).await {
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+}
+
+/// Runs SQL on the server's database that names it.
+async fn on_database(app: &TestApp, sql: &str) {
+    let sql = sql.replace("$name", &app.database.name);
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(app.db()).await.unwrap();
+}
+
+async fn end_connections(app: &TestApp) {
+    app.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn after_a_silent_loss_of_all_connections_requests_are_answered_within_seconds() {
+    let (app, relay) = TestApp::start_behind_relay().await;
+    let rita = app.user(RITA);
+    warm(&rita).await;
+    relay.silence_open();
+    let begun = Instant::now();
+    // More than there are connections: each of those has a statement under way that nobody will answer.
+    for answer in join_all((0..24).map(|_| rita.get(LIST))).await {
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    let begun = Instant::now();
+    assert_eq!(app.user(OTTO).schedule_otherwise(phone_body(json!({}))).await.status, 201);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn connections_that_rested_while_the_network_was_lost_cost_a_request_half_a_second_at_most_once() {
+    let (app, relay) = TestApp::start_behind_relay().await;
+    let rita = app.user(RITA);
+    warm(&rita).await;
+    relay.silence_open();
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let begun = Instant::now();
+    assert_eq!(rita.get(LIST).await.status, 200);
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn after_a_silence_of_the_whole_network_the_next_requests_are_answered() {
+    let (app, relay) = TestApp::start_behind_relay().await;
+    let rita = app.user(RITA);
+    warm(&rita).await;
+    relay.silence_all();
+    let asked = join_all((0..12).map(|_| rita.get(LIST)));
+    let (answers, ()) = tokio::join!(asked, async {
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        let ready = app.get("/readyz").await;
+        assert_eq!(ready.status, 503);
+        relay.silence_open();
+        relay.resume();
+    });
+    // Those that waited for a connection were told so.
+    assert!(answers.iter().all(|answer| matches!(answer.status.as_u16(), 200 | 503)), "{answers:?}");
+    let begun = Instant::now();
+    until_async(async || rita.get(LIST).await.status == 200).await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(app.get("/readyz").await.status, 200);
+}
+
+#[tokio::test]
+async fn what_runs_by_itself_runs_again_within_a_minute_after_its_connections_have_vanished() {
+    let world = World::new().await;
+    let relay = Relay::start(&world.database.url).await;
+    let url = relay.url(&world.database.name);
+    let server = world.serve_with(&[("DATABASE_URL", &url)]).await;
+    world.connect().await;
+    // Sweeps, the queue and its probe ask every few seconds: some are always under way.
+    for _ in 0..3 {
+        relay.silence_open();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+    let begun = Instant::now();
+    // The reminder is a sweep's, its mails are jobs.
+    sqlx::raw_sql(
+        "INSERT INTO company_interview (candidate_id, recruiter_id, interview_type, date, time, timezone, meeting_link,
+             room_id, created_at, updated_at)
+         SELECT 201, 101, 'phone', at::date, at::time, 'UTC', '', 'SOON0001', now() - interval '2 days', now()
+         FROM (SELECT now() AT TIME ZONE 'UTC' + interval '30 min' AS at) AS soon",
+    )
+    .execute(&world.database.pool)
+    .await
+    .unwrap();
+    until_async(async || world.mailbox.mails().len() == 2).await;
+    assert!(begun.elapsed() < Duration::from_secs(60));
+    drop(server);
+}
+
+#[tokio::test]
+async fn a_stop_ends_although_the_database_is_silent() {
+    let world = World::new().await;
+    let relay = Relay::start(&world.database.url).await;
+    let url = relay.url(&world.database.name);
+    let mut server = world.serve_with(&[("DATABASE_URL", &url)]).await;
+    relay.silence_all();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let begun = Instant::now();
+    server.signal("TERM");
+    server.ended().await;
+    assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn no_request_fails_because_its_connection_was_ended() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    for round in 0..3 {
+        warm(&rita).await;
+        end_connections(&app).await;
+        let lists = join_all((0..10).map(|_| rita.get(LIST)));
+        let day = format!("2030-02-{:02}", round + 1);
+        let scheduled = rita.schedule(body(json!({ "date": day })));
+        let (lists, scheduled) = tokio::join!(lists, scheduled);
+        for answer in lists.iter().chain([&scheduled]) {
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+    }
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn after_a_failover_no_connection_that_can_only_read_is_used_for_long() {
+    let app = TestApp::start().await;
+    let otto = app.user(OTTO);
+    on_database(&app, "ALTER DATABASE $name SET default_transaction_read_only = on").await;
+    end_connections(&app).await;
+    warm(&otto).await;
+    assert_eq!(app.get("/readyz").await.status, 503, "one can read, but not write");
+    let refused = otto.schedule_otherwise(phone_body(json!({}))).await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.json()["detail"].as_str()),
+        (503, Some("The server is busy. Please try again."))
+    );
+
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+        "SET default_transaction_read_only = off; ALTER DATABASE {} RESET default_transaction_read_only",
+        app.database.name
+    )))
+    .execute(app.db())
+    .await
+    .unwrap();
+    // The connections are those that can only read.
+    let dates = (1..=10).map(|day| json!({ "date": format!("2030-03-{day:02}") }));
+    let scheduled = join_all(dates.map(|date| otto.schedule_otherwise(phone_body(date)))).await;
+    for answer in scheduled {
+        assert_eq!(answer.status, 201, "{answer:?}");
+    }
+    assert_eq!(app.get("/readyz").await.status, 200);
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn columns_that_django_alters_fail_no_request() {
+    let app = TestApp::start().await;
+    app.connected(RITA).await;
+    let work = async |day: u32| {
+        let rita = app.user(RITA);
+        let (carl, dana) = (app.user(CARL), app.user(DANA));
+        let date = json!({ "date": format!("2030-04-{day:02}") });
+        let scheduled = rita.schedule(body(date.clone())).await;
+        assert_eq!(scheduled.status, 200, "{scheduled:?}");
+        let id = scheduled.json()["interview_id"].as_i64().unwrap();
+        let time = json!({ "time": "15:00" });
+        let answers = [
+            rita.change(id, time).await,
+            rita.get(&format!("{LIST}{id}/")).await,
+            carl.get(&format!("{LIST}{id}/join/")).await,
+            carl.get("/api/notifications/notifications/").await,
+            rita.get(&format!("{LIST}analytics/")).await,
+            rita.get("/api/company/google/check-connection/").await,
+            dana.get(PROFILE).await,
+            rita.cancel(id).await,
+        ];
+        for answer in &answers {
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+        app.set_now(&format!("2030-04-{:02}T03:00:00Z", day - 1));
+        let tokyo = json!({ "date": format!("2030-04-{day:02}"), "time": "09:30" });
+        assert_eq!(app.user(OTTO).schedule_otherwise(phone_body(tokyo)).await.status, 201);
+        app.sweep().await;
+        app.run_jobs().await;
+        warm(&app.user(OTTO)).await;
+    };
+    work(2).await;
+    for (day, change) in (4..).step_by(2).zip([
+        "ALTER TABLE users_user ALTER first_name TYPE varchar(90), ALTER password TYPE varchar(200), ALTER email TYPE text",
+        "ALTER TABLE company_interview ALTER timezone TYPE varchar(80), ALTER note TYPE varchar(9000),
+             ALTER meeting_link TYPE text, ALTER ical_sequence TYPE bigint, ALTER duration_minutes TYPE bigint,
+             ALTER portal_join_count TYPE bigint, ALTER google_event_id TYPE varchar(400)",
+        "ALTER TABLE notifications_notification ALTER message TYPE varchar(900), ALTER notification_type TYPE varchar(600)",
+        "ALTER TABLE job_job ALTER title TYPE varchar(200)",
+        "ALTER TABLE company_company ALTER name TYPE varchar(200), ALTER id TYPE bigint",
+        "ALTER TABLE company_googlecredentials ALTER credentials_json TYPE varchar(90000)",
+    ]) {
+        app.execute(change).await;
+        work(day).await;
+    }
+}
+
+#[tokio::test]
+async fn roles_whose_transactions_are_serializable_see_no_failure() {
+    let app = TestApp::start().await;
+    on_database(&app, "ALTER DATABASE $name SET default_transaction_isolation = 'serializable'").await;
+    end_connections(&app).await;
+    let otto = app.user(OTTO);
+    let dates = (1..=12).map(|day| json!({ "date": format!("2030-05-{day:02}") }));
+    for answer in join_all(dates.map(|date| otto.schedule_otherwise(phone_body(date)))).await {
+        assert_eq!(answer.status, 201, "{answer:?}");
+    }
+    let level: String = sqlx::query_scalar("SHOW transaction_isolation").fetch_one(&app.ctx.db).await.unwrap();
+    assert_eq!(level, "read committed");
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn a_locked_table_takes_only_its_own_requests_down_and_they_say_that_the_server_is_busy() {
+    let app = TestApp::start().await;
+    let rita = app.user(RITA);
+    let mut django = app.db().begin().await.unwrap();
+    sqlx::query("LOCK TABLE company_interview IN ACCESS EXCLUSIVE MODE").execute(&mut *django).await.unwrap();
+    let begun = Instant::now();
+    let lists = join_all((0..20).map(|_| rita.get(LIST)));
+    let others = async {
+        // By now all connections for requests wait.
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+                       WHERE wait_event_type = 'Lock' AND datname = current_database()";
+        until_async(async || sqlx::query_scalar::<_, i64>(waiting).fetch_one(app.db()).await.unwrap() == 8).await;
+        let credentials = json!({"email": "rita@x.test", "password": PASSWORD});
+        for answer in
+            [app.post("/api/users/login/", credentials).await, rita.get(PROFILE).await, app.get("/readyz").await]
+        {
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+        begun.elapsed()
+    };
+    let (lists, took) = tokio::join!(lists, others);
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    for answer in lists {
+        answer.assert(503, json!({"detail": "The server is busy. Please try again."}));
+        assert!(answer.header("retry-after").is_some());
+    }
+    django.rollback().await.unwrap();
+    warm(&rita).await;
+}
+
+#[tokio::test]
+async fn a_sweep_that_does_not_come_to_its_end_is_named_by_the_probe_and_the_metrics() {
+    let app = TestApp::start().await;
+    let patience = chrono::TimeDelta::minutes(2);
+    app.ctx.metrics.expect_sweep("remind", patience, app.now());
+    app.get("/readyz").await.assert(200, json!({"status": "ready"}));
+    app.advance(Duration::from_secs(121));
+    app.ctx.metrics.sweep("remind", SweepOutcome::Failed, app.now());
+    app.get("/readyz").await.assert(200, json!({"status": "ready", "overdue_sweeps": ["remind"]}));
+    let text = app.get("/metrics").await.text;
+    for line in ["sweep_overdue{sweep=\"remind\"} 1", "sweeps_total{outcome=\"failed\",sweep=\"remind\"} 1"] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+    }
+    app.ctx.metrics.sweep("remind", SweepOutcome::Finished, app.now());
+    app.get("/readyz").await.assert(200, json!({"status": "ready"}));
+}
+
+#[tokio::test]
+async fn a_server_counts_how_its_sweeps_end_and_stays_ready_while_a_table_is_locked() {
+    let world = World::new().await;
+    let _server = world.serve().await;
+    let mut django = world.database.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE company_interview IN ACCESS EXCLUSIVE MODE").execute(&mut *django).await.unwrap();
+    let http = reqwest::Client::new();
+    let scrape = async || http.get(format!("{}/metrics", world.url())).send().await.unwrap().text().await.unwrap();
+    until_async(async || scrape().await.contains("sweeps_total{outcome=\"failed\",sweep=\"remind\"}")).await;
+    assert_eq!(http.get(format!("{}/readyz", world.url())).send().await.unwrap().status(), 200);
+    django.rollback().await.unwrap();
+    until_async(async || scrape().await.contains("sweeps_total{outcome=\"finished\",sweep=\"remind\"}")).await;
+}
+
+#[tokio::test]
+async fn an_instance_whose_clock_is_off_runs_no_sweeps_and_is_not_ready() {
+    let app = TestApp::start().await;
+    // By the manual clock it is another week than for the database.
+    sqlx::raw_sql(
+        "UPDATE company_interview SET timezone = 'UTC', date = '2026-11-20', time = '12:30', created_at = '2026-11-01'
+         WHERE id = 501",
+    )
+    .execute(app.db())
+    .await
+    .unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let stop = CancellationToken::new();
+    let served = tokio::spawn(app::serve(app.ctx.clone(), listener, stop.clone()));
+    until_async(async || app.request(Method::GET, &format!("{url}/healthz")).send().await.is_ok()).await;
+    assert_eq!(app.get(&format!("{url}/readyz")).await.status, 503);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(app.count("ivs_mail").await, 0);
+
+    let theirs = db::now(app.db()).await.unwrap();
+    app.ctx.clock.set(theirs);
+    until_async(async || {
+        app.ctx.clock.set(db::now(app.db()).await.unwrap());
+        app.get(&format!("{url}/readyz")).await.status == 200
+    })
+    .await;
+    stop.cancel();
+    served.await.unwrap().unwrap();
+}

@@ -1,0 +1,94 @@
+//! A network between the server and PostgreSQL that can fall silent without closing anything.
+
+use std::{
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, UnixStream},
+    sync::watch,
+};
+
+/// Listens on a port and passes everything on to PostgreSQL's socket.
+pub struct Relay {
+    port: u16,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    socket: PathBuf,
+    /// Whether connections made from now on are silent.
+    flow: Mutex<watch::Sender<bool>>,
+    /// The same for those made before.
+    before: Mutex<Vec<watch::Sender<bool>>>,
+}
+
+impl Relay {
+    /// In front of the cluster of a database's URL.
+    pub async fn start(database_url: &str) -> Relay {
+        let url = url::Url::parse(database_url).unwrap();
+        let folder = url.query_pairs().find(|(name, _)| name == "host").unwrap().1.into_owned();
+        let socket = PathBuf::from(folder).join(".s.PGSQL.5432");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (flow, before) = (Mutex::new(watch::Sender::new(false)), Mutex::default());
+        let shared = Arc::new(Shared { socket, flow, before });
+        let accepting = shared.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let silent = accepting.flow.lock().unwrap().subscribe();
+                let Ok(server) = UnixStream::connect(&accepting.socket).await else { continue };
+                let (from_client, to_client) = client.into_split();
+                let (from_server, to_server) = server.into_split();
+                tokio::spawn(pass(from_client, to_server, silent.clone()));
+                tokio::spawn(pass(from_server, to_client, silent));
+            }
+        });
+        Relay { port, shared }
+    }
+
+    /// The database's URL by way of the relay.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}?sslmode=disable", self.port)
+    }
+
+    /// Connections that are open now fall silent; later ones are served.
+    pub fn silence_open(&self) {
+        let old = std::mem::replace(&mut *self.shared.flow.lock().unwrap(), watch::Sender::new(false));
+        old.send_replace(true);
+        self.shared.before.lock().unwrap().push(old);
+    }
+
+    /// All connections fall silent, later ones too.
+    pub fn silence_all(&self) {
+        self.shared.flow.lock().unwrap().send_replace(true);
+    }
+
+    /// Everything flows on, what was held back too.
+    pub fn resume(&self) {
+        self.shared.flow.lock().unwrap().send_replace(false);
+        for silent in self.shared.before.lock().unwrap().drain(..) {
+            silent.send_replace(false);
+        }
+    }
+}
+
+async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut silent: watch::Receiver<bool>) {
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        let length = match from.read(&mut piece).await {
+            Ok(length) if length > 0 => length,
+            _ => break,
+        };
+        // A relay that is gone leaves nothing to wait for.
+        _ = silent.wait_for(|silent| !silent).await;
+        if to.write_all(&piece[..length]).await.is_err() {
+            break;
+        }
+    }
+    _ = silent.wait_for(|silent| !silent).await;
+    _ = to.shutdown().await;
+}
