@@ -185,22 +185,20 @@ async fn shares_sessions(one: &mut PgConnection, options: &PgConnectOptions) -> 
 /// it takes for transactions that are older than an index. Fails, with nothing changed, if a table or column of Django's
 /// is missing or of another type, or the role lacks a right.
 pub async fn migrate(pool: &Pool) -> anyhow::Result<()> {
-    let options = pool.connect_options().clone().options([
-        ("lock_timeout", "5s"),
-        // Building an index on a large table takes as long as it takes.
-        ("statement_timeout", "0"),
-        ("idle_in_transaction_session_timeout", "0"),
-        ("default_transaction_isolation", "read committed"),
-        // Not "relation already exists, skipping" at every start.
-        ("client_min_messages", "warning"),
-    ]);
-    let mut conn = PgConnection::connect_with(&options).await.context("cannot connect to the database")?;
+    let options = pool.connect_options();
+    let mut conn = PgConnection::connect_with(options).await.context("cannot connect to the database")?;
+    conn.execute(SESSION).await?;
     take_turn(&mut conn).await.context("waiting for the right to migrate the database")?;
     let outcome = migrate_alone(&mut conn, options).await;
     // The lock ends with the session, however the session ends.
     conn.close().await.ok();
     outcome.map_err(explain)
 }
+
+/// Settings of a session that migrates. Building an index on a large table takes as long as it takes; nobody wants to
+/// hear "relation already exists, skipping" at every start.
+const SESSION: &str = "SET lock_timeout = '5s'; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0;
+                       SET default_transaction_isolation = 'read committed'; SET client_min_messages = warning";
 
 /// Takes the lock that keeps other instances from migrating, for as long as the session lives. Polls, because a
 /// session that is blocked in a statement would keep `CREATE INDEX CONCURRENTLY` waiting for it, and it for that.
@@ -216,11 +214,15 @@ async fn take_turn(conn: &mut PgConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
-async fn migrate_alone(conn: &mut PgConnection, options: PgConnectOptions) -> anyhow::Result<()> {
+async fn migrate_alone(conn: &mut PgConnection, options: &PgConnectOptions) -> anyhow::Result<()> {
     create_or_check(conn).await?;
     make_room_for_jobs(conn).await?;
 
-    let jobs = PgPoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+    let jobs = PgPoolOptions::new()
+        .max_connections(1)
+        .after_connect(|conn, _| Box::pin(async { conn.execute(SESSION).await.map(|_| ()) }))
+        .connect_with(options.clone())
+        .await?;
     graphile_worker_migrations::migrate(&jobs, JOBS_SCHEMA).await.context("migrating the job queue")?;
     jobs.close().await;
 
@@ -241,10 +243,10 @@ async fn migrate_alone(conn: &mut PgConnection, options: PgConnectOptions) -> an
     // What is done concurrently keeps nobody from a table: it waits for who was there first.
     conn.execute("SET lock_timeout = 0").await?;
     for (name, on) in INDEXES {
-        build_index(conn, &options, name, on).await.with_context(|| format!("building the index {name}"))?;
+        build_index(conn, options, name, on).await.with_context(|| format!("building the index {name}"))?;
     }
     for name in RETIRED_INDEXES {
-        patiently(conn, &options, name, format!("DROP INDEX CONCURRENTLY IF EXISTS {name}")).await?;
+        patiently(conn, options, name, format!("DROP INDEX CONCURRENTLY IF EXISTS {name}")).await?;
     }
     Ok(())
 }

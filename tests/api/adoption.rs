@@ -1,11 +1,19 @@
 //! Creating the schema, and adopting a database that Django made.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::Write as _,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use interviews::db;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
-use crate::support::database::{TestDatabase, empty, fresh, limits};
+use crate::support::{
+    database::{TestDatabase, empty, folder, fresh, limits},
+    process::{Server, free_ports, program},
+    until_async,
+};
 
 const DJANGO_TABLES: &str = include_str!("../../migrations/django_tables.sql");
 const FIXTURE: &str = include_str!("support/fixture.sql");
@@ -323,4 +331,169 @@ async fn what_refers_to_a_row_that_django_deletes_goes_with_it() {
     assert_eq!(count(&database.pool, "SELECT count(*) FROM ivs_portal_token").await, 1);
     assert_eq!(count(&database.pool, "SELECT count(*) FROM ivs_presence").await, 0);
     assert_eq!(count(&database.pool, "SELECT count(*) FROM company_interview WHERE job_id IS NULL").await, 2);
+}
+
+/// A role of this test's own, gone with it.
+struct Role {
+    name: String,
+    admin: String,
+}
+
+impl Role {
+    async fn create(database: &TestDatabase) -> Role {
+        let name = format!("{}_role", database.name);
+        run(&database.pool, &format!("CREATE ROLE {name} LOGIN")).await;
+        Role { name, admin: database.url.clone() }
+    }
+
+    /// The database's URL for this role.
+    fn url(&self) -> String {
+        self.admin.replace("user=postgres", &format!("user={}", self.name))
+    }
+
+    async fn migrate(&self) -> anyhow::Result<()> {
+        db::migrate(&db::connect(&self.url(), limits(2)).await?).await
+    }
+
+    async fn drop(self) {
+        let mut admin = PgConnection::connect(&self.admin).await.unwrap();
+        let sql = format!("REASSIGN OWNED BY {0} TO postgres; DROP OWNED BY {0}; DROP ROLE {0}", self.name);
+        admin.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn rights_that_the_role_lacks_are_named_before_anything_is_changed() {
+    let database = django("REVOKE CREATE ON SCHEMA public FROM PUBLIC").await;
+    let role = Role::create(&database).await;
+    run(&database.pool, &format!("ALTER TABLE job_job OWNER TO {}", role.name)).await;
+    let before = catalog(&database.pool).await;
+    let error = text(role.migrate().await);
+    for right in [
+        "does not own the table company_interview",
+        "does not own the table job_shortlist",
+        "lacks the right REFERENCES on the table users_user",
+        "lacks the right UPDATE on the table company_googlecredentials",
+        "may not create tables in the schema public",
+        "may not create the schema ivs_jobs in this database",
+    ] {
+        assert!(error.contains(&format!("the role {} {right}", role.name)), "{right} is missing in {error}");
+    }
+    assert!(!error.contains("own the table job_job") && error.ends_with("nothing was changed"), "{error}");
+    assert_eq!(catalog(&database.pool).await, before);
+    role.drop().await;
+}
+
+#[tokio::test]
+async fn a_role_that_may_make_no_schemas_migrates_where_the_queues_schema_is_there_and_a_lesser_one_serves() {
+    let database = django("").await;
+    let role = Role::create(&database).await;
+    let own = format!(
+        "DO $$ DECLARE name text; BEGIN
+             FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public'
+             LOOP EXECUTE format('ALTER TABLE %I OWNER TO {0}', name); END LOOP; END $$;
+         GRANT CREATE ON SCHEMA public TO {0};
+         CREATE SCHEMA ivs_jobs AUTHORIZATION {0}",
+        role.name
+    );
+    run(&database.pool, &own).await;
+    role.migrate().await.unwrap();
+    assert!(db::is_migrated(&database.pool).await);
+    // Nothing is left to be done, so nobody need own anything.
+    run(
+        &database.pool,
+        &format!("ALTER TABLE company_interview OWNER TO postgres; GRANT ALL ON company_interview TO {}", role.name),
+    )
+    .await;
+    role.migrate().await.unwrap();
+    role.drop().await;
+}
+
+#[tokio::test]
+async fn a_transaction_that_was_open_before_delays_the_indexes_and_is_named() {
+    let database = django("").await;
+    let mut other = PgConnection::connect(&database.url).await.unwrap();
+    other
+        .execute("SET application_name = 'report'; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM job_job")
+        .await
+        .unwrap();
+    let mut command = program(&["migrate"]);
+    command.envs([("DATABASE_URL", database.url.as_str()), ("SECRET_KEY", "key")]);
+    let mut server = Server::start(command);
+    until_async(async || server.said().contains("building an index waits for a transaction to end")).await;
+    assert!(!server.has_ended() && server.said().contains("application=\"report\""), "{}", server.said());
+    other.execute("ROLLBACK").await.unwrap();
+    assert!(server.ended().await.success());
+    assert!(db::is_migrated(&database.pool).await);
+}
+
+#[tokio::test]
+async fn a_database_in_another_encoding_is_refused_by_name() {
+    let database = empty().await;
+    let name = format!("{}_latin", database.name);
+    let create = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'");
+    run(&database.pool, &create).await;
+    let error = text(db::connect(&database.url.replace(&database.name, &name), limits(2)).await.map(|_| ()));
+    assert_eq!(error, "the database's encoding is LATIN1: the server needs one in UTF8");
+    run(&database.pool, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
+}
+
+/// PgBouncer before the cluster, with these lines in its settings; `None` where it is not installed.
+fn pgbouncer(database: &TestDatabase, settings: &str) -> Option<(Server, String)> {
+    const PROGRAM: &str = "/usr/sbin/pgbouncer";
+    if !Path::new(PROGRAM).exists() {
+        assert!(std::env::var_os("CI").is_none(), "CI must install pgbouncer");
+        // Not `println!`, which is shown with failures alone.
+        _ = writeln!(std::io::stderr(), "NOT RUN: pgbouncer is not here");
+        return None;
+    }
+    let url = url::Url::parse(&database.url).unwrap();
+    let socket = url.query_pairs().find(|(name, _)| name == "host").unwrap().1.into_owned();
+    let port = free_ports(1);
+    // Where the user that it runs as can read it.
+    let file = folder("pgbouncer").with_extension(format!("{port}.ini"));
+    let text = format!(
+        "[databases]\n* = host='{socket}' user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+         unix_socket_dir =\nauth_type = any\n{settings}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let is_root = std::process::Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
+    // As root it refuses to run.
+    let (runner, arguments) =
+        if is_root { ("runuser", vec!["-u", "postgres", "--", PROGRAM]) } else { (PROGRAM, vec![]) };
+    let mut command = std::process::Command::new(runner);
+    command.args(arguments).arg(&file);
+    let server = Server::start(command);
+    Some((server, format!("postgres://postgres@127.0.0.1:{port}/{}?sslmode=disable", database.name)))
+}
+
+/// What connecting comes to, once PgBouncer listens.
+async fn connected(url: &str) -> anyhow::Result<db::Pool> {
+    let mut outcome = db::connect(url, limits(4)).await;
+    until_async(async || {
+        outcome = db::connect(url, limits(4)).await;
+        !outcome.as_ref().is_err_and(|error| error.to_string().contains("refused (os error"))
+    })
+    .await;
+    outcome
+}
+
+#[tokio::test]
+async fn pgbouncer_in_session_mode_serves_and_the_other_settings_are_refused_by_name() {
+    let database = empty().await;
+    let usual = "ignore_startup_parameters = extra_float_digits\npool_mode = ";
+    let Some((_session, url)) = pgbouncer(&database, &format!("{usual}session")) else { return };
+    let pool = connected(&url).await.unwrap();
+    db::migrate(&pool).await.unwrap();
+    assert!(db::is_migrated(&pool).await);
+    let limit: String = sqlx::query_scalar("SHOW lock_timeout").fetch_one(&pool).await.unwrap();
+    assert_eq!(limit, "2s");
+
+    let (_transaction, url) = pgbouncer(&database, &format!("{usual}transaction")).unwrap();
+    let error = text(connected(&url).await.map(|_| ()));
+    assert!(error.contains("a pooler in transaction mode stands before the database: use session mode"), "{error}");
+
+    let (_bare, url) = pgbouncer(&database, "pool_mode = session").unwrap();
+    let error = text(connected(&url).await.map(|_| ()));
+    assert!(error.contains("PgBouncer needs `pool_mode = session` and `ignore_startup_parameters"), "{error}");
 }
