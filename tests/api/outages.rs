@@ -336,3 +336,44 @@ async fn an_instance_whose_clock_is_off_runs_no_sweeps_and_is_not_ready() {
     stop.cancel();
     served.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn no_statements_result_depends_on_what_django_makes_of_a_text_or_a_number() {
+    let app = TestApp::start().await;
+    let mut db = <sqlx::PgConnection as sqlx::Connection>::connect(&app.database.url).await.unwrap();
+    let mut statements = Vec::new();
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx")).unwrap() {
+        let file: serde_json::Value = serde_json::from_slice(&std::fs::read(file.unwrap().path()).unwrap()).unwrap();
+        let sql = file["query"].as_str().unwrap().to_owned();
+        let parameters = file["describe"]["parameters"]["Left"].as_array().unwrap().len();
+        let name = format!("s{}", statements.len());
+        let prepare = format!("PREPARE {name} AS {sql}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(prepare)).execute(&mut db).await.unwrap();
+        statements.push((name, parameters, sql));
+    }
+    // As AlterField does it, to every column of Django's tables, ours among them.
+    app.execute(
+        "DO $$ DECLARE changed record; BEGIN
+             FOR changed IN
+                 SELECT attrelid::regclass AS name, attname,
+                        CASE WHEN atttypid = 'varchar'::regtype THEN 'varchar(' || atttypmod + 50 || ')'
+                             WHEN atttypid = 'text'::regtype THEN 'varchar(100000)' ELSE 'bigint' END AS kind
+                 FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+                 WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname NOT LIKE 'ivs\\_%'
+                   AND attnum > 0 AND NOT attisdropped
+                   AND atttypid IN ('varchar'::regtype, 'text'::regtype, 'int4'::regtype)
+             LOOP EXECUTE format('ALTER TABLE %s ALTER COLUMN %I TYPE %s', changed.name, changed.attname, changed.kind);
+             END LOOP; END $$",
+    )
+    .await;
+    let mut broken = Vec::new();
+    for (name, parameters, sql) in &statements {
+        let nulls =
+            if *parameters == 0 { String::new() } else { format!("({})", vec!["NULL"; *parameters].join(", ")) };
+        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN EXECUTE {name}{nulls}"));
+        if let Err(error) = sqlx::raw_sql(explain).execute(&mut db).await {
+            broken.push(format!("{error} in {sql}"));
+        }
+    }
+    assert!(statements.len() > 80 && broken.is_empty(), "{}", broken.join("\n"));
+}
