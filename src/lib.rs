@@ -24,7 +24,7 @@
 //!
 //! | floor | |
 //! |---|---|
-//! | `db` | the pools; migrations that adopt Django's database or create one |
+//! | `db` | connections, statements that always end, what a failure means; migrations that adopt Django's database or create one |
 //! | `smtp` | one SMTP server: what counts as refused, what is worth another try |
 //! | `context` | what every request and job works with; axum's state |
 //! | `http` | connections, the door around all routes, typed requests, the one error type |
@@ -151,6 +151,13 @@
 //! * **A sign-in counts as failed before its password is hashed**, and is taken back when it turns out not to be: one
 //!   statement on one row, so neither many at once nor several servers let more guesses through. The row's key is an
 //!   HMAC of peer and e-mail: who guesses elsewhere keeps nobody out, and the table names nobody.
+//! * **Every statement ends, and the pool is small and ours** (`db::pool`, over deadpool). sqlx's asks a connection at
+//!   each release and waits without a limit. Ours asks one that rested for a second, and asks the server on another
+//!   connection about a statement that takes longer than a second: an idle server means that the answer is lost. A dead
+//!   connection condemns all of its age. What certainly had no effect (a read, a deadlock's victim, a refusal by a server
+//!   that can only be read) is repeated before anybody is told; a commit without an answer never is.
+//! * **SELECT lists cast texts and integers**, since PostgreSQL refuses a prepared statement whose result type changes,
+//!   and Django's `AlterField` changes it.
 //! * **Migrations take turns by polling** `pg_try_advisory_lock`: a waiter blocked inside a statement would deadlock
 //!   with `CREATE INDEX CONCURRENTLY`.
 //! * **On pages the server decides, scripts only add.** All but copying, popups and the check of devices works without

@@ -57,7 +57,7 @@ pub async fn now(pool: &Pool) -> sqlx::Result<DateTime<Utc>> {
 
 /// Does `work`, which ends with a commit, once more when that is certain to have had no effect: a deadlock, a dead
 /// connection before the commit. What it does besides has to be done as well twice as once.
-pub async fn repeated<T, E: MayBeDatabase>(mut work: impl AsyncFnMut() -> Result<T, E>) -> Result<T, E> {
+pub async fn repeated<T, E: MayBeDatabase, W: Future<Output = Result<T, E>>>(work: impl Fn() -> W) -> Result<T, E> {
     let mut tries = pool::Tries::of_read();
     loop {
         match work().await {

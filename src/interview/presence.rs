@@ -82,15 +82,18 @@ pub(super) async fn left(State(ctx): State<Context>, user: CurrentUser, PathId(i
 /// # Errors
 /// 404, 403 for somebody who does not take part, 409 while the door is closed.
 pub async fn enter(ctx: &Context, id: Option<i64>, user_id: i64) -> Result<Interview> {
-    let mut tx = ctx.db.begin().await?;
-    let (interview, side) = locked(&mut tx, id, user_id).await?;
-    // After the wait for the lock: those who come and go do so in the order in which they had it.
-    let now = ctx.clock.now();
-    if !interview.window(&ctx.settings).can_join(now) {
-        return Err(Error::refused(StatusCode::CONFLICT, "This interview is not open for joining."));
-    }
-    store::open_presence(&mut *tx, interview.id, user_id, side, now).await?;
-    finish(tx, interview.id).await
+    db::repeated(|| async move {
+        let mut tx = ctx.db.begin().await?;
+        let (interview, side) = locked(&mut tx, id, user_id).await?;
+        // After the wait for the lock: those who come and go do so in the order in which they had it.
+        let now = ctx.clock.now();
+        if !interview.window(&ctx.settings).can_join(now) {
+            return Err(Error::refused(StatusCode::CONFLICT, "This interview is not open for joining."));
+        }
+        store::open_presence(&mut *tx, interview.id, user_id, side, now).await?;
+        finish(tx, interview.id).await
+    })
+    .await
 }
 
 /// Records that a person is no longer there, and gives the interview as it is then.
@@ -98,10 +101,13 @@ pub async fn enter(ctx: &Context, id: Option<i64>, user_id: i64) -> Result<Inter
 /// # Errors
 /// 404, 403 for somebody who does not take part.
 pub async fn leave(ctx: &Context, id: Option<i64>, user_id: i64) -> Result<Interview> {
-    let mut tx = ctx.db.begin().await?;
-    let (interview, _) = locked(&mut tx, id, user_id).await?;
-    store::close_presence(&mut *tx, interview.id, user_id, ctx.clock.now()).await?;
-    finish(tx, interview.id).await
+    db::repeated(|| async move {
+        let mut tx = ctx.db.begin().await?;
+        let (interview, _) = locked(&mut tx, id, user_id).await?;
+        store::close_presence(&mut *tx, interview.id, user_id, ctx.clock.now()).await?;
+        finish(tx, interview.id).await
+    })
+    .await
 }
 
 /// An interview that nobody else changes until the transaction ends, and who of it the person is.
