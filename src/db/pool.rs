@@ -31,6 +31,7 @@ use sqlx::{
 };
 use tokio::{
     runtime::Handle,
+    sync::Mutex,
     time::{Instant, sleep, timeout},
 };
 
@@ -39,8 +40,10 @@ use crate::config::PoolLimits;
 
 /// A connection that has rested longer is asked whether it still lives before it is used.
 const UNTESTED: Duration = Duration::from_secs(1);
-/// How long it has for that answer; also the server, for whether it is at work for another connection.
+/// How long it has for that answer.
 const ASKED: Duration = Duration::from_millis(500);
+/// How long the server has for telling, on a fresh connection, whether it is at work for another.
+const LOOKED_UP: Duration = Duration::from_secs(2);
 /// A statement that takes longer is looked after: the server is asked, on another connection, whether it is at work.
 const LOOKED_AFTER: Duration = Duration::from_secs(1);
 /// How long an answer that the server has given may still take to arrive.
@@ -167,6 +170,8 @@ pub struct Opening {
     greeting: String,
     /// Rises when a connection turns out to be dead: then so may be all that are as old.
     generation: AtomicU64,
+    /// Held while the server is asked about a connection: one at a time, since each asks on one more.
+    asking: Mutex<()>,
 }
 
 impl Deref for Opener {
@@ -197,7 +202,7 @@ impl Opener {
         ];
         let set: String = all.iter().chain(settings).map(|(name, value)| format!("SET {name} = '{value}'; ")).collect();
         let greeting = format!("{set}SELECT pg_backend_pid()");
-        Opener(Arc::new(Opening { options, limits, greeting, generation: AtomicU64::new(0) }))
+        Opener(Arc::new(Opening { options, limits, greeting, generation: AtomicU64::new(0), asking: Mutex::default() }))
     }
 
     fn pool(&self, connections: u32) -> managed::Pool<Opener> {
@@ -227,6 +232,7 @@ impl Opener {
     /// False where it cannot be asked.
     async fn has_lost(&self, pid: i32) -> bool {
         let asked = async {
+            let _turn = self.asking.lock().await;
             let mut other = self.options.connect().await?;
             sqlx::query_scalar(
                 "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND state NOT LIKE 'idle%')",
@@ -236,7 +242,7 @@ impl Opener {
             .fetch_one(&mut other)
             .await
         };
-        matches!(timeout(ASKED, asked).await, Ok(Result::Ok(true)))
+        matches!(timeout(LOOKED_UP, asked).await, Ok(Result::Ok(true)))
     }
 
     /// All connections of this generation are to be replaced.

@@ -387,7 +387,7 @@ pub async fn close_presence(
 
 /// The interview that a mailed link opens, and whom it was made for; `None` unless the link is valid now.
 pub async fn by_portal_token(
-    db: &mut db::Connection,
+    db: &db::Pool,
     id: i64,
     token: &TokenHash,
     now: DateTime<Utc>,
@@ -399,7 +399,7 @@ pub async fn by_portal_token(
         token.as_bytes(),
         id
     )
-    .fetch_optional(&mut *db)
+    .fetch_optional(db)
     .await?;
     let Some(owner) = owner else { return Ok(None) };
     // By the interview as it is now, which may have been moved. Whoever no longer takes part (Django may have changed

@@ -1,5 +1,5 @@
 //! Chaos: several servers on one database are killed, paused and ended again and again while people use them, Google
-//! and SMTP misbehave and PostgreSQL crashes; then interviews, events and mails are compared, each read from its own
+//! and SMTP misbehave and PostgreSQL crashes, falls silent, can only be read and is locked; then interviews, events and mails are compared, each read from its own
 //! side.
 //!
 //!     cargo test --features chaos --test chaos                  # three minutes
@@ -16,6 +16,7 @@
 
 mod faults;
 mod figures;
+mod outages;
 mod people;
 mod servers;
 #[allow(dead_code, reason = "the tests of the API use the rest")]
@@ -30,7 +31,7 @@ use std::{
 
 use clap::Parser;
 
-use crate::{figures::Figures, people::People, servers::Servers, support::process::World};
+use crate::{figures::Figures, outages::Outages, people::People, servers::Servers, support::process::World};
 
 #[derive(Parser)]
 struct Arguments {
@@ -73,13 +74,21 @@ async fn run(arguments: Arguments) -> Vec<String> {
     let world = Arc::new(World::with_accounts(cluster.database().await, people::accounts()).await);
     people::insert(&world.database.pool).await;
 
-    let servers = Arc::new(Servers::new(world.clone(), figures.clone(), arguments.servers));
+    let (relay, database_url) = outages::network(&world).await;
+    let servers = Arc::new(Servers::new(world.clone(), figures.clone(), arguments.servers, database_url));
     let killing = servers.start_and_kill(&mut random);
     let latest = Duration::from_secs(if arguments.patience > 0 { 240 } else { 20 });
     let releasing = faults::begin(&world, &figures, arguments.faults, latest, &mut random);
     let enough = (arguments.operations, arguments.kills);
     let people = Arc::new(People::new(world.clone(), servers.clone(), figures.clone(), enough));
     let busy = tokio::spawn(people.clone().work(random.fork()));
+    let longest = Duration::from_secs(if arguments.patience > 0 { 40 } else { 8 });
+    let outages = Outages { world: world.clone(), servers: servers.clone(), figures: figures.clone(), relay, longest };
+    let (outages, done) = (Arc::new(outages), people.clone());
+    let troubling = {
+        let (outages, random) = (outages.clone(), random.fork());
+        tokio::spawn(async move { outages.go_on(move || done.is_over(), random).await })
+    };
 
     // PostgreSQL crashes after a third and after two thirds of the operations; the second time it stays away for long.
     for (third, away) in [(1, 0), (2, if arguments.patience > 0 { 40 } else { 3 })] {
@@ -94,6 +103,8 @@ async fn run(arguments: Arguments) -> Vec<String> {
         say(&format!("{} operations, {} kills", people.operations(), servers.kills()));
     }
     busy.await.unwrap();
+    troubling.await.unwrap();
+    outages.relay.resume();
     say("the people are done; faults and kills end");
     releasing.abort();
     faults::end(&world);

@@ -154,7 +154,7 @@ impl People {
     }
 
     /// Nobody insists any more on having something done.
-    fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         self.is_enough() && self.enough_since.get().is_some_and(|since| since.elapsed() > LAST_PERSISTENCE)
     }
 

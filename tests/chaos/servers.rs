@@ -7,7 +7,7 @@ use std::{
     process::Command,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -83,7 +83,12 @@ impl Drop for Cluster {
 }
 
 /// What a server says that could not start, or not to the end, because PostgreSQL was away.
-const WITHOUT_DATABASE: [&str; 2] = ["cannot connect to the database", "error communicating with database"];
+const WITHOUT_DATABASE: [&str; 4] = [
+    "cannot connect to the database",
+    "error communicating with database",
+    "read-only transaction",
+    "terminating connection due to administrator command",
+];
 
 /// How long a load balancer still sends requests to a server that stands still.
 const UNNOTICED: Duration = Duration::from_secs(1);
@@ -147,10 +152,12 @@ impl Fate {
 
 pub struct Servers {
     world: Arc<World>,
+    database_url: String,
     ports: Vec<u16>,
     figures: Arc<Figures>,
     is_over: AtomicBool,
-    has_database: AtomicBool,
+    /// How many are going on.
+    outages: AtomicU32,
     /// The ports of the servers that stand still, and have done so for some time.
     paused: Mutex<HashSet<u16>>,
     wrong: Mutex<Vec<String>>,
@@ -163,14 +170,15 @@ pub struct Killing {
 }
 
 impl Servers {
-    pub fn new(world: Arc<World>, figures: Arc<Figures>, count: u16) -> Servers {
+    pub fn new(world: Arc<World>, figures: Arc<Figures>, count: u16, database_url: String) -> Servers {
         let first = free_ports(count);
         Servers {
             world,
+            database_url,
             ports: (first..first + count).collect(),
             figures,
             is_over: AtomicBool::new(false),
-            has_database: AtomicBool::new(true),
+            outages: AtomicU32::new(0),
             paused: Mutex::default(),
             wrong: Mutex::default(),
         }
@@ -189,16 +197,21 @@ impl Servers {
     }
 
     pub fn has_database(&self) -> bool {
-        self.has_database.load(Ordering::Relaxed)
+        self.outages.load(Ordering::Relaxed) == 0
     }
 
     /// Kills PostgreSQL; it comes back after a while.
     pub async fn take_database(&self, cluster: &Cluster, away: Duration) {
-        self.has_database.store(false, Ordering::Relaxed);
-        cluster.crash_and_restart(away).await;
+        self.without_database(async || cluster.crash_and_restart(away).await).await;
+    }
+
+    /// Does what keeps the servers from the database.
+    pub async fn without_database(&self, outage: impl AsyncFnOnce()) {
+        self.outages.fetch_add(1, Ordering::Relaxed);
+        outage().await;
         // Until everybody has noticed.
         tokio::time::sleep(Duration::from_secs(3)).await;
-        self.has_database.store(true, Ordering::Relaxed);
+        self.outages.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub fn wrong(&self) -> Vec<String> {
@@ -217,6 +230,7 @@ impl Servers {
         let public_url = format!("http://127.0.0.1:{}", self.ports[0]);
         let port = port.to_string();
         let settings = [
+            ("DATABASE_URL", self.database_url.as_str()),
             ("PORT", port.as_str()),
             ("PUBLIC_URL", &public_url),
             ("FAILPOINTS", crash_points),
