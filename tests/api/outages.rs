@@ -377,3 +377,69 @@ async fn no_statements_result_depends_on_what_django_makes_of_a_text_or_a_number
     }
     assert!(statements.len() > 80 && broken.is_empty(), "{}", broken.join("\n"));
 }
+
+#[tokio::test]
+async fn a_deadlocks_victim_tries_again_and_nobody_is_told() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    app.execute(
+        "CREATE SEQUENCE tries;
+         CREATE FUNCTION deadlocked_once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF nextval('tries') = 1 THEN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '40P01'; END IF;
+             RETURN NEW; END $$;
+         CREATE TRIGGER one BEFORE INSERT OR UPDATE ON company_interview FOR EACH ROW EXECUTE FUNCTION deadlocked_once();
+         CREATE TRIGGER two BEFORE INSERT OR UPDATE ON ivs_presence FOR EACH ROW EXECUTE FUNCTION deadlocked_once();
+         CREATE TRIGGER three BEFORE UPDATE ON notifications_notification FOR EACH ROW EXECUTE FUNCTION deadlocked_once();
+         CREATE TRIGGER four BEFORE INSERT ON company_oauthstate FOR EACH ROW EXECUTE FUNCTION deadlocked_once();
+         CREATE TRIGGER five BEFORE INSERT OR UPDATE ON company_googlecredentials
+             FOR EACH ROW EXECUTE FUNCTION deadlocked_once();
+         CREATE TRIGGER six BEFORE INSERT ON ivs_idempotency_key FOR EACH ROW EXECUTE FUNCTION deadlocked_once();
+         SELECT nextval('tries')",
+    )
+    .await;
+    let again = async || app.execute("ALTER SEQUENCE tries RESTART").await;
+    let met = async || {
+        let tries: i64 = sqlx::query_scalar("SELECT last_value FROM tries").fetch_one(app.db()).await.unwrap();
+        assert!(tries >= 2, "no deadlock was met");
+    };
+    again().await;
+    let scheduled = rita.schedule(body(json!({}))).await;
+    assert_eq!(scheduled.status, 200, "{scheduled:?}");
+    met().await;
+    let id = scheduled.json()["interview_id"].as_i64().unwrap();
+    again().await;
+    let keyed = rita.request(Method::POST, "/api/company/google/create-interview/").header("Idempotency-Key", "k");
+    assert_eq!(send(keyed.json(&body(json!({ "date": "2030-02-02" })))).await.status, 200);
+    met().await;
+    again().await;
+    let changed = rita.change(id, json!({ "time": "15:00" })).await;
+    assert_eq!((changed.status.as_u16(), changed.json()["success"].as_bool()), (200, Some(true)), "{changed:?}");
+    met().await;
+    app.set_now("2030-02-01T20:00:00Z");
+    let carl = app.user(CARL);
+    for way in ["joined", "left"] {
+        again().await;
+        assert_eq!(carl.post(&format!("{LIST}{id}/{way}/"), json!({})).await.status, 200, "{way}");
+        met().await;
+    }
+    let notifications = carl.get("/api/notifications/notifications/").await.json();
+    again().await;
+    let read = format!("/api/notifications/notifications/{}/read/", notifications[0]["id"]);
+    assert_eq!(carl.post(&read, json!({})).await.status, 200);
+    met().await;
+    let rita = app.user(RITA);
+    again().await;
+    assert_eq!(rita.cancel(id).await.status, 200);
+    met().await;
+    again().await;
+    let back = app.google.allow_as(&rita.authorization_url().await, "rita@gmail.test").unwrap();
+    met().await;
+    again().await;
+    let connected = app.get(&back).await;
+    assert!(connected.header("location").unwrap().contains("google_oauth=success"), "{connected:?}");
+    met().await;
+    // One of each, however often it was tried.
+    assert_eq!(app.count("company_interview WHERE id > 1000").await, 2);
+    app.run_jobs().await;
+    assert_eq!(app.live().len(), 1);
+}
