@@ -146,6 +146,9 @@
 //! * **One crypto stack**, aws-lc-rs; neither `ring` nor OpenSSL is linked. CI checks it.
 //! * **Sealed grants**: OAuth secrets lie in the database as XChaCha20-Poly1305 envelopes bound to table, row and
 //!   column, so that one copied elsewhere does not open. Several keys may open, the first seals: keys can be changed.
+//! * **A list of any length goes out in pieces** of 256 rows (`http::array`). A piece is read on a connection that goes back
+//!   to the pool before the client gets it, so a slow reader holds neither connections nor memory. The price is that
+//!   a long list is no snapshot.
 //! * **A grant is refreshed by one request at a time**, under a lease in the database; the others wait by polling,
 //!   without a connection in hand, and read the row again.
 //! * **A sign-in counts as failed before its password is hashed**, and is taken back when it turns out not to be: one

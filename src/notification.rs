@@ -1,6 +1,6 @@
 //! What a person has been told in the web application (contract §5.17). Django writes such rows too.
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{Json, extract::State, http::StatusCode, response::Response};
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 use serde_json::json;
@@ -11,7 +11,11 @@ use crate::{
     auth::CurrentUser,
     context::Context,
     db,
-    http::{Error, Result, extract::PathId},
+    http::{
+        Error, Result,
+        array::{PIECE, array, cut},
+        extract::PathId,
+    },
     zone,
 };
 
@@ -41,15 +45,28 @@ fn timestamp<S: Serializer>(instant: &DateTime<Utc>, serializer: S) -> Result<S:
 /// The caller's notifications, newest first; always all of them.
 #[utoipa::path(get, path = "/api/notifications/notifications/", tag = "notifications",
     responses((status = 200, description = "All of them", body = Vec<Notification>)))]
-async fn list(State(ctx): State<Context>, user: CurrentUser) -> Result<Json<Vec<Notification>>> {
-    let notifications = sqlx::query_as!(
+async fn list(State(ctx): State<Context>, user: CurrentUser) -> Result<Response> {
+    array((zone::LAST, i64::MAX), move |after| piece(ctx.clone(), user.id, after)).await
+}
+
+/// When a notification was made, and its id: its place in the list.
+type Place = (DateTime<Utc>, i64);
+
+/// Some of a user's notifications after a place, and the place after which there are more.
+async fn piece(ctx: Context, user_id: i64, after: Place) -> sqlx::Result<(Vec<Notification>, Option<Place>)> {
+    let rows = sqlx::query_as!(
         Notification,
-        r#"SELECT id, user_id AS "user", notification_type::text AS "notification_type!", message::text AS "message!",
-                  "timestamp", is_read, action_url::text
-           FROM notifications_notification WHERE user_id = $1 ORDER BY "timestamp" DESC, id DESC"#,
-        user.id
+        r#"SELECT id::bigint AS "id!", user_id::bigint AS "user!", notification_type::text AS "notification_type!",
+                  message::text AS "message!", "timestamp"::timestamptz AS "timestamp!", is_read::bool AS "is_read!",
+                  action_url::text
+           FROM notifications_notification WHERE user_id = $1 AND ("timestamp", id) < ($2, $3)
+           ORDER BY "timestamp" DESC, id DESC LIMIT $4"#,
+        user_id,
+        after.0,
+        after.1,
+        PIECE + 1
     );
-    Ok(Json(notifications.fetch_all(&ctx.db).await?))
+    Ok(cut(rows.fetch_all(&ctx.db).await?, PIECE, |row| (row.timestamp, row.id)))
 }
 
 #[derive(Serialize, ToSchema)]

@@ -1,8 +1,9 @@
 //! HTTP: what Django REST Framework does around a view (contract §3), done once, and the connections.
 //!
 //! [`routes`] knows every URL, and [`door`] stands around them all; [`extract`] turns requests into typed input,
-//! [`error`] turns refusals into answers, [`peer`] tells where a request comes from, [`server`] holds the connections.
+//! [`array`] sends lists of any length, [`error`] turns refusals into answers, [`peer`] tells where a request comes from, [`server`] holds the connections.
 
+pub mod array;
 pub mod door;
 pub mod error;
 pub mod extract;

@@ -45,8 +45,8 @@ use self::{
     booking::{KeyUse, Scheduled},
     change::{Cancelled, Changed},
     model::{CancelBody, Change, ChangeBody, Endpoint, MeetingStatus, Request, ScheduleBody, Side, Status},
-    page::Page,
-    store::Presence,
+    page::{Page, Place, query_after},
+    store::{Listed, Presence, Sides},
 };
 use crate::{
     auth::CurrentUser,
@@ -54,6 +54,7 @@ use crate::{
     context::Context,
     http::{
         Error, Result,
+        array::{PIECE, array},
         extract::{IdempotencyKey, PathId, QueryParams, RequestBody},
     },
     secret::TokenHash,
@@ -217,7 +218,7 @@ struct Summary {
 }
 
 impl Summary {
-    fn new(interview: Interview, user_id: i64, now: DateTime<Utc>, ctx: &Context) -> Self {
+    fn new(interview: Listed, user_id: i64, now: DateTime<Utc>, ctx: &Context) -> Self {
         let window = interview.window(&ctx.settings);
         Summary {
             id: interview.id,
@@ -259,16 +260,33 @@ impl Summary {
     ))]
 async fn list(State(ctx): State<Context>, user: CurrentUser, query: QueryParams) -> Result<Response> {
     let role = query.get("role").filter(|role| matches!(*role, "candidate" | "recruiter"));
-    let (as_candidate, as_recruiter) = (role != Some("recruiter"), role != Some("candidate"));
-    let page = Page::parse(&query)?;
-    let mut interviews = store::of_user(&ctx.db, user.id, as_candidate, as_recruiter, &page).await?;
-    let next = page.cut(&mut interviews).map(|query| {
+    let sides = Sides { candidate: role != Some("recruiter"), recruiter: role != Some("candidate") };
+    let Page { after, limit } = Page::parse(&query)?;
+    let Some(limit) = limit else {
+        return array(after, move |after| summaries(ctx.clone(), user.id, sides, after, PIECE)).await;
+    };
+    let public_url = ctx.settings.public_url.clone();
+    let (summaries, next) = summaries(ctx, user.id, sides, after, limit).await?;
+    let next = next.map(|place| {
         let role = role.map(|role| format!("role={role}&")).unwrap_or_default();
-        [(header::LINK, format!("<{}/api/company/interviews/?{role}{query}>; rel=\"next\"", ctx.settings.public_url))]
+        let query = query_after(place, limit);
+        [(header::LINK, format!("<{public_url}/api/company/interviews/?{role}{query}>; rel=\"next\""))]
     });
+    Ok((next, Json(summaries)).into_response())
+}
+
+/// At most `most` of a user's interviews after a place, and the place after which there are more.
+async fn summaries(
+    ctx: Context,
+    user_id: i64,
+    sides: Sides,
+    after: Place,
+    most: i64,
+) -> sqlx::Result<(Vec<Summary>, Option<Place>)> {
+    let (interviews, next) = store::of_user(&ctx.db, user_id, sides, after, most).await?;
     let now = ctx.clock.now();
-    let summaries = interviews.into_iter().map(|interview| Summary::new(interview, user.id, now, &ctx));
-    Ok((next, Json(summaries.collect::<Vec<_>>())).into_response())
+    let summaries = interviews.into_iter().map(|interview| Summary::new(interview, user_id, now, &ctx));
+    Ok((summaries.collect(), next))
 }
 
 /// An interview in full.
@@ -315,7 +333,7 @@ async fn show(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId)
     let attendance = interview.attendance.take().map(|attendance| attendance.0).unwrap_or_default();
     let (reason, joins) = (interview.cancellation_reason.clone(), interview.portal_join_count);
     let (started, ended) = (interview.meeting_started_at, interview.meeting_ended_at);
-    let mut summary = Summary::new(interview, user.id, ctx.clock.now(), &ctx);
+    let mut summary = Summary::new(interview.listed, user.id, ctx.clock.now(), &ctx);
     if !summary.can_join {
         summary.meeting_link = None;
     }
@@ -452,7 +470,7 @@ struct Joining {
 async fn join(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId) -> Result<Json<Joining>> {
     let interview = participated(&ctx, id, &user, NOT_YOURS_TO_JOIN).await?;
     let (window, now) = (interview.window(&ctx.settings), ctx.clock.now());
-    let summary = Summary::new(interview, user.id, now, &ctx);
+    let summary = Summary::new(interview.listed, user.id, now, &ctx);
     Ok(Json(Joining {
         interview_id: summary.id,
         meet_link: summary.meeting_link.clone(),

@@ -12,7 +12,7 @@ use utoipa::{
     },
 };
 
-use super::store::Interview;
+use super::store::{Interview, Listed};
 use crate::{
     auth,
     config::Settings,
@@ -658,7 +658,7 @@ pub fn scheduled_notification(job_title: &str, company_name: &str) -> String {
 
 /// The candidate's notification about a changed interview.
 pub fn changed_notification(interview: &Interview) -> String {
-    let Interview { job_title, company_name, date, time, timezone, .. } = interview;
+    let Listed { job_title, company_name, date, time, timezone, .. } = &interview.listed;
     let (company, time) = (at_company(company_name), zone::format_hm(*time));
     format!("Your interview for the job '{job_title}'{company} has been changed to {date} {time} ({timezone}).")
 }

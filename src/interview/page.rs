@@ -6,7 +6,7 @@
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{NaiveDate, NaiveTime};
 
-use super::Interview;
+use super::store::Listed;
 use crate::{
     http::{Error, Result, extract::QueryParams},
     zone,
@@ -33,7 +33,7 @@ impl Place {
         id: i64::MAX,
     };
 
-    fn of(interview: &Interview) -> Place {
+    pub fn of(interview: &Listed) -> Place {
         Place { date: interview.date, time: interview.time, id: interview.id }
     }
 
@@ -70,15 +70,11 @@ impl Page {
         };
         Ok(Page { after, limit })
     }
+}
 
-    /// Cuts a list that was read to one row beyond the limit. The query of the next page, if something was cut off.
-    pub fn cut(&self, list: &mut Vec<Interview>) -> Option<String> {
-        let limit = self.limit?;
-        let more = list.len() as i64 > limit;
-        list.truncate(limit as usize);
-        let last = list.last().filter(|_| more)?;
-        Some(format!("limit={limit}&cursor={}", Place::of(last).cursor()))
-    }
+/// The query of the page after a place.
+pub fn query_after(place: Place, limit: i64) -> String {
+    format!("limit={limit}&cursor={}", place.cursor())
 }
 
 fn limit(text: &str) -> Option<i64> {

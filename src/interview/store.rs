@@ -1,5 +1,7 @@
 //! The SQL of interviews.
 
+use std::ops::{Deref, DerefMut};
+
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 use serde::Deserialize;
 use sqlx::{PgExecutor, types::Json};
@@ -7,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     model::{self, InterviewType, JobChoice, Person, Request, Side, Window},
-    page::Page,
+    page::Place,
     reminder,
 };
 use crate::{
@@ -15,14 +17,16 @@ use crate::{
     clock::random_bytes,
     config::Settings,
     context::Context,
-    db, icalendar, mail,
+    db,
+    http::array::cut,
+    icalendar, mail,
     secret::TokenHash,
     zone::{self, Zone},
 };
 
-/// An interview with the people, the job and the company that belong to it.
+/// An interview as lists show it, with the people, the job and the company that belong to it.
 #[derive(Clone, Debug)]
-pub struct Interview {
+pub struct Listed {
     pub id: i64,
     pub date: NaiveDate,
     pub time: NaiveTime,
@@ -35,20 +39,10 @@ pub struct Interview {
     pub note: Option<String>,
     pub location: Option<String>,
     pub duration_minutes: Option<i32>,
-    /// As cached, maybe wrong: [`Interview::window`] is right.
+    /// As cached, maybe wrong: [`Listed::window`] is right.
     pub starts_at: Option<DateTime<Utc>>,
     pub starts_at_tzdb: Option<String>,
     pub cancelled_at: Option<DateTime<Utc>>,
-    pub cancellation_reason: Option<String>,
-    pub portal_join_count: i32,
-    pub meeting_started_at: Option<DateTime<Utc>>,
-    pub meeting_ended_at: Option<DateTime<Utc>>,
-    pub google_event_id: Option<String>,
-    pub ical_uid: Option<String>,
-    pub ical_sequence: i32,
-    pub ical_organizer: Option<String>,
-    pub calendar_invite_sent: bool,
-    pub created_at: DateTime<Utc>,
     pub candidate_id: i64,
     pub candidate_first_name: String,
     pub candidate_last_name: String,
@@ -59,12 +53,42 @@ pub struct Interview {
     pub recruiter_email: Option<String>,
     pub job_title: String,
     pub company_name: String,
+}
+
+/// An interview in full. What lists show of it is read as if it were its own.
+#[derive(Clone, Debug)]
+pub struct Interview {
+    pub listed: Listed,
+    pub cancellation_reason: Option<String>,
+    pub portal_join_count: i32,
+    pub meeting_started_at: Option<DateTime<Utc>>,
+    pub meeting_ended_at: Option<DateTime<Utc>>,
+    pub google_event_id: Option<String>,
+    pub ical_uid: Option<String>,
+    pub ical_sequence: i32,
+    pub ical_organizer: Option<String>,
+    pub calendar_invite_sent: bool,
+    pub created_at: DateTime<Utc>,
     /// Who was there, in the order of joining; only [`by_id`] reads it.
     pub attendance: Option<Json<Vec<Presence>>>,
     /// What became of each person's latest invitation; only [`of_recruiter_with_mails`] reads it.
     pub invitations: Option<Json<Vec<InvitationMail>>>,
     /// Whether the candidate applied for the job; only [`of_candidate_with_applications`] reads it.
     pub has_applied: Option<bool>,
+}
+
+impl Deref for Interview {
+    type Target = Listed;
+
+    fn deref(&self) -> &Listed {
+        &self.listed
+    }
+}
+
+impl DerefMut for Interview {
+    fn deref_mut(&mut self) -> &mut Listed {
+        &mut self.listed
+    }
 }
 
 /// The mail that told a person of an interview as it is.
@@ -83,7 +107,7 @@ pub struct Presence {
     pub left_at: Option<DateTime<Utc>>,
 }
 
-impl Interview {
+impl Listed {
     pub fn candidate(&self) -> Person {
         Person {
             id: self.candidate_id,
@@ -144,7 +168,7 @@ impl Interview {
     }
 
     /// Whether the two agree in everything that a recruiter can change.
-    pub fn says_the_same_as(&self, other: &Interview) -> bool {
+    pub fn says_the_same_as(&self, other: &Listed) -> bool {
         let given = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
         (self.date, self.time, &self.timezone, &self.interview_type, self.duration_minutes)
             == (other.date, other.time, &other.timezone, &other.interview_type, other.duration_minutes)
@@ -165,8 +189,7 @@ macro_rules! interviews {
     (invitations: $sql:literal, $($rest:tt)*) => { interviews!(@ "NULL::jsonb", $sql, "NULL::bool", $($rest)*) };
     (has_applied: $sql:literal, $($rest:tt)*) => { interviews!(@ "NULL::jsonb", "NULL::jsonb", $sql, $($rest)*) };
     (@ $attendance:literal, $invitations:literal, $has_applied:literal, $first:literal $(+ $rest:literal)* $(, $argument:expr)*) => {
-        sqlx::query_as!(
-            Interview,
+        sqlx::query!(
             r#"
             SELECT i.id, i.date, i.time, i.timezone::text AS "timezone!", i.interview_type::text AS "interview_type!",
                    i.meeting_link::text AS "meeting_link!", i.note::text, i.location::text,
@@ -179,7 +202,8 @@ macro_rules! interviews {
                    i.recruiter_id, r.first_name::text AS "recruiter_first_name?",
                    r.last_name::text AS "recruiter_last_name?", r.email::text AS "recruiter_email?",
                    COALESCE(NULLIF(i.job_title, ''), j.title, 'Interview')::text AS "job_title!",
-                   COALESCE(jc.name, rc.name, '')::text AS "company_name!",
+                   COALESCE((SELECT name FROM company_company WHERE id = j.company_id),
+                            (SELECT name FROM company_company WHERE user_id = i.recruiter_id), '')::text AS "company_name!",
             "# + $attendance + r#" AS "attendance: Json<Vec<Presence>>",
             "# + $invitations + r#" AS "invitations: Json<Vec<InvitationMail>>",
             "# + $has_applied + r#" AS has_applied
@@ -187,11 +211,48 @@ macro_rules! interviews {
             JOIN users_user c ON c.id = i.candidate_id
             LEFT JOIN users_user r ON r.id = i.recruiter_id
             LEFT JOIN job_job j ON j.id = i.job_id
-            LEFT JOIN company_company jc ON jc.id = j.company_id
-            LEFT JOIN company_company rc ON rc.user_id = i.recruiter_id
             "# + $first $(+ $rest)*
             $(, $argument)*
         )
+        .map(|row| Interview {
+            listed: Listed {
+                id: row.id,
+                date: row.date,
+                time: row.time,
+                timezone: row.timezone,
+                interview_type: row.interview_type,
+                meeting_link: row.meeting_link,
+                note: row.note,
+                location: row.location,
+                duration_minutes: row.duration_minutes,
+                starts_at: row.starts_at,
+                starts_at_tzdb: row.starts_at_tzdb,
+                cancelled_at: row.cancelled_at,
+                candidate_id: row.candidate_id,
+                candidate_first_name: row.candidate_first_name,
+                candidate_last_name: row.candidate_last_name,
+                candidate_email: row.candidate_email,
+                recruiter_id: row.recruiter_id,
+                recruiter_first_name: row.recruiter_first_name,
+                recruiter_last_name: row.recruiter_last_name,
+                recruiter_email: row.recruiter_email,
+                job_title: row.job_title,
+                company_name: row.company_name,
+            },
+            cancellation_reason: row.cancellation_reason,
+            portal_join_count: row.portal_join_count,
+            meeting_started_at: row.meeting_started_at,
+            meeting_ended_at: row.meeting_ended_at,
+            google_event_id: row.google_event_id,
+            ical_uid: row.ical_uid,
+            ical_sequence: row.ical_sequence,
+            ical_organizer: row.ical_organizer,
+            calendar_invite_sent: row.calendar_invite_sent,
+            created_at: row.created_at,
+            attendance: row.attendance,
+            invitations: row.invitations,
+            has_applied: row.has_applied,
+        })
     };
     ($($rest:tt)*) => { interviews!(@ "NULL::jsonb", "NULL::jsonb", "NULL::bool", $($rest)*) };
 }
@@ -217,35 +278,72 @@ macro_rules! nearest_interviews {
     };
 }
 
-/// The interviews somebody takes part in, latest first; of a page with a limit, one more. Each side's rows come in
-/// order from its index, so that a page costs what it shows, however many rows there are.
+/// Whose interviews a list has: those in which somebody is the candidate, the recruiter, or either.
+#[derive(Clone, Copy)]
+pub struct Sides {
+    pub candidate: bool,
+    pub recruiter: bool,
+}
+
+/// The interviews somebody takes part in, latest first: at most `most` of those after a place, and the place after which
+/// there are more. Each side's rows come in order from its index and are read once, so that a page costs what it shows,
+/// however many rows there are; the person who asks is looked up once, and a recruiter's company only where the job has
+/// none.
 pub async fn of_user(
     db: impl PgExecutor<'_>,
     user_id: i64,
-    as_candidate: bool,
-    as_recruiter: bool,
-    page: &Page,
-) -> sqlx::Result<Vec<Interview>> {
-    interviews!(
-        "WHERE i.id IN (
-             (SELECT id FROM company_interview
-              WHERE candidate_id = $1 AND $2 AND (date, time, id) < ($4, $5, $6)
-              ORDER BY date DESC, time DESC, id DESC LIMIT $7)
-             UNION ALL
-             (SELECT id FROM company_interview
-              WHERE recruiter_id = $1 AND $3 AND (date, time, id) < ($4, $5, $6)
-              ORDER BY date DESC, time DESC, id DESC LIMIT $7))
-         ORDER BY i.date DESC, i.time DESC, i.id DESC LIMIT $7",
+    sides: Sides,
+    after: Place,
+    most: i64,
+) -> sqlx::Result<(Vec<Listed>, Option<Place>)> {
+    let rows = sqlx::query_as!(
+        Listed,
+        r#"
+        SELECT i.id::bigint AS "id!", i.date::date AS "date!", i.time::time AS "time!", i.timezone::text AS "timezone!",
+               i.interview_type::text AS "interview_type!", i.meeting_link::text AS "meeting_link!", i.note::text,
+               i.location::text, i.duration_minutes::int, i.starts_at::timestamptz, i.starts_at_tzdb::text,
+               i.cancelled_at::timestamptz, i.candidate_id::bigint AS "candidate_id!",
+               i.candidate_first_name::text AS "candidate_first_name!",
+               i.candidate_last_name::text AS "candidate_last_name!", i.candidate_email::text AS "candidate_email!",
+               i.recruiter_id::bigint, i.recruiter_first_name::text, i.recruiter_last_name::text, i.recruiter_email::text,
+               COALESCE(NULLIF(i.job_title, ''), j.title, 'Interview')::text AS "job_title!",
+               COALESCE((SELECT name FROM company_company WHERE id = j.company_id),
+                        (SELECT name FROM company_company WHERE user_id = i.recruiter_id), '')::text AS "company_name!"
+        FROM ((SELECT i.id, i.date, i.time, i.timezone, i.interview_type, i.meeting_link, i.note, i.location,
+                      i.duration_minutes, i.starts_at, i.starts_at_tzdb, i.cancelled_at, i.job_id, i.job_title,
+                      i.candidate_id, c.first_name AS candidate_first_name, c.last_name AS candidate_last_name,
+                      c.email AS candidate_email, i.recruiter_id, r.first_name AS recruiter_first_name,
+                      r.last_name AS recruiter_last_name, r.email AS recruiter_email
+               FROM company_interview i
+               JOIN users_user c ON c.id = $1
+               LEFT JOIN users_user r ON r.id = i.recruiter_id
+               WHERE i.candidate_id = $1 AND $2 AND (i.date, i.time, i.id) < ($4, $5, $6)
+               ORDER BY i.date DESC, i.time DESC, i.id DESC LIMIT $7)
+              UNION ALL
+              (SELECT i.id, i.date, i.time, i.timezone, i.interview_type, i.meeting_link, i.note, i.location,
+                      i.duration_minutes, i.starts_at, i.starts_at_tzdb, i.cancelled_at, i.job_id, i.job_title,
+                      i.candidate_id, c.first_name, c.last_name, c.email,
+                      i.recruiter_id, r.first_name, r.last_name, r.email
+               FROM company_interview i
+               JOIN users_user c ON c.id = i.candidate_id
+               JOIN users_user r ON r.id = $1
+               WHERE i.recruiter_id = $1 AND $3 AND NOT ($2 AND i.candidate_id = $1)
+                 AND (i.date, i.time, i.id) < ($4, $5, $6)
+               ORDER BY i.date DESC, i.time DESC, i.id DESC LIMIT $7)) i
+        LEFT JOIN job_job j ON j.id = i.job_id
+        ORDER BY i.date DESC, i.time DESC, i.id DESC LIMIT $7
+        "#,
         user_id,
-        as_candidate,
-        as_recruiter,
-        page.after.date,
-        page.after.time,
-        page.after.id,
-        page.limit.map(|limit| limit + 1)
+        sides.candidate,
+        sides.recruiter,
+        after.date,
+        after.time,
+        after.id,
+        most + 1
     )
     .fetch_all(db)
-    .await
+    .await?;
+    Ok(cut(rows, most, Place::of))
 }
 
 /// A recruiter's interviews, with what became of their invitations: at most `most` of those that may be ahead wherever

@@ -112,9 +112,9 @@ impl Card {
             is_over: window.meeting_status(now) == MeetingStatus::Ended,
             room: format!("{}/interviews/{}/join/", ctx.settings.portal_url, interview.id),
             id: interview.id,
-            job_title: interview.job_title,
-            company_name: interview.company_name,
-            location: interview.location,
+            job_title: interview.listed.job_title,
+            company_name: interview.listed.company_name,
+            location: interview.listed.location,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use interviews::clock::Clock;
 use serde_json::{Value, json};
 use tokio::{
@@ -154,8 +155,17 @@ impl Target {
 
     /// What it holds in memory, in KiB.
     fn resident(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most that it has ever held.
+    fn peak(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, which: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.server.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(which)).unwrap();
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
@@ -839,27 +849,46 @@ async fn large_bodies_of_strangers_that_never_end_take_little_memory_and_small_o
     target.assert_blameless().await;
 }
 
-/// Connections whose clients ask for Rita's long list again and again, more than the system keeps for a connection, and
-/// read nothing of it.
-async fn ask_and_read_nothing(target: &Target) -> Vec<TcpStream> {
+/// Gives Rita and Carl so many interviews with notes of 5,000 characters.
+async fn long_rows(target: &Target, many: i32) {
     sqlx::query(
         "INSERT INTO company_interview(candidate_id, recruiter_id, interview_type, date, time, timezone, meeting_link,
              room_id, note, created_at, updated_at)
          SELECT 201, 101, 'phone', date '2030-01-01' + n, '14:00', 'UTC', '', 'R' || n, repeat('x', 5000), now(), now()
-         FROM generate_series(1, 250) n",
+         FROM generate_series(1, $1) n",
     )
+    .bind(many)
     .execute(&target.world.database.pool)
     .await
     .unwrap();
+}
+
+/// Connections whose clients ask for Rita's list so often, and read nothing of it.
+async fn ask_for_the_list(target: &Target, connections: usize, times: usize) -> Vec<TcpStream> {
     let list =
         format!("GET /api/company/interviews/ HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n", target.token);
     let mut sockets = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..connections {
         let mut socket = target.connect().await;
-        socket.write_all(list.repeat(6).as_bytes()).await.unwrap();
+        socket.write_all(list.repeat(times).as_bytes()).await.unwrap();
         sockets.push(socket);
     }
     sockets
+}
+
+/// The same with a long list, again and again, which is more than the system keeps for a connection.
+async fn ask_and_read_nothing(target: &Target) -> Vec<TcpStream> {
+    long_rows(target, 250).await;
+    ask_for_the_list(target, 4, 6).await
+}
+
+/// That answers have begun, and so their first rows were read.
+async fn until_all_are_answered(readers: &[TcpStream]) {
+    for socket in readers {
+        let mut beginning = [0; 15];
+        until_async(async || socket.peek(&mut beginning).await.unwrap() == beginning.len()).await;
+        assert_eq!(&beginning, b"HTTP/1.1 200 OK");
+    }
 }
 
 #[tokio::test]
@@ -870,12 +899,7 @@ async fn who_reads_no_answer_holds_no_connection_of_the_database_and_little_memo
     target.assert_well().await;
     let memory = target.resident();
     let readers = ask_and_read_nothing(&target).await;
-    // Their answers have begun: the rows were read.
-    for socket in &readers {
-        let mut beginning = [0; 15];
-        until_async(async || socket.peek(&mut beginning).await.unwrap() == beginning.len()).await;
-        assert_eq!(&beginning, b"HTTP/1.1 200 OK");
-    }
+    until_all_are_answered(&readers).await;
     let page = target.call("GET", "/api/company/interviews/?limit=1", "", b"").await;
     assert_eq!(page.status, 200, "{page:?}");
     assert_eq!(target.connections(), readers.len(), "all of them are still there");
@@ -883,6 +907,42 @@ async fn who_reads_no_answer_holds_no_connection_of_the_database_and_little_memo
     assert!(grown < 128 << 10, "{grown} KiB for {} readers", readers.len());
     target.assert_blameless().await;
     println!("{grown} KiB for {} readers", readers.len());
+}
+
+#[tokio::test]
+async fn eight_readers_of_twenty_thousand_long_rows_take_64_mib_and_no_connection_while_they_wait() {
+    const MOST: u64 = 64 << 10;
+    let settings = [("CLIENT_SECONDS", "60"), ("DATABASE_MAX_CONNECTIONS", "2"), ("DATABASE_ACQUIRE_SECONDS", "8")];
+    let target = Target::start_with(&settings).await;
+    long_rows(&target, 20_000).await;
+    target.call("GET", "/api/company/interviews/?limit=200", "", b"").await;
+    let memory = target.resident();
+    let readers = ask_for_the_list(&target, 8, 1).await;
+    until_all_are_answered(&readers).await;
+    let page = target.call("GET", "/api/company/interviews/?limit=1", "", b"").await;
+    assert_eq!(page.status, 200, "{page:?}");
+    println!("{} KiB more while they wait", target.peak().saturating_sub(memory));
+    // All read for a while, the first one to the end.
+    let reading = readers.into_iter().enumerate().map(|(number, mut socket)| {
+        tokio::spawn(async move {
+            let (mut buffer, mut length, mut end) = (vec![0; 1 << 16], 0, Vec::new());
+            // As a chunked answer ends.
+            while !end.ends_with(b"]\r\n0\r\n\r\n") && (number == 0 || length < 10_000_000) {
+                let read = socket.read(&mut buffer).await.unwrap();
+                assert!(read > 0, "broken off after {length} bytes");
+                length += read;
+                end.extend_from_slice(&buffer[..read]);
+                end.drain(..end.len().saturating_sub(16));
+            }
+            length
+        })
+    });
+    let lengths = timeout(Duration::from_secs(120), join_all(reading.collect::<Vec<_>>())).await.unwrap();
+    assert!(*lengths[0].as_ref().unwrap() > 20_000 * 5_000, "{lengths:?}");
+    let grown = target.peak().saturating_sub(memory);
+    println!("{grown} KiB more at the peak");
+    assert!(grown < MOST, "{grown} KiB for 8 readers");
+    target.assert_blameless().await;
 }
 
 #[tokio::test]

@@ -53,6 +53,27 @@ async fn the_list_is_the_callers_own_newest_first() {
 }
 
 #[tokio::test]
+async fn a_long_list_is_read_in_pieces_and_has_every_row_once() {
+    let app = TestApp::start().await;
+    // Many of the same instant.
+    app.execute(
+        r#"INSERT INTO notifications_notification (user_id, notification_type, message, "timestamp", is_read)
+           SELECT 201, 'other', 'm' || n, timestamptz '2026-11-20T10:00:00Z' + interval '1 s' * (n / 100), false
+           FROM generate_series(1, 600) n"#,
+    )
+    .await;
+    let (answer, statements) = counting_statements(app.user(CARL).get(LIST)).await;
+    assert_eq!((answer.status.as_u16(), statements), (200, 1 + 3));
+    let seen: Vec<i64> = answer.json().as_array().unwrap().iter().map(|row| row["id"].as_i64().unwrap()).collect();
+    let all: Vec<i64> =
+        sqlx::query_scalar(r#"SELECT id FROM notifications_notification ORDER BY "timestamp" DESC, id DESC"#)
+            .fetch_all(app.db())
+            .await
+            .unwrap();
+    assert_eq!(seen, all);
+}
+
+#[tokio::test]
 async fn page_and_limit_are_ignored() {
     let app = notified().await;
     let all = list(&app).await;

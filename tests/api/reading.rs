@@ -239,6 +239,147 @@ async fn a_list_of_250_interviews_is_one_query_besides_the_look_up_of_the_caller
     }
 }
 
+/// Interviews of every shape that a row of the two servers' can have, with Otto or with Carl in them.
+const SHAPES: &str = "
+    UPDATE users_user SET first_name = '', last_name = 'Only' WHERE id = 103;
+    INSERT INTO company_interview (candidate_id, recruiter_id, interview_type, date, time, timezone, meeting_link, room_id,
+        note, location, job_id, job_title, duration_minutes, starts_at, starts_at_tzdb, cancelled_at, created_at, updated_at)
+    SELECT candidate, recruiter, kind, day, at, zone, link, 'R' || row_number() OVER (), note, place, job, title, minutes, starts_at, tzdb,
+           CASE WHEN n % 7 = 0 THEN now() END, now(), now()
+    FROM (VALUES (201, 102), (201, NULL), (202, 102), (102, 101), (102, 102), (201, 103), (102, NULL), (201, 201))
+             AS people (candidate, recruiter),
+         (VALUES (NULL, NULL), (21, NULL), (22, ''), (21, 'Another title'), (NULL, ' ')) AS jobs (job, title),
+         (VALUES ('google_meet', 'https://meet.google.com/a', NULL, NULL), ('phone', '', 'n \"€\" \\ </', '+1'),
+                 ('custom', '', '', ''), ('in_person', 'x', 'n', 'Rue 5'), ('unheard', 'x', NULL, NULL))
+             AS kinds (kind, link, note, place),
+         (VALUES ('Asia/Tokyo', date '2026-11-20', time '21:00', NULL, NULL, NULL),
+                 ('Mars/Phobos', '2020-01-01', '10:00', 15, NULL, NULL), ('', '0001-01-01', '00:00', NULL, NULL, NULL),
+                 ('America/New_York', '9999-12-31', '23:59:59.999999', 480, NULL, NULL),
+                 ('Europe/Berlin', '2026-03-29', '02:30', 45, NULL, NULL),
+                 ('Africa/Casablanca', '2031-01-01', '12:00:01', NULL, timestamptz '2031-01-01 10:00Z', '2099z'))
+             AS times (zone, day, at, minutes, starts_at, tzdb),
+         LATERAL (SELECT length(kind || zone || link) + COALESCE(job, 0) AS n) numbers";
+
+#[tokio::test]
+async fn every_row_of_a_list_says_what_its_own_page_says_whatever_the_row_is_like() {
+    let app = TestApp::start().await;
+    app.execute(SHAPES).await;
+    for id in [OTTO, CARL, RITA, DANA, NORA] {
+        let user = app.user(id);
+        let list = user.get(LIST).await;
+        let rows = list.json();
+        let ordered: Vec<i64> = sqlx::query_scalar(
+            "SELECT id FROM company_interview WHERE candidate_id = $1 OR recruiter_id = $1
+             ORDER BY date DESC, time DESC, id DESC",
+        )
+        .bind(id)
+        .fetch_all(app.db())
+        .await
+        .unwrap();
+        assert_eq!(ids(&list), ordered, "of user {id}");
+        // One of eleven, which meets every shape.
+        for row in rows.as_array().unwrap().iter().step_by(11) {
+            let detail = user.get(&format!("{LIST}{}/", row["id"])).await.json();
+            for (key, value) in row.as_object().unwrap().iter().filter(|(key, _)| *key != "meeting_link") {
+                assert_eq!((key, &detail[key]), (key, value), "{row}");
+            }
+            assert!(detail["can_join"] == false || detail["meeting_link"] == row["meeting_link"], "{row} {detail}");
+        }
+        // Its parts by role and by page are the same rows.
+        let text = |row: &Value| row.to_string();
+        for role in ["candidate", "recruiter"] {
+            let own: Vec<String> = rows
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|row| {
+                    let (mine, both) = (format!("{role}_email"), row["candidate_email"] == row["recruiter_email"]);
+                    both && row[&mine] == user_email(id) || row["user_role"] == role
+                })
+                .map(text)
+                .collect();
+            let (mut seen, mut url) = (Vec::new(), Some(format!("{LIST}?role={role}&limit=37")));
+            while let Some(page) = url {
+                let page = user.get(&page).await;
+                seen.extend(page.json().as_array().unwrap().iter().map(text));
+                url = next(&page);
+            }
+            assert_eq!(seen, own, "user {id} as {role}");
+        }
+    }
+}
+
+fn user_email(id: i64) -> String {
+    let name = [(RITA, "rita"), (OTTO, "otto"), (NORA, "nora"), (CARL, "carl"), (DANA, "dana")];
+    format!("{}@x.test", name.iter().find(|(of, _)| *of == id).unwrap().1)
+}
+
+/// Gives Otto and Carl so many interviews with notes of 5,000 characters.
+async fn long_rows(app: &TestApp, many: i32) {
+    sqlx::query(
+        "INSERT INTO company_interview (candidate_id, recruiter_id, interview_type, date, time, timezone, meeting_link,
+             room_id, note, created_at, updated_at)
+         SELECT 201, 102, 'phone', '2030-01-01'::date + n % 1000, '09:00', 'Asia/Tokyo', '', 'R' || n, repeat('x', 5000),
+                now(), now()
+         FROM generate_series(1, $1) n",
+    )
+    .bind(many)
+    .execute(app.db())
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_long_list_is_read_in_pieces_and_is_the_array_that_its_pages_are() {
+    let app = TestApp::start().await;
+    long_rows(&app, 767).await;
+    let otto = app.user(OTTO);
+    let (list, statements) = counting_statements(otto.get(LIST)).await;
+    // 768 rows, 256 of them at a time.
+    assert_eq!((list.status.as_u16(), statements), (200, 1 + 3));
+    assert_eq!((list.header("content-type"), list.header("content-length")), (Some("application/json"), None));
+    let (mut pages, mut url) = (Vec::new(), Some(format!("{LIST}?limit=200")));
+    while let Some(page) = url {
+        let page = otto.get(&page).await;
+        assert!(page.header("content-length").is_some());
+        pages.extend(page.json().as_array().unwrap().clone());
+        url = next(&page);
+    }
+    assert!(list.json() == Value::Array(pages), "the list and its pages differ");
+    assert!(!list.text.contains(",]") && !list.text.contains(", "), "as it was written before there were pieces");
+    let head = send(otto.request(reqwest::Method::HEAD, LIST)).await;
+    assert_eq!((head.status.as_u16(), head.header("content-type")), (200, Some("application/json")));
+    // What fits into one piece comes at once.
+    let list = app.user(RITA).get(LIST).await;
+    assert_eq!(list.header("content-length"), Some(list.text.len().to_string().as_str()));
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_read_to_its_end_breaks_off_and_is_no_shorter_list() {
+    let app = TestApp::start().await;
+    // More than the system keeps for a connection.
+    long_rows(&app, 10_000).await;
+    let otto = app.user(OTTO);
+    let mut answer = otto.request(reqwest::Method::GET, LIST).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    app.execute("ALTER TABLE company_interview RENAME TO away").await;
+    let mut text = Vec::new();
+    let broken = loop {
+        match answer.chunk().await {
+            Ok(Some(chunk)) => text.extend(chunk),
+            Ok(None) => break false,
+            Err(_) => break true,
+        }
+    };
+    assert!(broken, "a list of {} bytes ends as if it were whole", text.len());
+    assert!(serde_json::from_slice::<Value>(&text).is_err(), "{} bytes are an array", text.len());
+    // What cannot be read at all is a fault from the start.
+    let fault = otto.get(LIST).await;
+    fault.assert(500, json!({"detail": "Internal server error."}));
+    app.execute("ALTER TABLE away RENAME TO company_interview").await;
+    assert_eq!(ids(&otto.get(LIST).await).len(), 10_001);
+}
+
 #[tokio::test]
 async fn the_sweep_fills_the_instants_of_rows_that_django_wrote() {
     let app = TestApp::start().await;
