@@ -51,8 +51,9 @@ pub fn context(settings: Settings, clock: Clock, db: PgPool) -> anyhow::Result<C
         .build()
         .context("the HTTP client")?;
     let smtp = settings.email.as_ref().map(Smtp::new).transpose()?;
-    let (metrics, hashing, tasks) = (Metrics::new()?, Gate::default(), TaskTracker::new());
-    Ok(Context::new(Parts { settings, clock, db, http, smtp, metrics, hashing, tasks }))
+    let (metrics, hashing, stopping, tasks) =
+        (Metrics::new()?, Gate::default(), CancellationToken::new(), TaskTracker::new());
+    Ok(Context::new(Parts { settings, clock, db, http, smtp, metrics, hashing, stopping, tasks }))
 }
 
 #[derive(OpenApi)]
@@ -160,6 +161,11 @@ async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
 pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
     let beside = TaskTracker::new();
     beside.spawn(jobs::work(ctx.clone(), run_job, stop.clone()));
+    let (stopped, stopping) = (stop.clone(), ctx.stopping.clone());
+    beside.spawn(async move {
+        stopped.cancelled().await;
+        stopping.cancel();
+    });
     let timers = Timers { beside: &beside, stop: &stop, ctx: &ctx };
     timers.every(5, |ctx| async move { calendar::undo_intents(&ctx).await });
     timers.every(5, |ctx| async move { interview::align_events(&ctx).await });

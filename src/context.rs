@@ -4,7 +4,7 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 
 use anyhow::anyhow;
 use sqlx::PgPool;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
 use crate::{clock::Clock, config::Settings, gate::Gate, metrics::Metrics, smtp::Smtp};
@@ -27,6 +27,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// For passwords, whose hashes are slow on purpose.
     pub hashing: Gate,
+    /// Cancelled when a graceful stop begins.
+    pub stopping: CancellationToken,
     /// Work that outlives the request that began it; a graceful stop waits for it.
     pub tasks: TaskTracker,
 }

@@ -25,6 +25,7 @@ pub struct Metrics {
     seconds: HistogramVec,
     google: IntCounterVec,
     emails: IntCounterVec,
+    logins: IntCounterVec,
 }
 
 /// How one attempt at a call to Google ended.
@@ -53,6 +54,23 @@ pub enum EmailOutcome {
     Expired,
 }
 
+/// How a sign-in ended whose fields were well-formed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginOutcome {
+    Success,
+    /// A wrong password or an unknown e-mail.
+    Wrong,
+    /// The stored hash is of a kind that no password can be checked against; refused as `Wrong`.
+    UnsupportedHash,
+    /// The right password of an account that may not come in.
+    Inactive,
+    Deleted,
+    /// After too many failures.
+    Throttled,
+    /// No place for hashing.
+    Busy,
+}
+
 /// What is so at the moment of a scrape: a number for each combination of the labels' values.
 pub struct Gauge {
     pub name: &'static str,
@@ -74,11 +92,12 @@ impl Metrics {
         let requests = counter("http_requests_total", "Requests answered.", &["method", "route", "status"])?;
         let google = counter("google_requests_total", "Attempts at calls to Google.", &["operation", "outcome"])?;
         let emails = counter("emails_total", "Tries to send a mail.", &["kind", "outcome"])?;
+        let logins = counter("logins_total", "Sign-ins.", &["outcome"])?;
         let help = "How long requests took to be answered.";
         let seconds = HistogramOpts::new("http_request_duration_seconds", help).buckets(BUCKETS.to_vec());
         let seconds = HistogramVec::new(seconds, &["method", "route"])?;
         registry.register(Box::new(seconds.clone()))?;
-        Ok(Metrics { registry, requests, seconds, google, emails })
+        Ok(Metrics { registry, requests, seconds, google, emails, logins })
     }
 
     /// Counts an answer. `route` is a template or `unmatched`, `method` one of those that there are or `other`.
@@ -110,6 +129,11 @@ impl Metrics {
         self.emails.with_label_values(&[kind, outcome]).inc();
     }
 
+    /// Counts a sign-in.
+    pub fn login(&self, outcome: LoginOutcome) {
+        self.logins.with_label_values(&[outcome.label()]).inc();
+    }
+
     /// Everything counted so far, and `gauges`.
     pub fn text(&self, gauges: &[Gauge]) -> Result<String> {
         // A registry of this scrape's own: another at the same time must not find half of it.
@@ -129,6 +153,21 @@ impl Metrics {
     }
 }
 
+impl LoginOutcome {
+    /// As metrics and log call it.
+    pub fn label(self) -> &'static str {
+        match self {
+            LoginOutcome::Success => "success",
+            LoginOutcome::Wrong => "wrong",
+            LoginOutcome::UnsupportedHash => "unsupported_hash",
+            LoginOutcome::Inactive => "inactive",
+            LoginOutcome::Deleted => "deleted",
+            LoginOutcome::Throttled => "throttled",
+            LoginOutcome::Busy => "busy",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +179,7 @@ mod tests {
         metrics.google("events.insert", GoogleOutcome::Timeout);
         metrics.email("scheduled", EmailOutcome::Sent);
         metrics.email("scheduled", EmailOutcome::Sent);
+        metrics.login(LoginOutcome::UnsupportedHash);
         let gauges = [
             Gauge { name: "database_up", help: "Up.", label: None, values: vec![("", 1)] },
             Gauge { name: "jobs", help: "Jobs.", label: Some("state"), values: vec![("due", 2), ("failed", 0)] },
@@ -154,6 +194,7 @@ mod tests {
             "http_request_duration_seconds_sum{method=\"GET\",route=\"/api/interviews/{id}/\"} 0.03",
             "google_requests_total{operation=\"events.insert\",outcome=\"timeout\"} 1",
             "emails_total{kind=\"scheduled\",outcome=\"sent\"} 2",
+            "logins_total{outcome=\"unsupported_hash\"} 1",
             "# TYPE database_up gauge",
             "database_up 1",
             "jobs{state=\"due\"} 2",
