@@ -55,9 +55,10 @@ pub fn context(settings: Settings, clock: Clock, db: db::Pool) -> anyhow::Result
         .build()
         .context("the HTTP client")?;
     let smtp = settings.email.as_ref().map(Smtp::new).transpose()?;
-    let (metrics, hashing, tasks) = (Metrics::new()?, Gate::default(), TaskTracker::new());
+    let (metrics, hashing, stopping, tasks) =
+        (Metrics::new()?, Gate::default(), CancellationToken::new(), TaskTracker::new());
     let clock_is_off = AtomicBool::new(false);
-    Ok(Context::new(Parts { settings, clock, clock_is_off, db, http, smtp, metrics, hashing, tasks }))
+    Ok(Context::new(Parts { settings, clock, clock_is_off, db, http, smtp, metrics, hashing, stopping, tasks }))
 }
 
 #[derive(OpenApi)]
@@ -191,6 +192,11 @@ pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken)
     beside.spawn(watch_clock(ctx.clone(), stop.clone()));
     beside.spawn(jobs::work(ctx.clone(), run_job, stop.clone()));
     sweep::run(SWEEPS, &ctx, &beside, &stop);
+    let (stopped, stopping) = (stop.clone(), ctx.stopping.clone());
+    beside.spawn(async move {
+        stopped.cancelled().await;
+        stopping.cancel();
+    });
     beside.close();
 
     let serving = server::serve(listener, router(ctx.clone())?, ctx.settings.client_patience, stop.clone());

@@ -50,6 +50,8 @@ pub struct Settings {
     pub allowed_origins: Vec<String>,
     /// Whose `X-Forwarded-For` is believed; IPv4 addresses never in their IPv6 form.
     pub trusted_proxies: Vec<IpNet>,
+    /// From where one peer signs in for many people; in the form of `trusted_proxies`.
+    pub trusted_clients: Vec<IpNet>,
     /// `None` unless client id, client secret and encryption key are all set.
     pub google: Option<GoogleClient>,
     pub google_auth_uri: String,
@@ -285,6 +287,7 @@ impl Reader {
             },
             allowed_origins: self.origins(&frontend_url),
             trusted_proxies: self.networks("TRUSTED_PROXIES"),
+            trusted_clients: self.networks("TRUSTED_CLIENTS"),
             google: self.google(),
             google_auth_uri: self.uri("GOOGLE_AUTH_URI"),
             google_token_uri: self.uri("GOOGLE_TOKEN_URI"),
@@ -590,9 +593,11 @@ mod tests {
     }
 
     #[test]
-    fn trusted_proxies_are_addresses_or_networks() {
+    fn trusted_proxies_and_clients_are_addresses_or_networks() {
         let trusted = |text: &str| {
-            let settings = settings(&[REQUIRED[0], REQUIRED[1], ("TRUSTED_PROXIES", text)])?;
+            let named = [("TRUSTED_PROXIES", text), ("TRUSTED_CLIENTS", text)];
+            let settings = settings(&[REQUIRED, named].concat())?;
+            assert_eq!(settings.trusted_clients, settings.trusted_proxies);
             Ok::<_, Faults>(settings.trusted_proxies.iter().map(IpNet::to_string).collect::<Vec<_>>())
         };
         assert_eq!(trusted("").unwrap(), [""; 0]);
@@ -601,7 +606,8 @@ mod tests {
             ["192.0.2.1/32", "10.0.0.0/8", "::1/128", "2001:db8::/32", "192.0.2.2/32", "10.0.0.0/8"]
         );
         for text in ["proxy.test", "10.0.0.0/33", "10.0.0", "10.0.0.1 10.0.0.2", "10.0.0.1:80", "::ffff:10.0.0.0/95"] {
-            assert!(trusted(text).unwrap_err().to_string().contains("  TRUSTED_PROXIES: "), "{text}");
+            let faults = trusted(text).unwrap_err().to_string();
+            assert!(faults.contains("  TRUSTED_PROXIES: ") && faults.contains("  TRUSTED_CLIENTS: "), "{text}");
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::anyhow;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
 use crate::{clock::Clock, config::Settings, db::Pool, gate::Gate, metrics::Metrics, smtp::Smtp};
@@ -35,6 +35,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// For passwords, whose hashes are slow on purpose.
     pub hashing: Gate,
+    /// Cancelled when a graceful stop begins.
+    pub stopping: CancellationToken,
     /// Work that outlives the request that began it; a graceful stop waits for it.
     pub tasks: TaskTracker,
 }

@@ -30,6 +30,7 @@ pub struct Metrics {
     seconds: HistogramVec,
     google: IntCounterVec,
     emails: IntCounterVec,
+    logins: IntCounterVec,
     sweeps: IntCounterVec,
     /// Until when each sweep should have come to its end again, and how long it has for that.
     due: Arc<Mutex<BTreeMap<&'static str, (DateTime<Utc>, TimeDelta)>>>,
@@ -70,6 +71,23 @@ pub enum EmailOutcome {
     Expired,
 }
 
+/// How a sign-in ended whose fields were well-formed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginOutcome {
+    Success,
+    /// A wrong password or an unknown e-mail.
+    Wrong,
+    /// The stored hash is of a kind that no password can be checked against; refused as `Wrong`.
+    UnsupportedHash,
+    /// The right password of an account that may not come in.
+    Inactive,
+    Deleted,
+    /// After too many failures.
+    Throttled,
+    /// No place for hashing.
+    Busy,
+}
+
 /// What is so at the moment of a scrape: a number for each combination of the labels' values.
 pub struct Gauge {
     pub name: &'static str,
@@ -92,11 +110,12 @@ impl Metrics {
         let google = counter("google_requests_total", "Attempts at calls to Google.", &["operation", "outcome"])?;
         let emails = counter("emails_total", "Tries to send a mail.", &["kind", "outcome"])?;
         let sweeps = counter("sweeps_total", "Passes of what happens again and again.", &["sweep", "outcome"])?;
+        let logins = counter("logins_total", "Sign-ins.", &["outcome"])?;
         let help = "How long requests took to be answered.";
         let seconds = HistogramOpts::new("http_request_duration_seconds", help).buckets(BUCKETS.to_vec());
         let seconds = HistogramVec::new(seconds, &["method", "route"])?;
         registry.register(Box::new(seconds.clone()))?;
-        Ok(Metrics { registry, requests, seconds, google, emails, sweeps, due: Arc::default() })
+        Ok(Metrics { registry, requests, seconds, google, emails, logins, sweeps, due: Arc::default() })
     }
 
     /// Counts an answer. `route` is a template or `unmatched`, `method` one of those that there are or `other`.
@@ -126,6 +145,11 @@ impl Metrics {
             EmailOutcome::Expired => "expired",
         };
         self.emails.with_label_values(&[kind, outcome]).inc();
+    }
+
+    /// Counts a sign-in.
+    pub fn login(&self, outcome: LoginOutcome) {
+        self.logins.with_label_values(&[outcome.label()]).inc();
     }
 
     /// A sweep is to come to its end within `patience` from now on, and again after each time that it did.
@@ -176,6 +200,21 @@ impl Metrics {
     }
 }
 
+impl LoginOutcome {
+    /// As metrics and log call it.
+    pub fn label(self) -> &'static str {
+        match self {
+            LoginOutcome::Success => "success",
+            LoginOutcome::Wrong => "wrong",
+            LoginOutcome::UnsupportedHash => "unsupported_hash",
+            LoginOutcome::Inactive => "inactive",
+            LoginOutcome::Deleted => "deleted",
+            LoginOutcome::Throttled => "throttled",
+            LoginOutcome::Busy => "busy",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,6 +226,7 @@ mod tests {
         metrics.google("events.insert", GoogleOutcome::Timeout);
         metrics.email("scheduled", EmailOutcome::Sent);
         metrics.email("scheduled", EmailOutcome::Sent);
+        metrics.login(LoginOutcome::UnsupportedHash);
         let gauges = [
             Gauge { name: "database_up", help: "Up.", label: None, values: vec![("", 1)] },
             Gauge { name: "jobs", help: "Jobs.", label: Some("state"), values: vec![("due", 2), ("failed", 0)] },
@@ -201,6 +241,7 @@ mod tests {
             "http_request_duration_seconds_sum{method=\"GET\",route=\"/api/interviews/{id}/\"} 0.03",
             "google_requests_total{operation=\"events.insert\",outcome=\"timeout\"} 1",
             "emails_total{kind=\"scheduled\",outcome=\"sent\"} 2",
+            "logins_total{outcome=\"unsupported_hash\"} 1",
             "# TYPE database_up gauge",
             "database_up 1",
             "jobs{state=\"due\"} 2",

@@ -75,6 +75,7 @@ async fn scrape(State(ctx): State<Context>) -> http::Result<impl IntoResponse> {
             label: Some("state"),
             values: vec![("in_use", (size - idle).max(0)), ("idle", idle)],
         },
+        number("logins_waiting", "Sign-ins that wait for their turn.", ctx.hashing.waiting() as i64),
         number(
             "database_connections_max",
             "How many connections requests may have; the job queue has four besides.",

@@ -1,23 +1,23 @@
 //! Who is calling: signing in with a Django password, the Bearer token of every later call, the caller's own profile.
 //!
 //! [`authenticate`] stands before every route and decides, by contract §4.3, who the caller is; a handler just asks for
-//! a [`CurrentUser`]. Neither an answer nor its time tells whether an e-mail has an account, and from one place a
-//! password can be guessed 20 times in 15 minutes.
+//! a [`CurrentUser`]. Neither an answer nor its time tells whether an e-mail has an account, from one place a password can
+//! be guessed 20 times in 15 minutes, and a crowd from one place keeps nobody else from signing in.
 
 pub mod jwt;
+mod known_browser;
 pub mod password;
 mod recaptcha;
 mod session;
+mod signing_in;
 mod store;
 mod throttle;
-
-use std::net::IpAddr;
 
 use anyhow::{bail, ensure};
 use axum::{
     Json,
     extract::{FromRequestParts, Request, State},
-    http::{StatusCode, Uri, header, request::Parts},
+    http::{HeaderMap, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
@@ -28,12 +28,11 @@ use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use self::jwt::{Stranger, TokenType};
+pub use self::known_browser::KnownBrowser;
 pub use self::session::{COOKIE as SESSION_COOKIE, Session, Visitor, forget_cookie};
+pub use self::signing_in::sign_in;
 pub use self::store::Account;
-use self::{
-    jwt::{Stranger, TokenType},
-    throttle::Throttle,
-};
 use crate::{
     context::Context,
     db,
@@ -261,7 +260,7 @@ impl SignedIn {
 
 /// What is wrong with which field, or, as `non_field_errors`, with all of them together.
 #[derive(ToSchema)]
-#[allow(dead_code, reason = "describes what `Credentials::parse` and `not_signed_in` answer")]
+#[allow(dead_code, reason = "describes what `Credentials::parse` and `sign_in` answer")]
 struct FieldErrors {
     #[schema(required = false)]
     email: Vec<String>,
@@ -277,15 +276,20 @@ struct FieldErrors {
     (status = 400, body = FieldErrors,
         description = "Malformed fields, reCAPTCHA failed, wrong e-mail or password, or a deleted account"),
     (status = 403, description = "E-mail not verified"),
-    (status = 429, description = "20 failures of this e-mail from this peer within 15 minutes",
+    (status = 429, description = "Within 15 minutes 20 failures of this e-mail from this peer, or 200 of all e-mails",
         headers(("Retry-After" = u64, description = "Seconds until the next attempt is let in"))),
     (status = 503, description = "Too many sign-ins at once, or reCAPTCHA cannot be asked",
         body = ref("#/components/schemas/AnyError"),
         headers(("Retry-After" = Option<u64>, description = "Seconds; not with reCAPTCHA"))),
 ))]
-async fn login(State(ctx): State<Context>, Peer(peer): Peer, body: RequestBody) -> Result<Json<SignedIn>> {
+async fn login(
+    State(ctx): State<Context>,
+    Peer(peer): Peer,
+    headers: HeaderMap,
+    body: RequestBody,
+) -> Result<Json<SignedIn>> {
     let credentials = Credentials::parse(&body.value().await?)?;
-    let account = sign_in(&ctx, peer, credentials).await?;
+    let account = sign_in(&ctx, peer, &headers, credentials).await?;
     Ok(Json(SignedIn::new(&ctx, account.user)))
 }
 
@@ -295,68 +299,6 @@ pub fn full_name(first: &str, last: &str, email: &str) -> String {
         "" => email.to_owned(),
         name => name.to_owned(),
     }
-}
-
-/// Whom these credentials let in.
-///
-/// # Errors
-/// Every row of contract §4.1's table from the throttle on.
-pub async fn sign_in(ctx: &Context, peer: IpAddr, credentials: Credentials) -> Result<Account> {
-    let Credentials { email, password, recaptcha_token } = credentials;
-    let throttle = Throttle::of(ctx, peer, &email);
-    if let Some(secret) = &ctx.settings.recaptcha_secret_key {
-        throttle.check().await?;
-        recaptcha::verify(ctx, secret, recaptcha_token).await?;
-    }
-    let attempt = throttle.attempt().await?;
-    // It runs to its end even when the client goes away: what is no failure must not stay counted as one.
-    let own = ctx.clone();
-    let entering = async move {
-        match enter(&own, &email, password).await {
-            Ok(Some(account)) => {
-                throttle.reset().await?;
-                Ok(account)
-            }
-            Ok(None) => Err(not_signed_in("Invalid email or password.")),
-            Err(error) => {
-                throttle.take_back(attempt).await?;
-                Err(error)
-            }
-        }
-    };
-    ctx.to_its_end("a sign-in", entering).await?
-}
-
-/// Whom e-mail and password let in, with the stored hash that says so; `None` when there is nobody of that e-mail or
-/// the password is wrong.
-///
-/// # Errors
-/// The right password of a deleted or inactive account; no place left for hashing.
-async fn enter(ctx: &Context, email: &str, password: SecretString) -> Result<Option<Account>> {
-    let account = store::account_by_email(&ctx.db.reserved(), email).await?;
-    let stored = account.as_ref().map(|account| account.password.clone());
-    let verdict = password::verify(&ctx.hashing, password.clone(), stored).await?;
-    let Some(mut account) = account.filter(|_| verdict.right) else {
-        return Ok(None);
-    };
-    if account.is_deleted {
-        return Err(not_signed_in("This account has been deleted. Please contact support."));
-    }
-    if !account.is_active {
-        return Err(Error::forbidden("Email not verified."));
-    }
-    if let Some(strong) = verdict.upgrade {
-        if !store::upgrade_password(&ctx.db.reserved(), account.user.id, &account.password, &strong).await? {
-            // Another sign-in has upgraded it, or somebody has changed it: what is stored now decides.
-            return Box::pin(enter(ctx, email, password)).await;
-        }
-        account.password = strong;
-    }
-    Ok(Some(account))
-}
-
-fn not_signed_in(text: &str) -> Error {
-    Error::Body(StatusCode::BAD_REQUEST, json!({ "non_field_errors": [text] }))
 }
 
 /// The caller's own account.

@@ -100,11 +100,11 @@ impl Visitor {
     }
 }
 
-fn is_secure(settings: &Settings) -> bool {
+pub(super) fn is_secure(settings: &Settings) -> bool {
     settings.public_url.starts_with("https:")
 }
 
-fn set_cookie(name: &str, value: &str, path_and_more: &str, settings: &Settings) -> Result<HeaderValue> {
+pub(super) fn set_cookie(name: &str, value: &str, path_and_more: &str, settings: &Settings) -> Result<HeaderValue> {
     let secure = if is_secure(settings) { "; Secure" } else { "" };
     let mut header = HeaderValue::try_from(format!("{name}={value}; Path={path_and_more}{secure}"))?;
     header.set_sensitive(true);
@@ -121,7 +121,7 @@ fn is_form_token(secret: &PlainToken, shown: &str) -> bool {
 }
 
 /// The value of a cookie; the first of several.
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.filter(|(found, value)| *found == name && !value.is_empty()).map(|(_, value)| value).next()

@@ -159,28 +159,42 @@ pub async fn insert_company(db: &mut db::Connection, now: DateTime<Utc>, owner: 
 }
 
 /// Adds the attempt `now` unless `most` are there that still count, those after `since`; says whether it did. Of any
-/// number at the same time no more are added than there is room for.
+/// number at the same time no more are added than there is room for. `always` makes room: the oldest goes.
 pub async fn count_attempt(
     db: impl PgExecutor<'_>,
     subject: &[u8],
     now: DateTime<Utc>,
     since: DateTime<Utc>,
     most: i64,
+    always: bool,
 ) -> Result<bool> {
     // One statement on one row, which it locks before it counts.
     let counted = sqlx::query!(
         "INSERT INTO ivs_login_throttle AS t (subject, attempts) VALUES ($1, ARRAY[$2::timestamptz])
          ON CONFLICT (subject) DO UPDATE
-         SET attempts = ARRAY(SELECT at FROM unnest(t.attempts) AS at WHERE at > $3) || $2::timestamptz
-         WHERE (SELECT count(*) FROM unnest(t.attempts) AS at WHERE at > $3) < $4",
+         SET attempts = ARRAY(SELECT at FROM unnest(t.attempts) AS at WHERE at > $3 ORDER BY at DESC LIMIT $4::bigint - 1)
+                        || $2::timestamptz
+         WHERE $5 OR (SELECT count(*) FROM unnest(t.attempts) AS at WHERE at > $3) < $4",
         subject,
         now,
         since,
-        most
+        most,
+        always
     )
     .execute(db)
     .await?;
     Ok(counted.rows_affected() > 0)
+}
+
+/// How many attempts there are after `since`.
+pub async fn attempts(db: impl PgExecutor<'_>, subject: &[u8], since: DateTime<Utc>) -> Result<i64> {
+    sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM ivs_login_throttle, unnest(attempts) AS at WHERE subject = $1 AND at > $2"#,
+        subject,
+        since
+    )
+    .fetch_one(db)
+    .await
 }
 
 /// The oldest attempt after `since`, if there are `most` of them.

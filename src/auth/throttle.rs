@@ -1,11 +1,14 @@
-//! How often one may guess: [`FAILURES`] wrong passwords (or unknown e-mails) for an e-mail from a peer in [`WINDOW`],
-//! counted in the database, so by all servers together.
+//! How often one may guess, counted in the database, so by all servers together: [`FAILURES`] wrong passwords (or unknown
+//! e-mails) for an e-mail from a peer in [`WINDOW`], and [`FAILURES_OF_A_PEER`] over all e-mails.
 //!
 //! An attempt is counted before its password is looked at, and taken back when it turns out to be none, so that many at
-//! the same time guess no more often than one after the other. The count is by peer too: nobody can shut out somebody
-//! who comes from elsewhere. An IPv6 peer is its /64 network, which is what one customer gets.
+//! the same time guess no more often than one after the other. The count is by peer: nobody can shut out somebody who
+//! comes from elsewhere. An IPv6 peer is its /64 network, which is what one customer gets.
+//!
+//! A peer in `TRUSTED_CLIENTS` signs in for many people, who would shut each other out. There nobody is refused: each
+//! attempt waits, longer with every failure of its e-mail.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use aws_lc_rs::hmac;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -18,15 +21,21 @@ use crate::{
     http::{Error, Result},
 };
 
-/// So many failures that still count, and no further attempt is let in.
+/// So many failures of an e-mail that still count, and no further attempt is let in.
 const FAILURES: i64 = 20;
+/// The same for all e-mails of a peer together.
+const FAILURES_OF_A_PEER: i64 = 200;
 /// How long a failure counts.
 pub const WINDOW: TimeDelta = TimeDelta::minutes(15);
+/// What each failure adds to the wait of an attempt from a trusted client: 10 s after 20 of them, and no more.
+const DELAY: Duration = Duration::from_millis(500);
 
-/// The count of one e-mail, whatever its case, from one peer.
+/// The counts of one e-mail, whatever its case, from one peer.
 pub struct Throttle {
     ctx: Context,
-    subject: Vec<u8>,
+    email: Vec<u8>,
+    /// `None` for a trusted client.
+    peer: Option<Vec<u8>>,
 }
 
 /// An attempt that is counted as a failure until it is known to be none.
@@ -34,7 +43,28 @@ pub struct Attempt(DateTime<Utc>);
 
 impl Throttle {
     pub fn of(ctx: &Context, peer: IpAddr, email: &str) -> Self {
-        Throttle { ctx: ctx.clone(), subject: subject(ctx.settings.secret_key.expose_secret(), peer, email) }
+        let subject = |place: &str, email| subject(ctx.settings.secret_key.expose_secret(), place, email);
+        let is_trusted = ctx.settings.trusted_clients.iter().any(|network| network.contains(&peer));
+        let (place, peer) = match is_trusted {
+            true => ("trusted clients".to_owned(), None),
+            false => (network(peer), Some(subject(&network(peer), ""))),
+        };
+        Throttle { ctx: ctx.clone(), email: subject(&place, email), peer }
+    }
+
+    /// Whose turn at the gate an attempt takes: its peer's, or at a trusted client its e-mail's.
+    pub fn party(&self) -> &[u8] {
+        self.peer.as_ref().unwrap_or(&self.email)
+    }
+
+    /// How long an attempt waits before its turn.
+    pub async fn delay(&self) -> Result<Duration> {
+        if self.peer.is_some() {
+            return Ok(Duration::ZERO);
+        }
+        let since = self.ctx.clock.now() - WINDOW;
+        let failures = store::attempts(&self.ctx.db.reserved(), &self.email, since).await?;
+        Ok(DELAY * u32::try_from(failures.min(FAILURES)).unwrap_or_default())
     }
 
     /// Counts nothing.
@@ -42,12 +72,17 @@ impl Throttle {
     /// # Errors
     /// [`Error::Throttled`] after too many failures.
     pub async fn check(&self) -> Result<()> {
-        let now = self.ctx.clock.now();
-        let oldest = store::oldest_if_full(&self.ctx.db.reserved(), &self.subject, now - WINDOW, FAILURES).await?;
-        match oldest {
-            Some(oldest) => Err(Error::Throttled { retry_after: seconds_until(oldest + WINDOW, now) }),
-            None => Ok(()),
+        if self.peer.is_none() {
+            return Ok(());
         }
+        let now = self.ctx.clock.now();
+        let db = &self.ctx.db.reserved();
+        for (subject, most) in self.counts() {
+            if let Some(oldest) = store::oldest_if_full(db, subject, now - WINDOW, most).await? {
+                return Err(throttled(Some(oldest), now));
+            }
+        }
+        Ok(())
     }
 
     /// Counts an attempt.
@@ -57,31 +92,54 @@ impl Throttle {
     pub async fn attempt(&self) -> Result<Attempt> {
         let now = self.ctx.clock.now();
         let db = &self.ctx.db.reserved();
-        if store::count_attempt(db, &self.subject, now, now - WINDOW, FAILURES).await? {
-            return Ok(Attempt(now));
+        for (nr, (subject, most)) in self.counts().enumerate() {
+            if store::count_attempt(db, subject, now, now - WINDOW, most, self.peer.is_none()).await? {
+                continue;
+            }
+            for (counted, _) in self.counts().take(nr) {
+                store::take_attempt_back(db, counted, now).await?;
+            }
+            return Err(throttled(store::oldest_if_full(db, subject, now - WINDOW, most).await?, now));
         }
-        let oldest = store::oldest_if_full(db, &self.subject, now - WINDOW, FAILURES).await?;
-        // None: somebody has just come in or taken an attempt back.
-        let retry_after = oldest.map_or(1, |oldest| seconds_until(oldest + WINDOW, now));
-        Err(Error::Throttled { retry_after })
+        Ok(Attempt(now))
     }
 
     /// An attempt was none: no password was found wrong.
     pub async fn take_back(&self, Attempt(at): Attempt) -> Result<()> {
-        Ok(store::take_attempt_back(&self.ctx.db.reserved(), &self.subject, at).await?)
+        let db = &self.ctx.db.reserved();
+        for (subject, _) in self.counts() {
+            store::take_attempt_back(db, subject, at).await?;
+        }
+        Ok(())
     }
 
-    /// Forgets all failures, after a success.
-    pub async fn reset(&self) -> Result<()> {
-        Ok(store::forget_attempts(&self.ctx.db.reserved(), &self.subject).await?)
+    /// Forgets all failures of the e-mail, after a success; those of the peer's others stay.
+    pub async fn reset(&self, attempt: Attempt) -> Result<()> {
+        self.take_back(attempt).await?;
+        Ok(store::forget_attempts(&self.ctx.db.reserved(), &self.email).await?)
+    }
+
+    /// What an attempt is counted under, and how many may fail. The peer comes first, so that one that is full leaves
+    /// no row for each e-mail.
+    fn counts(&self) -> impl Iterator<Item = (&[u8], i64)> {
+        let peer = self.peer.as_deref().map(|peer| (peer, FAILURES_OF_A_PEER));
+        peer.into_iter().chain([(&*self.email, FAILURES)])
     }
 }
 
-/// Says nothing about peer and e-mail to whoever reads the database without the key.
-fn subject(key: &str, peer: IpAddr, email: &str) -> Vec<u8> {
-    let network = IpNet::new_assert(peer, if peer.is_ipv4() { 32 } else { 64 }).trunc();
+/// `oldest` is `None` when somebody has just come in or taken an attempt back.
+fn throttled(oldest: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Error {
+    Error::Throttled { retry_after: oldest.map_or(1, |oldest| seconds_until(oldest + WINDOW, now)) }
+}
+
+fn network(peer: IpAddr) -> String {
+    IpNet::new_assert(peer, if peer.is_ipv4() { 32 } else { 64 }).trunc().to_string()
+}
+
+/// Says nothing about peer and e-mail to whoever reads the database without the key. That of all e-mails is of none.
+fn subject(key: &str, place: &str, email: &str) -> Vec<u8> {
     // No token's text begins so, whose signatures are under the same key.
-    let text = format!("interviews login throttle v1\0{network}\0{}", email.to_lowercase());
+    let text = format!("interviews login throttle v1\0{place}\0{}", email.to_lowercase());
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), text.as_bytes()).as_ref().to_vec()
 }
 
@@ -96,7 +154,7 @@ mod tests {
     use super::*;
 
     fn same(one: (&str, &str), other: (&str, &str)) -> bool {
-        let of = |(peer, email): (&str, &str)| subject("key", peer.parse().unwrap(), email);
+        let of = |(peer, email): (&str, &str)| subject("key", &network(peer.parse().unwrap()), email);
         of(one) == of(other)
     }
 
@@ -117,8 +175,8 @@ mod tests {
 
     #[test]
     fn another_key_gives_another_subject() {
-        let peer = "192.0.2.1".parse().unwrap();
-        assert_ne!(subject("key", peer, "a@x.test"), subject("other", peer, "a@x.test"));
+        let place = network("192.0.2.1".parse().unwrap());
+        assert_ne!(subject("key", &place, "a@x.test"), subject("other", &place, "a@x.test"));
     }
 
     #[test]

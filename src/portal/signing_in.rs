@@ -15,7 +15,7 @@ use super::{
     see_other,
 };
 use crate::{
-    auth::{self, Credentials, Session, Visitor},
+    auth::{self, Credentials, KnownBrowser, Session, Visitor},
     context::Context,
     http::{
         self, Error,
@@ -66,6 +66,8 @@ async fn login_page(State(ctx): State<Context>, headers: HeaderMap, query: Query
     (status = 303, description = "Signed in: on to `next`, or to the dashboard"),
     (status = 400, description = "The page, with what was wrong"),
     (status = 403, description = "Not from this page, not verified, or sign-ins have to pass reCAPTCHA"),
+    (status = 429, description = "The page: after too many failures"),
+    (status = 503, description = "The page: too many sign-ins at once"),
 ))]
 async fn login(
     State(ctx): State<Context>,
@@ -84,7 +86,7 @@ async fn login(
         return again(StatusCode::FORBIDDEN, "This page was open for too long. Please sign in again.".to_owned());
     }
     let signed_in = match Credentials::parse(&Value::Object(form.clone())) {
-        Ok(credentials) => auth::sign_in(&ctx, peer, credentials).await,
+        Ok(credentials) => auth::sign_in(&ctx, peer, &headers, credentials).await,
         Err(malformed) => Err(malformed),
     };
     let account = match signed_in {
@@ -94,8 +96,11 @@ async fn login(
     };
     let to = if next.is_empty() { home(&account.user) } else { next };
     let mut response = see_other(to)?;
+    let known = KnownBrowser::new(account.user.id, &ctx.settings);
     let session = Session::begin(&ctx, account).await?;
-    response.headers_mut().append(header::SET_COOKIE, session.set_cookie(&ctx.settings)?);
+    for cookie in [session.set_cookie(&ctx.settings)?, known.set_cookie(&ctx.settings)?] {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
     Ok(response)
 }
 

@@ -35,6 +35,36 @@ async fn whoever_signs_in_gets_a_session_of_14_days_and_goes_where_he_belongs() 
 }
 
 #[tokio::test]
+async fn a_browser_in_which_somebody_has_signed_in_is_known_for_long_and_does_not_say_who_it_was() {
+    for (public_url, name, secure) in
+        [("http://p.test", "umemployed_known", ""), ("https://p.test", "__Host-umemployed_known", "; Secure")]
+    {
+        let app = TestApp::start_with(&[("PUBLIC_URL", public_url)]).await;
+        let known = |answer: &Answer| {
+            let mut cookies = answer.headers.get_all("set-cookie").iter().map(|cookie| cookie.to_str().unwrap());
+            cookies.find_map(|cookie| cookie.strip_prefix(name)?.strip_prefix('=')?.split_once(';')).map(
+                |(value, attributes)| {
+                    assert_eq!(attributes, format!(" Path=/; HttpOnly; SameSite=Lax; Max-Age=34560000{secure}"));
+                    value.to_owned()
+                },
+            )
+        };
+        let mut browser = CookieClient::new(&app);
+        let page = browser.get("/login/").await;
+        let fields = |email, password| [("email", email), ("password", password)];
+        let refused = browser.submit(&page, "/login/", &fields("rita@x.test", "wrong")).await;
+        assert_eq!((refused.status.as_u16(), known(&page), known(&refused)), (400, None, None));
+        let ritas = known(&browser.submit(&page, "/login/", &fields("rita@x.test", PASSWORD)).await).unwrap();
+        let ottos = known(&CookieClient::new(&app).sign_in("otto@x.test").await).unwrap();
+        let again = known(&CookieClient::new(&app).sign_in("rita@x.test").await).unwrap();
+        assert!(ritas != ottos && ritas == again, "many sign-ins to one account make one browser");
+        // It opens nothing, and outlasts the session.
+        browser.cookies.retain(|(found, _)| found == name);
+        assert_eq!(browser.get("/").await.header("location"), Some("/login/"));
+    }
+}
+
+#[tokio::test]
 async fn a_session_ends_when_its_user_is_deactivated_or_deleted_or_has_another_password_and_by_signing_out() {
     let app = TestApp::start().await;
     for change in ["is_active = false", "is_deleted = true", "password = '!'"] {

@@ -1,0 +1,147 @@
+//! One sign-in, from its fields to an account: its turn at the gate, the count of failures, the password.
+//!
+//! The order is the point. A place for hashing comes before anything that costs a statement, so a crowd that finds none
+//! costs nothing and leaves no row. The count comes before the password, so many at once guess no more often. The answer
+//! to a wrong password waits until it tells nothing, without a place.
+
+use std::net::IpAddr;
+
+use axum::http::{HeaderMap, StatusCode};
+use secrecy::SecretString;
+use serde_json::json;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{
+    Account, Credentials, KnownBrowser, password, recaptcha, store,
+    throttle::{Attempt, Throttle},
+};
+use crate::{
+    context::Context,
+    gate::{Desk, PATIENCE, Party},
+    http::{Error, Result},
+    metrics::LoginOutcome,
+    telemetry::masked,
+};
+
+const BUSY: Error =
+    Error::Busy { detail: "Too many sign-ins at once. Please try again.", retry_after: PATIENCE.as_secs() };
+
+/// Why e-mail and password let nobody in.
+enum Refusal {
+    Wrong,
+    UnsupportedHash,
+    Deleted,
+    Inactive,
+}
+
+/// What came of a look at the password; before the instant a refusal is not answered.
+type Judged = (Result<Account, Refusal>, Instant);
+
+/// Whom these credentials let in.
+///
+/// # Errors
+/// Every row of contract §4.1's table from the throttle on.
+pub async fn sign_in(ctx: &Context, peer: IpAddr, headers: &HeaderMap, credentials: Credentials) -> Result<Account> {
+    let email = masked(&credentials.email);
+    let ended = attempt(ctx, peer, headers, credentials).await;
+    let outcome = match &ended {
+        Ok(Ok(_)) => LoginOutcome::Success,
+        Ok(Err(refusal)) => refusal.outcome(),
+        Err(Error::Throttled { .. }) => LoginOutcome::Throttled,
+        Err(Error::Busy { .. }) => LoginOutcome::Busy,
+        // reCAPTCHA, or a fault: told where they are met.
+        Err(_) => return ended?.map_err(Refusal::into),
+    };
+    ctx.metrics.login(outcome);
+    tracing::info!(email, %peer, outcome = outcome.label(), "sign-in");
+    ended?.map_err(Refusal::into)
+}
+
+async fn attempt(
+    ctx: &Context,
+    peer: IpAddr,
+    headers: &HeaderMap,
+    credentials: Credentials,
+) -> Result<Result<Account, Refusal>> {
+    let Credentials { email, password, recaptcha_token } = credentials;
+    let throttle = Throttle::of(ctx, peer, &email);
+    if let Some(secret) = &ctx.settings.recaptcha_secret_key {
+        throttle.check().await?;
+        recaptcha::verify(ctx, secret, recaptcha_token).await?;
+    }
+    let delay = throttle.delay().await?;
+    ctx.stopping.run_until_cancelled(sleep(delay)).await.ok_or(BUSY)?;
+    let party = match KnownBrowser::of(headers, &ctx.settings) {
+        Some(browser) => Party { id: browser.id, is_preferred: true },
+        None => Party { id: throttle.party().to_vec(), is_preferred: false },
+    };
+    let desk = ctx.hashing.desk(party).await.ok_or(BUSY)?;
+    // It runs to its end even when the client goes away: what is no failure must not stay counted as one.
+    let judging = judge(ctx.clone(), throttle, desk, email, password);
+    let (judged, refused_at) = ctx.to_its_end("a sign-in", judging).await??;
+    if judged.is_err() {
+        sleep_until(refused_at).await;
+    }
+    Ok(judged)
+}
+
+/// Looks at the password, and counts it as a failure if it is one.
+async fn judge(ctx: Context, throttle: Throttle, desk: Desk, email: String, password: SecretString) -> Result<Judged> {
+    let attempt: Attempt = throttle.attempt().await?;
+    let judged = enter(&ctx, desk, &email, password).await;
+    match &judged {
+        Ok((Ok(_), _)) => throttle.reset(attempt).await?,
+        Ok((Err(Refusal::Wrong | Refusal::UnsupportedHash), _)) => {}
+        Ok((Err(Refusal::Deleted | Refusal::Inactive), _)) | Err(_) => throttle.take_back(attempt).await?,
+    }
+    judged
+}
+
+/// Whom e-mail and password let in, with the stored hash that says so.
+async fn enter(ctx: &Context, desk: Desk, email: &str, password: SecretString) -> Result<Judged> {
+    let account = store::account_by_email(&ctx.db.reserved(), email).await?;
+    let stored = account.as_ref().map(|account| account.password.clone());
+    let (desk, verdict) = password::verify(desk, password.clone(), stored).await?;
+    let refused = |refusal| Ok((Err(refusal), verdict.refused_at));
+    let Some(mut account) = account.filter(|_| verdict.right) else {
+        return refused(if verdict.is_unsupported { Refusal::UnsupportedHash } else { Refusal::Wrong });
+    };
+    if account.is_deleted {
+        return refused(Refusal::Deleted);
+    }
+    if !account.is_active {
+        return refused(Refusal::Inactive);
+    }
+    if let Some(strong) = verdict.upgrade {
+        let (id, weak) = (account.user.id, &account.password);
+        let is_stored = store::upgrade_password(&ctx.db.reserved(), id, weak, &strong).await?;
+        if !is_stored {
+            // Another sign-in has upgraded it, or somebody has changed it: what is stored now decides.
+            return Box::pin(enter(ctx, desk, email, password)).await;
+        }
+        account.password = strong;
+    }
+    Ok((Ok(account), verdict.refused_at))
+}
+
+impl Refusal {
+    fn outcome(&self) -> LoginOutcome {
+        match self {
+            Refusal::Wrong => LoginOutcome::Wrong,
+            Refusal::UnsupportedHash => LoginOutcome::UnsupportedHash,
+            Refusal::Deleted => LoginOutcome::Deleted,
+            Refusal::Inactive => LoginOutcome::Inactive,
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let text = match refusal {
+            Refusal::Wrong | Refusal::UnsupportedHash => "Invalid email or password.",
+            Refusal::Deleted => "This account has been deleted. Please contact support.",
+            Refusal::Inactive => return Error::forbidden("Email not verified."),
+        };
+        Error::Body(StatusCode::BAD_REQUEST, json!({ "non_field_errors": [text] }))
+    }
+}
