@@ -141,6 +141,7 @@ async fn compare_clocks(ctx: &Context) -> anyhow::Result<()> {
 /// A pass of every sweep, one after the other; what `serve` does on its own schedule.
 pub async fn sweep(ctx: &Context) -> anyhow::Result<()> {
     calendar::undo_intents(ctx).await?;
+    calendar::forget_grants_of_deleted(ctx).await?;
     interview::align_events(ctx).await?;
     interview::fill_instants(ctx, Reach::All).await?;
     interview::remind(ctx).await?;
@@ -168,6 +169,7 @@ pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken)
     timers.every(30, walk(&stop, Reach::Ahead));
     timers.every(3600, walk(&stop, Reach::All));
     timers.every(60, |ctx| async move { compare_clocks(&ctx).await });
+    timers.every(60, |ctx| async move { calendar::forget_grants_of_deleted(&ctx).await });
     timers.every(60, |ctx| async move { mail::requeue_orphans(&ctx).await });
     timers.every(600, |ctx| async move { remove_expired(&ctx).await });
     beside.close();

@@ -53,10 +53,13 @@ pub struct Interview {
     pub candidate_first_name: String,
     pub candidate_last_name: String,
     pub candidate_email: String,
+    /// The account is inactive or deleted.
+    pub candidate_is_closed: bool,
     pub recruiter_id: Option<i64>,
     pub recruiter_first_name: Option<String>,
     pub recruiter_last_name: Option<String>,
     pub recruiter_email: Option<String>,
+    pub recruiter_is_closed: bool,
     pub job_title: String,
     pub company_name: String,
     /// Who was there, in the order of joining; only [`by_id`] reads it.
@@ -124,6 +127,14 @@ impl Interview {
         }
     }
 
+    /// Whether that person's account is closed.
+    pub fn is_closed(&self, side: Side) -> bool {
+        match side {
+            Side::Candidate => self.candidate_is_closed,
+            Side::Recruiter => self.recruiter_is_closed,
+        }
+    }
+
     /// The interview's zone; UTC for what is no zone.
     pub fn zone(&self) -> Zone {
         let version = self.starts_at_tzdb.as_deref();
@@ -173,9 +184,10 @@ macro_rules! interviews {
                    i.meeting_started_at, i.meeting_ended_at, i.google_event_id, i.ical_uid, i.ical_sequence,
                    i.ical_organizer, i.calendar_invite_sent, i.created_at,
                    i.candidate_id, c.first_name AS candidate_first_name, c.last_name AS candidate_last_name,
-                   c.email AS candidate_email,
+                   c.email AS candidate_email, NOT (c.is_active AND NOT c.is_deleted) AS "candidate_is_closed!",
                    i.recruiter_id, r.first_name AS "recruiter_first_name?", r.last_name AS "recruiter_last_name?",
                    r.email AS "recruiter_email?",
+                   COALESCE(NOT (r.is_active AND NOT r.is_deleted), false) AS "recruiter_is_closed!",
                    COALESCE(NULLIF(i.job_title, ''), j.title, 'Interview') AS "job_title!",
                    COALESCE(jc.name, rc.name, '') AS "company_name!",
             "# + $attendance + r#" AS "attendance: Json<Vec<Presence>>",
