@@ -138,6 +138,7 @@ async fn render(ctx: &Context, mail: Mail) -> anyhow::Result<Option<Email>> {
 /// What happens again and again in every instance: in tests once each, by the same list.
 static SWEEPS: &[Sweep] = &[
     Sweep::new("undo intents", 5, |ctx| async move { calendar::undo_intents(&ctx).await }.boxed()),
+    Sweep::new("forget grants", 60, |ctx| async move { calendar::forget_grants_of_deleted(&ctx).await }.boxed()),
     Sweep::new("align events", 5, |ctx| async move { interview::align_events(&ctx).await }.boxed()),
     Sweep::new("place soon", 30, |ctx| async move { interview::fill_instants(&ctx, Reach::Soon).await }.boxed()),
     Sweep::walk("place ahead", 30, |ctx| async move { interview::fill_instants(&ctx, Reach::Ahead).await }.boxed()),

@@ -149,6 +149,10 @@
 //! * **A list of any length goes out in pieces** of 256 rows (`http::array`). A piece is read on a connection that goes back
 //!   to the pool before the client gets it, so a slow reader holds neither connections nor memory. The price is that
 //!   a long list is no snapshot.
+//! * **Open or closed**: an account that is inactive or deleted is closed to everything that lets people in or writes to
+//!   them; `Account::is_open` and `is_active AND NOT is_deleted` say so, and a test looks for SQL that asks half of it.
+//! * **A revocation is a whole second**, because tokens tell no more of when they were issued. The command waits for that
+//!   second, so that what is issued after it counts. The moment is read with the account, at no further round trip.
 //! * **A grant is refreshed by one request at a time**, under a lease in the database; the others wait by polling,
 //!   without a connection in hand, and read the row again.
 //! * **A sign-in counts as failed before its password is hashed**, and is taken back when it turns out not to be: one
@@ -172,7 +176,7 @@
 //!   schedules a second interview because the first one's answer was lost.
 //! * **A portal session opens pages, never the JSON API**, which a form of another site could send requests to. What a
 //!   page's forms carry against that is an HMAC by the cookie's secret, so there is nothing to store and nothing to
-//!   expire.
+//!   expire; so is what binds an authorization at Google to the session that began it.
 //! * **No framework of our own**: no traits with one implementation, no repositories, no second set of structs for
 //!   rows.
 //!

@@ -33,6 +33,12 @@ enum Command {
     Migrate,
     /// Make a user of an installation without Django; the password is read from the standard input
     CreateUser(NewUser),
+    /// End a user's sign-ins: Bearer tokens issued until now (on this server, not in Django), and portal sessions
+    RevokeTokens {
+        /// Whose; an e-mail address is compared to the letter
+        #[arg(long, value_name = "ID-or-EMAIL")]
+        user: String,
+    },
     /// Show the queue: failed, running, due and waiting jobs
     Jobs {
         #[command(subcommand)]
@@ -148,6 +154,14 @@ async fn run_async(command: Command) -> anyhow::Result<()> {
                 None => operations::mails_table(&db, &wanted).await?,
                 Some(MailsCommand::Resend { id }) => operations::resend_mail(&db, &id, now).await?,
             })
+        }
+        Command::RevokeTokens { user } => {
+            let db = connect_migrated().await?;
+            let now = db::now(&db).await?;
+            let (done, good_from) = operations::revoke_tokens(&db, now, &user).await?;
+            // Whoever signs in once this command has ended gets a token that counts.
+            Clock::System.sleep((good_from - now).to_std()?).await;
+            print(&done)
         }
         Command::PreviewMail { dir } => {
             let mut samples = interview::emails::samples();

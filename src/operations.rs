@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    auth::{self, Revoked},
     context::Context,
     db, http, jobs,
     mail::{self, Resent, Wanted},
@@ -159,6 +160,17 @@ pub async fn resend_mail(db: &db::Pool, beginning: &str, now: DateTime<Utc>) -> 
         Resent::Unknown => bail!("mail {id} is gone"),
     };
     Ok(format!("Mail {id} {sentence}.\n"))
+}
+
+/// Ends a user's Bearer tokens and portal sessions; says so, and from when on new tokens are good.
+pub async fn revoke_tokens(db: &db::Pool, now: DateTime<Utc>, user: &str) -> anyhow::Result<(String, DateTime<Utc>)> {
+    let Revoked { user_id, from, sessions } = auth::revoke_tokens(db, now, user).await?;
+    let (until, plural) = (from.format("%F %T"), if sessions == 1 { "" } else { "s" });
+    let sentence = format!(
+        "Bearer tokens of user {user_id} issued before {until} UTC are invalid here; {sessions} portal session{plural} \
+         ended.\nDjango still accepts such tokens until they expire.\n"
+    );
+    Ok((sentence, from))
 }
 
 fn shown(at: DateTime<Utc>) -> String {

@@ -109,10 +109,18 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<Vec<u8>>, Stranger> {
     }
 }
 
-/// The user id that an access token names, once its signature and all its claims have been checked.
+/// What an access token says.
+#[derive(Debug, Clone, Copy)]
+pub struct Access {
+    pub user_id: i64,
+    /// `iat`: seconds since 1970; `None` when it does not say.
+    pub issued_at: Option<f64>,
+}
+
+/// What an access token says, once its signature and all its claims have been checked.
 ///
-/// Whether such a user exists, and is active, is the caller's to ask.
-pub fn verify(token: &[u8], key: &[u8], now: DateTime<Utc>) -> Result<i64, Stranger> {
+/// Whether such a user exists, may come in, and has had the token revoked, is the caller's to ask.
+pub fn verify(token: &[u8], key: &[u8], now: DateTime<Utc>) -> Result<Access, Stranger> {
     let mut signature_alone = Validation::new(Algorithm::HS256);
     signature_alone.required_spec_claims.clear();
     signature_alone.validate_exp = false;
@@ -137,12 +145,13 @@ pub fn verify(token: &[u8], key: &[u8], now: DateTime<Utc>) -> Result<i64, Stran
     if kind != TokenType::Access.claim() {
         return Err(Stranger::WrongType);
     }
-    match claims.get("user_id").ok_or(Stranger::NoUserClaim)? {
+    let user_id = match claims.get("user_id").ok_or(Stranger::NoUserClaim)? {
         Value::Number(id) => id.as_i64(),
         Value::String(id) => id.trim().parse().ok(),
         _ => None,
-    }
-    .ok_or(Stranger::NoSuchUser)
+    };
+    let issued_at = claims.get("iat").and_then(Value::as_f64);
+    Ok(Access { user_id: user_id.ok_or(Stranger::NoSuchUser)?, issued_at })
 }
 
 #[cfg(test)]
@@ -161,6 +170,11 @@ mod tests {
 
     fn issued(kind: TokenType, lifetime: i64) -> String {
         issue(kind, 101, now(), now() + chrono::Duration::seconds(lifetime), KEY)
+    }
+
+    /// Whom a token lets in.
+    fn verify(token: &[u8], key: &[u8], now: DateTime<Utc>) -> Result<i64, Stranger> {
+        super::verify(token, key, now).map(|access| access.user_id)
     }
 
     /// What becomes of a rightly signed token with these claims.

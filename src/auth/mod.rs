@@ -13,14 +13,14 @@ mod signing_in;
 mod store;
 mod throttle;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, bail, ensure};
 use axum::{
     Json,
     extract::{FromRequestParts, Request, State},
     http::{HeaderMap, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
@@ -124,9 +124,10 @@ pub fn to_sign_in(wanted: &Uri) -> Response {
 
 async fn bearer_of(ctx: &Context, token: &[u8]) -> Result<CurrentUser> {
     let key = ctx.settings.secret_key.expose_secret().as_bytes();
-    let id = jwt::verify(token, key, ctx.clock.now()).map_err(Stranger::refusal)?;
-    match store::account_by_id(&ctx.db.reserved(), id).await? {
-        Some(account) if account.is_active => Ok(account.user),
+    let access = jwt::verify(token, key, ctx.clock.now()).map_err(Stranger::refusal)?;
+    match store::account_by_id(&ctx.db.reserved(), access.user_id).await? {
+        Some(account) if account.has_revoked(access.issued_at) => Err(Stranger::InvalidToken.refusal()),
+        Some(account) if account.is_open() => Ok(account.user),
         Some(_) => Err(Stranger::Inactive.refusal()),
         None => Err(Stranger::NoSuchUser.refusal()),
     }
@@ -316,6 +317,30 @@ async fn profile(user: CurrentUser) -> Json<CurrentUser> {
 async fn google_auth(body: RequestBody) -> Result<()> {
     body.value().await?;
     Err(Error::bad_request("Token and email are required."))
+}
+
+/// What [`revoke_tokens`] has done.
+pub struct Revoked {
+    pub user_id: i64,
+    /// Tokens issued from this second on are good.
+    pub from: DateTime<Utc>,
+    pub sessions: u64,
+}
+
+/// Ends the Bearer tokens and the portal sessions of `user`, an id or an e-mail address to the letter. Tokens tell the
+/// second in which they were issued, so those of the present one count as issued before: a sign-in is good again from
+/// the next second on.
+///
+/// # Errors
+/// A sentence for the operator when there is no such account.
+pub async fn revoke_tokens(db: &db::Pool, now: DateTime<Utc>, user: &str) -> anyhow::Result<Revoked> {
+    let account = match user.parse() {
+        Ok(id) => store::account_by_id(db, id).await?,
+        Err(_) => store::account_by_email(db, user).await?,
+    };
+    let user_id = account.with_context(|| format!("there is no account with the id or e-mail address {user}"))?.user.id;
+    let from = now.trunc_subsecs(0) + TimeDelta::seconds(1);
+    Ok(Revoked { user_id, from, sessions: store::revoke_tokens(db, user_id, from).await? })
 }
 
 /// Removes failed sign-ins that count no longer, and sessions that have ended.

@@ -62,6 +62,16 @@ impl Session {
     pub fn has_sent(&self, form_token: &str) -> bool {
         is_form_token(&self.token, form_token)
     }
+
+    /// What only this session can make of a text.
+    pub fn sign(&self, text: &str) -> String {
+        signature(&self.token, &format!("text {text}"))
+    }
+
+    /// Whether this session has made that of the text.
+    pub fn has_signed(&self, text: &str, signature: &str) -> bool {
+        constant_time::verify_slices_are_equal(self.sign(text).as_bytes(), signature.as_bytes()).is_ok()
+    }
 }
 
 /// `Set-Cookie` that makes a browser forget its session.
@@ -112,8 +122,12 @@ pub(super) fn set_cookie(name: &str, value: &str, path_and_more: &str, settings:
 }
 
 fn form_token(secret: &PlainToken) -> String {
+    signature(secret, "form")
+}
+
+fn signature(secret: &PlainToken, text: &str) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes());
-    BASE64_URL_SAFE_NO_PAD.encode(hmac::sign(&key, b"form").as_ref())
+    BASE64_URL_SAFE_NO_PAD.encode(hmac::sign(&key, text.as_bytes()).as_ref())
 }
 
 fn is_form_token(secret: &PlainToken, shown: &str) -> bool {

@@ -13,6 +13,22 @@ pub struct Account {
     pub password: String,
     pub is_active: bool,
     pub is_deleted: bool,
+    /// Its Bearer tokens that were issued earlier have been revoked.
+    pub revoked_before: Option<DateTime<Utc>>,
+}
+
+impl Account {
+    /// Whether it lets anybody in. SQL asks the same with `is_active AND NOT is_deleted`, and nothing asks less.
+    pub fn is_open(&self) -> bool {
+        self.is_active && !self.is_deleted
+    }
+
+    /// Whether a Bearer token that was issued then, in seconds since 1970, has been revoked; without an instant it counts
+    /// as old.
+    pub fn has_revoked(&self, issued_at: Option<f64>) -> bool {
+        self.revoked_before
+            .is_some_and(|moment| issued_at.is_none_or(|issued_at| issued_at < moment.timestamp() as f64))
+    }
 }
 
 /// Selects [`Account`]s: the condition, then its arguments.
@@ -22,7 +38,8 @@ macro_rules! accounts {
             r#"SELECT u.id, u.email::text AS "email!", u.username::text AS "username!", u.first_name::text AS "first_name!",
                       u.last_name::text AS "last_name!", u.is_recruiter, u.is_applicant, u.has_resume, u.has_company,
                       c.id::bigint AS company_id, u.created_at, u.updated_at, u.password::text AS "password!",
-                      u.is_active, u.is_deleted
+                      u.is_active, u.is_deleted,
+                      (SELECT issued_before FROM ivs_token_revocation WHERE user_id = u.id) AS revoked_before
                FROM users_user u LEFT JOIN company_company c ON c.user_id = u.id
                WHERE "#
                 + $condition
@@ -46,6 +63,7 @@ macro_rules! accounts {
             password: row.password,
             is_active: row.is_active,
             is_deleted: row.is_deleted,
+            revoked_before: row.revoked_before,
         })
     };
 }
@@ -93,12 +111,27 @@ pub async fn session_user(
         now
     );
     let account = account.fetch_optional(db).await?;
-    Ok(account.filter(|account| account.is_active && !account.is_deleted).map(|account| account.user))
+    Ok(account.filter(Account::is_open).map(|account| account.user))
 }
 
 pub async fn remove_session(db: impl PgExecutor<'_>, token: &TokenHash) -> Result<()> {
     sqlx::query!("DELETE FROM ivs_portal_session WHERE token_hash = $1", token.as_bytes()).execute(db).await?;
     Ok(())
+}
+
+/// Revokes a user's Bearer tokens that were issued before the moment, and ends what they and portal sessions have begun.
+/// Gives how many sessions there were.
+pub async fn revoke_tokens(db: impl PgExecutor<'_>, user_id: i64, issued_before: DateTime<Utc>) -> Result<u64> {
+    let sessions = sqlx::query!(
+        "WITH tokens AS (
+             INSERT INTO ivs_token_revocation AS known (user_id, issued_before) VALUES ($1, $2)
+             ON CONFLICT (user_id) DO UPDATE SET issued_before = GREATEST(known.issued_before, excluded.issued_before)),
+         authorizations AS (DELETE FROM company_oauthstate WHERE user_id = $1)
+         DELETE FROM ivs_portal_session WHERE user_id = $1",
+        user_id,
+        issued_before
+    );
+    Ok(sessions.execute(db).await?.rows_affected())
 }
 
 pub async fn remove_old_sessions(db: impl PgExecutor<'_>, now: DateTime<Utc>) -> Result<()> {

@@ -13,9 +13,9 @@ use crate::{
 /// Where people see, and end, what has access to their Google account.
 const GOOGLE_PAGE: &str = "https://myaccount.google.com/connections";
 
-/// The queued mail; `None` when there is no longer an active user to name, or nothing true to say.
+/// The queued mail; `None` when there is no longer an open account to name, or nothing true to say.
 pub async fn render(ctx: &Context, mail: Mail) -> anyhow::Result<Option<Email>> {
-    let Some(user_email) = store::active_email(&ctx.db, mail.user_id).await? else { return Ok(None) };
+    let Some(user_email) = store::open_email(&ctx.db, mail.user_id).await? else { return Ok(None) };
     let settings = &ctx.settings;
     if mail.kind == Kind::GoogleDisconnected {
         // Whoever has connected again meanwhile, in Django too, need not be asked to.

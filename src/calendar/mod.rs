@@ -26,6 +26,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
+use futures_util::future;
 use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -47,7 +48,7 @@ pub use self::{
     undo::{LATEST_CALL, remove_expired, undo_intents, undo_now},
 };
 
-const INACTIVE: &str = "the user is not active";
+const CLOSED: &str = "the account is inactive or deleted";
 
 /// The endpoints of contract §5.1–5.5.
 pub fn routes() -> OpenApiRouter<Context> {
@@ -184,22 +185,28 @@ async fn finish(
         None => None,
     };
     let code = code.ok_or(NotFinished("Authorization code missing"))?;
-    state.ok_or(NotFinished("State parameter missing"))?;
+    let state = state.ok_or(NotFinished("State parameter missing"))?;
     let begun = begun
         .filter(|begun| ctx.clock.now() - begun.created_at <= store::STATE_LIFETIME)
         .ok_or(NotFinished("Invalid or expired OAuth state"))?;
-    // Somebody else's browser: who sent it here would get his calendar into its account.
+    // In another browser: whoever sent it here would get its owner's calendar.
     let session = Session::of(ctx, headers).await.map_err(|_| anyhow!("the session could not be read"))?;
-    session.is_none_or(|session| session.user.id == begun.user_id).then_some(()).context("another user's session")?;
+    let may_finish = oauth::may_finish(state, begun.user_id, session.as_ref());
+    may_finish.then_some(()).context("it was begun in another session")?;
     let sealer = sealer.context("Google is not configured")?;
     let code_verifier = begun.code_verifier.context("the code verifier cannot be opened")?;
-    begun.user_is_active.then_some(()).context(INACTIVE)?;
+    begun.user_is_open.then_some(()).context(CLOSED)?;
     let grant = oauth::exchange(ctx, code, &code_verifier).await?;
     crash_point!("connecting: grant given");
 
     let now = ctx.clock.now();
     let mut tx = ctx.db.begin().await?;
-    store::lock_user(&mut tx, begun.user_id).await?.then_some(()).context(INACTIVE)?;
+    if !store::lock_user(&mut tx, begun.user_id).await? {
+        tx.rollback().await?;
+        // Nobody could do so later.
+        oauth::revoke(ctx, &grant).await;
+        return Err(anyhow!(CLOSED).into());
+    }
     let recipient = grant.email.clone();
     store::put_grant(&mut tx, begun.user_id, grant, sealer, now).await?;
     store::forget_dead_grant(&mut *tx, begun.user_id).await?;
@@ -247,6 +254,39 @@ async fn forget_grant(ctx: &Context, user_id: i64) -> sqlx::Result<bool> {
         oauth::revoke(ctx, grant).await;
     }
     Ok(removed.is_some())
+}
+
+/// The sweep: revokes the grants of deleted accounts at Google and removes them, as soon as the events that are to be
+/// deleted with them are gone, or after a day. One that Google cannot be asked about stays for the next time. The events
+/// of interviews that nobody has cancelled stay, as after a disconnection.
+///
+/// Two servers at it at the same time do no harm: a grant can be revoked twice.
+pub async fn forget_grants_of_deleted(ctx: &Context) -> anyhow::Result<()> {
+    let Some(client) = &ctx.settings.google else { return Ok(()) };
+    let mut after = 0;
+    loop {
+        let due = store::grants_of_deleted(&ctx.db, after, ctx.clock.now()).await?;
+        let Some(&(last, _)) = due.last() else { return Ok(()) };
+        after = last;
+        let forgetting = due.iter().map(|(user_id, row)| forget_grant_of_deleted(ctx, *user_id, row, &client.sealer));
+        // Google is away: so it is for the next ones.
+        if !future::try_join_all(forgetting).await?.contains(&true) {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether the row is removed.
+async fn forget_grant_of_deleted(ctx: &Context, user_id: i64, row: &str, sealer: &Sealer) -> sqlx::Result<bool> {
+    let is_over = match store::Grant::read(row, user_id, Some(sealer)) {
+        Some(grant) => oauth::revoke(ctx, &grant).await,
+        None => true,
+    };
+    let is_removed = is_over && store::remove_dead_grant(&ctx.db, user_id, row, ctx.clock.now()).await?;
+    if is_removed {
+        tracing::info!(user_id, "the grant of a deleted account was removed");
+    }
+    Ok(is_removed)
 }
 
 /// What opens sealed values; none where Google is not configured.

@@ -7,6 +7,7 @@
 use std::{pin::Pin, time::Duration};
 
 use anyhow::{Context as _, anyhow, ensure};
+use axum::http::StatusCode;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use oauth2::{
@@ -25,6 +26,7 @@ use super::{
     store::{self, Grant},
 };
 use crate::{
+    auth::Session,
     clock::{random_bytes, random_uuid},
     config::{GoogleClient, Settings},
     context::Context,
@@ -48,7 +50,7 @@ const REFRESH_WITHIN: Duration = Duration::from_secs(12);
 
 const REVOKE_WITHIN: Duration = Duration::from_secs(5);
 
-/// At the end of a state that was begun on the portal, and ends there.
+/// At the end of a state that was begun on the portal, and ends there. Before it stands what its session has signed.
 const OF_PORTAL: &str = ".portal";
 
 /// Whether an authorization with this state was begun on the portal.
@@ -62,16 +64,27 @@ pub async fn begin(ctx: &Context, user_id: i64) -> http::Result<(String, String)
     begin_with(ctx, user_id, PlainToken::generate()).await
 }
 
-/// The same for the portal; the URL alone.
-pub async fn begin_on_portal(ctx: &Context, user_id: i64) -> http::Result<String> {
-    let state = PlainToken::from_outside(&format!("{}{OF_PORTAL}", PlainToken::generate().expose()));
-    Ok(begin_with(ctx, user_id, state).await?.0)
+/// The same on the portal, to be finished in the same session; the URL alone.
+pub async fn begin_on_portal(ctx: &Context, session: &Session) -> http::Result<String> {
+    let random = PlainToken::generate();
+    let state = format!("{}.{}{OF_PORTAL}", random.expose(), session.sign(random.expose()));
+    Ok(begin_with(ctx, session.user.id, PlainToken::from_outside(&state)).await?.0)
+}
+
+/// Whether an authorization of `user_id` with this state may be finished in a browser with this session, or with none.
+pub fn may_finish(state: &str, user_id: i64, session: Option<&Session>) -> bool {
+    let Some(state) = state.strip_suffix(OF_PORTAL) else {
+        return session.is_none_or(|session| session.user.id == user_id);
+    };
+    let signed = state.split_once('.').zip(session);
+    signed.is_some_and(|((random, signature), session)| session.has_signed(random, signature))
 }
 
 async fn begin_with(ctx: &Context, user_id: i64, state: PlainToken) -> http::Result<(String, String)> {
     let Some(client) = &ctx.settings.google else { return Err(super::not_configured()) };
     let verifier = PkceCodeVerifier::new(URL_SAFE_NO_PAD.encode(random_bytes::<32>()));
-    store::put_state(&ctx.db, user_id, &state, verifier.secret(), &client.sealer, ctx.clock.now()).await?;
+    let db = &mut *ctx.db.acquire().await?;
+    store::put_state(db, user_id, &state, verifier.secret(), &client.sealer, ctx.clock.now()).await?;
     let challenge = PkceCodeChallenge::from_code_verifier_sha256(&verifier);
     Ok((authorization_url(&ctx.settings, client, state.expose(), challenge.as_str()), state.expose().to_owned()))
 }
@@ -244,8 +257,9 @@ async fn refresh(
     .await
 }
 
-/// Takes a grant back at Google, as far as Google listens: with the refresh token go all access tokens.
-pub async fn revoke(ctx: &Context, grant: &Grant) {
+/// Takes a grant back at Google: with the refresh token go all access tokens. False if Google may do so when it is asked
+/// again; a grant that it refuses to revoke is one that it no longer knows.
+pub async fn revoke(ctx: &Context, grant: &Grant) -> bool {
     let token = grant.refresh_token.as_ref().unwrap_or(&grant.access_token);
     let request = ctx.http.post(&ctx.settings.google_revoke_uri).form(&[("token", token)]).timeout(REVOKE_WITHIN);
     let answer = request.send().await;
@@ -257,8 +271,15 @@ pub async fn revoke(ctx: &Context, grant: &Grant) {
     };
     ctx.metrics.google("token.revoke", outcome);
     match answer {
-        Ok(answer) => tracing::info!(status = answer.status().as_u16(), "revoked a grant"),
-        Err(error) => tracing::info!(error = %error.without_url(), "could not revoke a grant"),
+        Ok(answer) => {
+            let status = answer.status();
+            tracing::info!(status = status.as_u16(), "asked Google to revoke a grant");
+            !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS
+        }
+        Err(error) => {
+            tracing::info!(error = %error.without_url(), "could not revoke a grant");
+            false
+        }
     }
 }
 
@@ -374,7 +395,7 @@ pub(super) mod tests {
         atomic::{AtomicUsize, Ordering},
     };
 
-    use axum::{Router, http::StatusCode};
+    use axum::Router;
 
     use super::{super::tests::*, *};
     use crate::{

@@ -18,6 +18,12 @@ use crate::{
 /// How long a state is valid.
 pub const STATE_LIFETIME: TimeDelta = TimeDelta::minutes(10);
 
+/// How many authorizations of a user can be under way.
+const MOST_STATES: i64 = 20;
+
+/// How long the grant of a deleted account is kept for the events that are to be deleted with it.
+const GRANT_OUTLIVES_INTENT: TimeDelta = TimeDelta::days(1);
+
 /// How long a refresher keeps others from refreshing.
 pub const LEASE: TimeDelta = TimeDelta::seconds(15);
 
@@ -68,7 +74,7 @@ impl Grant {
     }
 
     /// Reads a row in our sealed form or in Django's; none if it is neither or holds no token.
-    fn read(text: &str, user_id: i64, sealer: Option<&Sealer>) -> Option<Grant> {
+    pub fn read(text: &str, user_id: i64, sealer: Option<&Sealer>) -> Option<Grant> {
         if let Some(plain) = sealer.and_then(|sealer| sealer.open(&grant_place(user_id), text)) {
             return serde_json::from_slice(plain.expose_secret()).ok();
         }
@@ -244,6 +250,26 @@ pub async fn remove_grant(
     Ok(text.map(|text| Grant::read(&text, user_id, sealer)))
 }
 
+/// The rows of deleted accounts by user, after the user `after`; some at a time. None of an account that still has an
+/// event to be deleted, unless that has been tried for a day.
+pub async fn grants_of_deleted(
+    db: impl PgExecutor<'_>,
+    after: i64,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Vec<(i64, String)>> {
+    let rows = sqlx::query!(
+        r#"SELECT g.user_id::bigint AS "user_id!", g.credentials_json::text AS "text!"
+           FROM company_googlecredentials g JOIN users_user u ON u.id = g.user_id
+           WHERE u.is_deleted AND g.user_id > $1
+             AND NOT EXISTS (SELECT FROM ivs_intent i
+                             WHERE i.user_id = g.user_id AND i.event_id IS NOT NULL AND i.created_at > $2)
+           ORDER BY g.user_id LIMIT 32"#,
+        after,
+        now - GRANT_OUTLIVES_INTENT
+    );
+    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.user_id, row.text)).collect())
+}
+
 /// Makes `holder` the user's only refresher until the lease ends; false while somebody else is.
 pub async fn lease(db: impl PgExecutor<'_>, user_id: i64, holder: Uuid, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let done = sqlx::query!(
@@ -272,12 +298,13 @@ pub struct Begun {
     pub created_at: DateTime<Utc>,
     /// None when it cannot be opened.
     pub code_verifier: Option<String>,
-    pub user_is_active: bool,
+    pub user_is_open: bool,
 }
 
-/// Remembers an authorization under its state's hash, and forgets the user's states that are too old to be used.
+/// Remembers an authorization under its state's hash. Of the user's states it forgets those that are too old to be used
+/// and, beyond [`MOST_STATES`], the oldest.
 pub async fn put_state(
-    db: impl PgExecutor<'_>,
+    db: &mut db::Connection,
     user_id: i64,
     state: &PlainToken,
     code_verifier: &str,
@@ -285,13 +312,24 @@ pub async fn put_state(
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH old AS (DELETE FROM company_oauthstate WHERE user_id = $1 AND created_at < $5)
-         INSERT INTO company_oauthstate (user_id, state, code_verifier, created_at) VALUES ($1, $2, $3, $4)",
+        "INSERT INTO company_oauthstate (user_id, state, code_verifier, created_at) VALUES ($1, $2, $3, $4)",
         user_id,
         state.hash().hex(),
         sealer.seal(&verifier_place(user_id), code_verifier.as_bytes()),
-        now,
-        now - STATE_LIFETIME
+        now
+    )
+    .execute(&mut *db)
+    .await?;
+    // Once the new one can be seen: of several at the same time, the last to look sees them all.
+    sqlx::query!(
+        "DELETE FROM company_oauthstate WHERE id IN (
+             SELECT id FROM company_oauthstate
+             WHERE user_id = $1 AND (created_at < $2 OR id <= (
+                 SELECT id FROM company_oauthstate WHERE user_id = $1 ORDER BY id DESC OFFSET $3 LIMIT 1))
+             FOR UPDATE SKIP LOCKED)",
+        user_id,
+        now - STATE_LIFETIME,
+        MOST_STATES
     )
     .execute(db)
     .await?;
@@ -305,8 +343,9 @@ pub async fn take_state(
     sealer: Option<&Sealer>,
 ) -> sqlx::Result<Option<Begun>> {
     let row = sqlx::query!(
-        "DELETE FROM company_oauthstate USING users_user WHERE state = $1 AND users_user.id = user_id
-         RETURNING user_id, company_oauthstate.created_at, code_verifier::text, is_active",
+        r#"DELETE FROM company_oauthstate USING users_user WHERE state = $1 AND users_user.id = user_id
+           RETURNING user_id, company_oauthstate.created_at, code_verifier::text,
+                     is_active AND NOT is_deleted AS "user_is_open!""#,
         state.hash().hex()
     )
     .fetch_optional(db)
@@ -314,20 +353,22 @@ pub async fn take_state(
     Ok(row.map(|row| {
         let plain = row.code_verifier.and_then(|sealed| sealer?.open(&verifier_place(row.user_id), &sealed));
         let code_verifier = plain.and_then(|plain| String::from_utf8(plain.expose_secret().to_vec()).ok());
-        Begun { user_id: row.user_id, created_at: row.created_at, code_verifier, user_is_active: row.is_active }
+        Begun { user_id: row.user_id, created_at: row.created_at, code_verifier, user_is_open: row.user_is_open }
     }))
 }
 
-/// Holds the user's row until the caller's transaction ends (others may still refer to it); whether he is active.
+/// Holds the user's row until the caller's transaction ends (others may still refer to it); whether the account is
+/// open.
 pub async fn lock_user(tx: &mut db::Connection, user_id: i64) -> sqlx::Result<bool> {
-    let active = sqlx::query_scalar!("SELECT is_active FROM users_user WHERE id = $1 FOR NO KEY UPDATE", user_id)
-        .fetch_optional(tx)
-        .await?;
-    Ok(active.unwrap_or(false))
+    let open = sqlx::query_scalar!(
+        r#"SELECT is_active AND NOT is_deleted AS "is_open!" FROM users_user WHERE id = $1 FOR NO KEY UPDATE"#,
+        user_id
+    );
+    Ok(open.fetch_optional(tx).await?.unwrap_or(false))
 }
 
-/// The address of an active user.
-pub async fn active_email(db: impl PgExecutor<'_>, user_id: i64) -> sqlx::Result<Option<String>> {
+/// The address of a user whose account is open.
+pub async fn open_email(db: impl PgExecutor<'_>, user_id: i64) -> sqlx::Result<Option<String>> {
     sqlx::query_scalar!(
         r#"SELECT email::text AS "email!" FROM users_user WHERE id = $1 AND is_active AND NOT is_deleted"#,
         user_id
@@ -549,13 +590,16 @@ pub async fn hasten_intents_of(db: impl PgExecutor<'_>, user_id: i64) -> sqlx::R
     Ok(())
 }
 
-/// Removes the leases of dead refreshers, and intents that could not be undone for too long.
+/// Removes the leases of dead refreshers, states that are too old to be used, and intents that could not be undone for
+/// too long.
 pub async fn remove_expired(db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH leases AS (DELETE FROM ivs_grant_lease WHERE expires_at <= $1)
+        "WITH leases AS (DELETE FROM ivs_grant_lease WHERE expires_at <= $1),
+              states AS (DELETE FROM company_oauthstate WHERE created_at < $3)
          DELETE FROM ivs_intent WHERE created_at < $2",
         now,
-        now - UNDO_FOR
+        now - UNDO_FOR,
+        now - STATE_LIFETIME
     )
     .execute(db)
     .await?;

@@ -37,6 +37,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (9, "mail resent", include_str!("../../migrations/0009_mail_resent.sql")),
     (10, "presence met", include_str!("../../migrations/0010_presence_met.sql")),
     (11, "portal session", include_str!("../../migrations/0011_portal_session.sql")),
+    (13, "token revocation", include_str!("../../migrations/0013_token_revocation.sql")),
 ];
 
 /// Indexes that we no longer need.

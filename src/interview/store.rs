@@ -59,6 +59,9 @@ pub struct Listed {
 #[derive(Clone, Debug)]
 pub struct Interview {
     pub listed: Listed,
+    /// The account is inactive or deleted.
+    pub candidate_is_closed: bool,
+    pub recruiter_is_closed: bool,
     pub cancellation_reason: Option<String>,
     pub portal_join_count: i32,
     pub meeting_started_at: Option<DateTime<Utc>>,
@@ -75,6 +78,16 @@ pub struct Interview {
     pub invitations: Option<Json<Vec<InvitationMail>>>,
     /// Whether the candidate applied for the job; only [`of_candidate_with_applications`] reads it.
     pub has_applied: Option<bool>,
+}
+
+impl Interview {
+    /// Whether that person's account is closed.
+    pub fn is_closed(&self, side: Side) -> bool {
+        match side {
+            Side::Candidate => self.candidate_is_closed,
+            Side::Recruiter => self.recruiter_is_closed,
+        }
+    }
 }
 
 impl Deref for Interview {
@@ -199,6 +212,8 @@ macro_rules! interviews {
                    i.ical_sequence::int4 AS "ical_sequence!", i.ical_organizer::text, i.calendar_invite_sent,
                    i.created_at, i.candidate_id, c.first_name::text AS "candidate_first_name!",
                    c.last_name::text AS "candidate_last_name!", c.email::text AS "candidate_email!",
+                   NOT (c.is_active AND NOT c.is_deleted) AS "candidate_is_closed!",
+                   COALESCE(NOT (r.is_active AND NOT r.is_deleted), false) AS "recruiter_is_closed!",
                    i.recruiter_id, r.first_name::text AS "recruiter_first_name?",
                    r.last_name::text AS "recruiter_last_name?", r.email::text AS "recruiter_email?",
                    COALESCE(NULLIF(i.job_title, ''), j.title, 'Interview')::text AS "job_title!",
@@ -239,6 +254,8 @@ macro_rules! interviews {
                 job_title: row.job_title,
                 company_name: row.company_name,
             },
+            candidate_is_closed: row.candidate_is_closed,
+            recruiter_is_closed: row.recruiter_is_closed,
             cancellation_reason: row.cancellation_reason,
             portal_join_count: row.portal_join_count,
             meeting_started_at: row.meeting_started_at,

@@ -30,6 +30,7 @@ pub struct Card {
     pub company_name: String,
     /// The other person.
     pub other: String,
+    pub other_is_closed: bool,
     /// `Tue 1 Dec 2026, 09:00–10:00`, by the interview's own clock.
     pub when: String,
     /// Whose clock that is: `in Vancouver (UTC−7)`.
@@ -69,6 +70,10 @@ impl Card {
     fn new(ctx: &Context, interview: Interview, side: Side, now: DateTime<Utc>) -> Card {
         let (zone, window) = (interview.zone(), interview.window(&ctx.settings));
         let span = (window.start, window.end);
+        let (other, other_side) = match side {
+            Side::Recruiter => (interview.candidate_name(), Side::Candidate),
+            Side::Candidate => (interview.recruiter_name(), Side::Recruiter),
+        };
         let (status, tone) = match window.status(now) {
             Status::Upcoming if window.can_join(now) => ("Open", "good"),
             status @ Status::InProgress => (status_words(status), "good"),
@@ -94,10 +99,8 @@ impl Card {
         invitations.sort_by_key(|told| told.who);
         Card {
             invitations,
-            other: match side {
-                Side::Recruiter => interview.candidate_name(),
-                Side::Candidate => interview.recruiter_name(),
-            },
+            other,
+            other_is_closed: interview.is_closed(other_side),
             when: when::hours(&zone, span),
             place: when::place(&zone, span),
             zone: zone.name().to_owned(),

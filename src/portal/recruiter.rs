@@ -181,7 +181,7 @@ fn notice(ctx: &Context, query: &QueryParams) -> Option<(&'static str, &'static 
 #[utoipa::path(post, path = "/dashboard/google/connect/", tag = "pages", security(()),
     responses((status = 303, description = "To Google", content_type = "text/html")))]
 async fn connect(State(ctx): State<Context>, Form { session, .. }: Form) -> Result {
-    Ok(see_other(&calendar::begin_on_portal(&ctx, session.user.id).await?)?)
+    Ok(see_other(&calendar::begin_on_portal(&ctx, &session).await?)?)
 }
 
 /// Disconnects the calendar.

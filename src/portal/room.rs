@@ -229,7 +229,9 @@ struct RoomPage<'a> {
     kind: InterviewType,
     is_recruiter: bool,
     other: String,
-    /// Writes to the other person.
+    /// The other person's account is.
+    other_is_closed: bool,
+    /// Writes to the other person, unless the account is closed.
     contact: Option<String>,
     date: String,
     time: String,
@@ -266,6 +268,7 @@ impl<'a> RoomPage<'a> {
         let (zone, window) = (interview.zone(), interview.window(settings));
         let (start, door, kind) = (zone.local(window.start), Door::of(&window, now), interview.kind());
         let is_recruiter = interview.side_of(visit.user_id) == Some(Side::Recruiter);
+        let other_is_closed = interview.is_closed(if is_recruiter { Side::Candidate } else { Side::Recruiter });
         let other = if is_recruiter { Some(interview.candidate()) } else { interview.recruiter() };
         let clock = |at| format!("{} {}", zone.local(at).format("%-I:%M %p on %B %-d"), zone.name());
         let subject = format!("Interview: {}", interview.job_title);
@@ -276,7 +279,8 @@ impl<'a> RoomPage<'a> {
             door,
             kind,
             is_recruiter,
-            contact: other.as_ref().map(|other| mailto(&other.email, &subject)),
+            other_is_closed,
+            contact: other.as_ref().filter(|_| !other_is_closed).map(|other| mailto(&other.email, &subject)),
             other: other.map_or_else(|| interview.recruiter_name(), |other| other.name()),
             date: start.format("%A, %B %d, %Y").to_string(),
             time: start.format("%-I:%M %p").to_string(),

@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 use interviews::{
     config::{LogFormat, log_filter},
     gate::Party,
-    telemetry,
+    operations, telemetry,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -355,6 +355,69 @@ async fn every_row_of_the_401_table() {
     }
     let numeric = with(json!({"user_id": "101"}));
     assert_eq!(send(app.request(Method::GET, PROFILE).header("authorization", numeric)).await.status, 200);
+}
+
+#[tokio::test]
+async fn revoked_tokens_are_invalid_and_those_issued_since_are_good() {
+    let app = TestApp::start().await;
+    app.set_now("2026-11-20T12:00:00.300Z");
+    let now = app.now().timestamp();
+    let exp = now + 86_400;
+    let with = |iat: Value| {
+        let mut claims = json!({"token_type": "access", "exp": exp, "jti": "a", "user_id": RITA, "iat": iat});
+        if iat.is_null() {
+            claims.as_object_mut().unwrap().remove("iat");
+        }
+        token(&claims)
+    };
+    let profile = |token: String| send(app.request(Method::GET, PROFILE).bearer_auth(token));
+    let old = [Value::Null, json!("later"), json!(true), json!(0), json!(now - 1), json!(now), json!(now as f64 + 0.9)];
+    for iat in &old {
+        assert_eq!(profile(with(iat.clone())).await.status, 200, "{iat}");
+    }
+    let mut browser = CookieClient::of(&app, "rita@x.test").await;
+    let signed_in = login(&app, "rita@x.test", PASSWORD).await.json()["access_token"].as_str().unwrap().to_owned();
+    let otto = CookieClient::of(&app, "otto@x.test").await;
+    let (rita, otto_calls) = (app.user(RITA), app.user(OTTO));
+    let begun = app.google.allow(&rita.authorization_url().await).unwrap();
+
+    for user in ["rita@x.test", "101", "101"] {
+        let (said, from) = operations::revoke_tokens(app.db(), app.now(), user).await.unwrap();
+        assert!(
+            said.starts_with("Bearer tokens of user 101 issued before 2026-11-20 12:00:01 UTC are invalid"),
+            "{said}"
+        );
+        assert_eq!(from.timestamp(), now + 1);
+    }
+    let invalid = json!({"detail": "Given token not valid for any token type", "code": "token_not_valid",
+        "messages": [{"token_class": "AccessToken", "token_type": "access", "message": "Token is invalid"}]});
+    for iat in old {
+        profile(with(iat.clone())).await.assert(401, invalid.clone());
+    }
+    profile(signed_in).await.assert(401, invalid.clone());
+    assert_eq!(browser.get("/").await.header("location"), Some("/login/"));
+    assert!(app.get(&begun).await.header("location").unwrap().contains("google_oauth=error"));
+    // Of this person alone.
+    assert_eq!(otto_calls.get(PROFILE).await.status, 200);
+    assert_eq!(app.count("ivs_portal_session").await, 1);
+    drop(otto);
+
+    app.set_now("2026-11-20T12:00:01Z");
+    let fresh = login(&app, "rita@x.test", PASSWORD).await.json()["access_token"].as_str().unwrap().to_owned();
+    let (answer, statements) = counting_statements(profile(fresh)).await;
+    assert_eq!((answer.status.as_u16(), statements), (200, 1));
+    assert_eq!(CookieClient::of(&app, "rita@x.test").await.get("/").await.header("location"), Some("/dashboard/"));
+    // Another run later ends these too; one on a machine whose clock is behind takes nothing back.
+    app.advance(std::time::Duration::from_secs(5));
+    for now in [app.now(), NOW.parse().unwrap()] {
+        operations::revoke_tokens(app.db(), now, "101").await.unwrap();
+    }
+    profile(with(json!(now + 6))).await.assert(401, invalid);
+    assert_eq!(profile(with(json!(now + 7))).await.status, 200);
+    for unknown in ["999", "RITA@x.test", ""] {
+        let refused = operations::revoke_tokens(app.db(), app.now(), unknown).await.unwrap_err().to_string();
+        assert_eq!(refused, format!("there is no account with the id or e-mail address {unknown}"));
+    }
 }
 
 #[tokio::test]

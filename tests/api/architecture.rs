@@ -65,6 +65,29 @@ fn imports(program: &str) -> Vec<String> {
     names
 }
 
+/// Nobody comes in, or is written to, who has deleted the account: one predicate in SQL, one function in Rust.
+#[test]
+fn whatever_asks_whether_an_account_is_active_asks_whether_it_is_deleted() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut faults = Vec::new();
+    for file in rust_files(&src) {
+        let path = file.strip_prefix(&src).unwrap().to_str().unwrap().to_owned();
+        // The columns themselves: where an account is read, written, made up, and looked for by a migration.
+        if matches!(&*path, "auth/store.rs" | "auth/mod.rs" | "dev/seed.rs" | "db.rs") {
+            continue;
+        }
+        let source = program(&fs::read_to_string(&file).unwrap());
+        for (at, _) in source.match_indices("is_active") {
+            let before = source[..at].rsplit(|c: char| c.is_whitespace() || c == '(').next().unwrap();
+            let whole = format!("is_active AND NOT {before}is_deleted");
+            if !source[at..].starts_with(&whole) {
+                faults.push(format!("src/{path}: {}", source[at..].lines().next().unwrap()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
+}
+
 #[test]
 fn imports_are_found_however_they_are_written() {
     let program = program(

@@ -94,6 +94,37 @@ async fn a_callback_in_the_browser_of_somebody_else_connects_nothing() {
 }
 
 #[tokio::test]
+async fn what_was_begun_on_the_portal_is_finished_only_in_that_session() {
+    let app = TestApp::start().await;
+    let mut rita = CookieClient::of(&app, "rita@x.test").await;
+    let begin = async |rita: &mut CookieClient<'_>| {
+        let page = rita.get(DASHBOARD).await;
+        let away = rita.submit(&page, "/dashboard/google/connect/", &[]).await;
+        app.google.allow_as(away.header("location").unwrap(), "rita@gmail.test").unwrap()
+    };
+    let mut nobody = CookieClient::new(&app);
+    let mut elsewhere = CookieClient::of(&app, "rita@x.test").await;
+    for other in [&mut nobody, &mut elsewhere] {
+        let callback = begin(&mut rita).await;
+        let back = other.get(&callback).await;
+        let refused = "/dashboard/?google_oauth=error&message=Could%20not%20connect%20Google%20Calendar";
+        assert_eq!(back.header("location"), Some(refused));
+        let used = "/dashboard/?google_oauth=error&message=Invalid%20or%20expired%20OAuth%20state";
+        assert_eq!(rita.get(&callback).await.header("location"), Some(used));
+    }
+    // Nor by a session that has taken its place in the same browser.
+    let callback = begin(&mut rita).await;
+    let page = rita.get(DASHBOARD).await;
+    rita.submit(&page, "/logout/", &[]).await;
+    rita.sign_in("rita@x.test").await;
+    assert!(rita.get(&callback).await.header("location").unwrap().contains("google_oauth=error"));
+    assert_eq!(app.count("company_googlecredentials").await, 0);
+    let callback = begin(&mut rita).await;
+    assert_eq!(rita.get(&callback).await.header("location"), Some("/dashboard/?google_oauth=success"));
+    app.run_jobs().await;
+}
+
+#[tokio::test]
 async fn a_connection_that_google_has_ended_is_to_be_made_again() {
     let app = TestApp::start().await;
     app.connected(RITA).await;

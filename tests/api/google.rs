@@ -157,6 +157,39 @@ async fn example_28_the_callback_refuses_in_fixed_words() {
 }
 
 #[tokio::test]
+async fn a_person_has_the_20_newest_states_and_abandoned_ones_are_swept() {
+    let app = TestApp::start().await;
+    let (rita, otto) = (app.user(RITA), app.user(OTTO));
+    let first = rita.authorization_url().await;
+    otto.authorization_url().await;
+    let mut later: Vec<String> = Vec::new();
+    for _ in 0..5 {
+        let (a, b, c, d) = tokio::join!(
+            rita.authorization_url(),
+            rita.authorization_url(),
+            rita.authorization_url(),
+            rita.authorization_url()
+        );
+        later.extend([a, b, c, d]);
+    }
+    assert_eq!(app.count("company_oauthstate WHERE user_id = 101").await, 20);
+    assert_eq!(app.count("company_oauthstate WHERE user_id = 102").await, 1);
+    let gone = app.get(&app.google.allow(&first).unwrap()).await;
+    assert_eq!(gone.header("location"), Some(&*refused("Invalid%20or%20expired%20OAuth%20state")));
+    for url in [&later[0], &later[19]] {
+        let back = app.get(&app.google.allow(url).unwrap()).await;
+        assert!(back.header("location").unwrap().ends_with("google_oauth=success"), "{back:?}");
+    }
+    app.advance(Duration::from_secs(600));
+    app.sweep().await;
+    assert_eq!(app.count("company_oauthstate").await, 19, "they can still be used");
+    app.advance(Duration::from_secs(1));
+    app.sweep().await;
+    assert_eq!(app.count("company_oauthstate").await, 0);
+    app.run_jobs().await;
+}
+
+#[tokio::test]
 async fn an_exchange_that_fails_uses_the_state_up_and_says_nothing_of_google() {
     let app = TestApp::start().await;
     let rita = app.user(RITA);

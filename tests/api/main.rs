@@ -13,6 +13,7 @@ mod authorisation;
 mod calendar;
 mod candidate_dashboard;
 mod changing;
+mod closed_accounts;
 mod cluster;
 mod crash;
 mod dashboard;

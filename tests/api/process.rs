@@ -9,6 +9,7 @@ use std::{
 };
 
 use interviews::{
+    clock::Clock,
     db,
     dev::{
         google::{Call, Fault, FaultKind},
@@ -78,6 +79,30 @@ async fn a_database_that_does_not_answer_is_named_without_its_password() {
         assert!(said.starts_with("cannot connect to the database") && said.contains(why), "{said}");
         assert!(!String::from_utf8_lossy(&output.stderr).contains("topsecret"));
     }
+}
+
+#[tokio::test]
+async fn the_command_that_revokes_tokens_ends_those_made_before_and_none_made_after() {
+    let world = World::new().await;
+    let _server = world.serve().await;
+    let profile = async |token: &str| {
+        call(world.port, Method::GET, "/api/users/profile/", Some(token), None).await.unwrap().0.as_u16()
+    };
+    for user in ["rita@x.test", "101"] {
+        let before = access_token(Clock::System.now(), RITA);
+        assert_eq!(profile(&before).await, 200);
+        let mut command = program(&["revoke-tokens", "--user", user]);
+        command.env("DATABASE_URL", &world.database.url).env("SECRET_KEY", SECRET_KEY);
+        let output = run(command, "");
+        let after = access_token(Clock::System.now(), RITA);
+        assert!(output.status.success(), "{output:?}");
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.starts_with("Bearer tokens of user 101 issued before ") && said.contains("Django"), "{said}");
+        assert_eq!((profile(&before).await, profile(&after).await), (401, 200), "{said}");
+    }
+    let mut command = program(&["revoke-tokens", "--user", "nobody@x.test"]);
+    command.env("DATABASE_URL", &world.database.url).env("SECRET_KEY", SECRET_KEY);
+    assert_eq!(refusal(&run(command, "")), "there is no account with the id or e-mail address nobody@x.test");
 }
 
 #[tokio::test]
