@@ -36,6 +36,7 @@ use uuid::Uuid;
 use crate::{
     auth::{CurrentUser, Session},
     context::Context,
+    db,
     http::{self, Error, door, extract::QueryParams},
     mail::{self, Mail},
     secret::{PlainToken, Sealer},
@@ -199,25 +200,37 @@ async fn finish(
     let grant = oauth::exchange(ctx, code, &code_verifier).await?;
     crash_point!("connecting: grant given");
 
-    let now = ctx.clock.now();
-    let mut tx = ctx.db.begin().await?;
-    if !store::lock_user(&mut tx, begun.user_id).await? {
-        tx.rollback().await?;
+    let kept = db::repeated(|| keep_grant(ctx, begun.user_id, &grant, sealer)).await?;
+    let Some(company_id) = kept else {
         // Nobody could do so later.
         oauth::revoke(ctx, &grant).await;
         return Err(anyhow!(CLOSED).into());
+    };
+    Ok(company_id)
+}
+
+/// Stores a new grant and tells its owner; gives the company that its user owns. `None`: the account is closed.
+async fn keep_grant(
+    ctx: &Context,
+    user_id: i64,
+    grant: &store::Grant,
+    sealer: &Sealer,
+) -> sqlx::Result<Option<Option<i64>>> {
+    let now = ctx.clock.now();
+    let mut tx = ctx.db.begin().await?;
+    if !store::lock_user(&mut tx, user_id).await? {
+        return Ok(None);
     }
-    let recipient = grant.email.clone();
-    store::put_grant(&mut tx, begun.user_id, grant, sealer, now).await?;
-    store::forget_dead_grant(&mut *tx, begun.user_id).await?;
-    store::hasten_intents_of(&mut *tx, begun.user_id).await?;
-    if recipient.is_some() {
-        let mail = Mail { recipient, ..Mail::new(mail::Kind::GoogleConnected, begun.user_id) };
+    store::put_grant(&mut tx, user_id, grant.clone(), sealer, now).await?;
+    store::forget_dead_grant(&mut *tx, user_id).await?;
+    store::hasten_intents_of(&mut *tx, user_id).await?;
+    if let Some(recipient) = &grant.email {
+        let mail = Mail { recipient: Some(recipient.clone()), ..Mail::new(mail::Kind::GoogleConnected, user_id) };
         mail::enqueue(&mut tx, ctx, &[mail]).await?;
     }
-    let company_id = store::company_of(&mut *tx, begun.user_id).await?;
+    let company_id = store::company_of(&mut *tx, user_id).await?;
     tx.commit().await?;
-    Ok(company_id)
+    Ok(Some(company_id))
 }
 
 #[derive(Serialize, ToSchema)]
@@ -457,7 +470,6 @@ mod tests {
         clock::Clock,
         config::{PoolLimits, Settings},
         context::Parts,
-        db,
         dev::google::{Options, Simulator},
         smtp::Smtp,
     };

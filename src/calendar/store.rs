@@ -304,7 +304,7 @@ pub struct Begun {
 /// Remembers an authorization under its state's hash. Of the user's states it forgets those that are too old to be used
 /// and, beyond [`MOST_STATES`], the oldest.
 pub async fn put_state(
-    db: &mut db::Connection,
+    db: &db::Pool,
     user_id: i64,
     state: &PlainToken,
     code_verifier: &str,
@@ -318,7 +318,7 @@ pub async fn put_state(
         sealer.seal(&verifier_place(user_id), code_verifier.as_bytes()),
         now
     )
-    .execute(&mut *db)
+    .execute(db)
     .await?;
     // Once the new one can be seen: of several at the same time, the last to look sees them all.
     sqlx::query!(
