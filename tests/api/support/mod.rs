@@ -446,8 +446,13 @@ pub async fn counting_statements<T>(work: impl Future<Output = T>) -> (T, usize)
             metadata.target() == "sqlx::query"
         }
 
-        fn event(&self, _: &tracing::Event<'_>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
+        fn event(&self, event: &tracing::Event<'_>) {
+            // What a fresh connection is told first is nobody's query.
+            let mut is_greeting = false;
+            event.record(&mut |_: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+                is_greeting |= format!("{value:?}").contains("SET statement_timeout");
+            });
+            self.0.fetch_add(usize::from(!is_greeting), Ordering::Relaxed);
         }
 
         fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
