@@ -2,7 +2,7 @@
 //!
 //! Promises: a [`Party`] has two desks at most, and its next piece comes after one of every other party that waits; so
 //! a crowd of one party delays another by a piece or two. Every second desk goes first to parties that are preferred.
-//! A piece waits [`PATIENCE`] at most. Hides the lines and whose turn it is.
+//! A piece waits [`PATIENCE`] at most. Hides the lines and the turns.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -20,7 +20,7 @@
 //! | `config` | the settings: `config/default.toml` < `CONFIG_FILE` < environment |
 //! | `telemetry` | the log, and what never gets into it |
 //! | `metrics` | what is counted, for Prometheus |
-//! | `gate` | long work, a few pieces at a time |
+//! | `gate` | long work, a few pieces at a time, in turn of those whose it is |
 //!
 //! | floor | |
 //! |---|---|
@@ -157,7 +157,7 @@
 //!   without a connection in hand, and read the row again.
 //! * **A sign-in counts as failed before its password is hashed**, and is taken back when it turns out not to be: one
 //!   statement on one row, so neither many at once nor several servers let more guesses through. The row's key is an
-//!   HMAC of peer and e-mail: who guesses elsewhere keeps nobody out, and the table names nobody.
+//!   HMAC of peer and e-mail: a stranger who guesses elsewhere keeps nobody out, and the table names nobody.
 //! * **Every statement ends, and the pool is small and ours** (`db::pool`, over deadpool). sqlx's asks a connection at
 //!   each release and waits without a limit. Ours asks one that rested for a second, and asks the server on another
 //!   connection about a statement that takes longer than a second: an idle server means that the answer is lost. A dead
@@ -165,6 +165,11 @@
 //!   that can only be read) is repeated before anybody is told; a commit without an answer never is.
 //! * **SELECT lists cast texts and integers**, since PostgreSQL refuses a prepared statement whose result type changes,
 //!   and Django's `AlterField` changes it.
+//! * **Sign-ins take turns by peer.** A queue, however long, belongs to the address that fills it fastest. In turn of
+//!   peers one address costs the others a password or two. Browsers with the cookie of an earlier sign-in have every
+//!   second turn, which no number of addresses buys.
+//! * **A refused password waits, it does not work**: for as long as the dearest hash takes at the machine's present pace.
+//!   So the time shows no stored hash, and filling up costs no core.
 //! * **Migrations take turns by polling** `pg_try_advisory_lock`: a waiter blocked inside a statement would deadlock
 //!   with `CREATE INDEX CONCURRENTLY`.
 //! * **On pages the server decides, scripts only add.** All but copying, popups and the check of devices works without
