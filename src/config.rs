@@ -64,6 +64,7 @@ pub struct Settings {
     /// `None`: no mail is sent, Google invites instead.
     pub email: Option<SmtpServer>,
     pub from_email: String,
+    pub mail_limits: MailLimits,
     pub brand_name: String,
     pub brand_accent: Colour,
     pub brand_logo: Option<Logo>,
@@ -102,6 +103,17 @@ impl PoolLimits {
     pub fn lock(&self) -> Duration {
         (self.acquire * 2 / 5).min(self.statement)
     }
+}
+
+/// How many mails a recruiter may cause.
+#[derive(Debug, Clone, Copy)]
+pub struct MailLimits {
+    /// To one candidate within an hour: invitations and updates.
+    pub candidate_hour: i64,
+    /// The same within a day.
+    pub candidate_day: i64,
+    /// First invitations to whomever within a day.
+    pub invitations_day: i64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -296,6 +308,11 @@ impl Reader {
             google_budget: Duration::from_secs(google_budget),
             email: self.email(),
             from_email: self.sender(),
+            mail_limits: MailLimits {
+                candidate_hour: self.number("CANDIDATE_MAILS_PER_HOUR", 1, 1_000_000),
+                candidate_day: self.number("CANDIDATE_MAILS_PER_DAY", 1, 1_000_000),
+                invitations_day: self.number("INVITATIONS_PER_DAY", 1, 1_000_000),
+            },
             brand_name: self.required("BRAND_NAME"),
             brand_accent: self.colour("BRAND_ACCENT"),
             brand_logo: self.logo(),

@@ -110,8 +110,9 @@
 //!
 //! A lost answer of Google cannot make a second event, because every try carries the same id: Google's 409 means that
 //! an earlier try worked. A second request with the same `Idempotency-Key` finds the key claimed (409) or bound (the
-//! first answer again); who takes over the key of a dead request gives up that request's intent in the same
-//! transaction, so of the two only one can commit.
+//! first answer again); one that asks for the same without a key finds in the same way what it asks for claimed, and
+//! waits. A request that takes over the key of a dead one gives up that one's intent in the same transaction, so of the
+//! two only one can commit.
 //!
 //! What exactly is promised, and how it was tried: `docs/reliability.md`.
 //!
@@ -155,6 +156,9 @@
 //!   second, so that what is issued after it counts. The moment is read with the account, at no further round trip.
 //! * **A grant is refreshed by one request at a time**, under a lease in the database; the others wait by polling,
 //!   without a connection in hand, and read the row again.
+//! * **A mail is counted before anything is done** (`mail::limits`): in the transaction that records an intent, under an
+//!   advisory lock of its recruiter, so that no number of requests at once gets past the limit and a refusal has no
+//!   effect. Counting `ivs_mail` would have come too late, at the commit, when Google has been asked already.
 //! * **A sign-in counts as failed before its password is hashed**, and is taken back when it turns out not to be: one
 //!   statement on one row, so neither many at once nor several servers let more guesses through. The row's key is an
 //!   HMAC of peer and e-mail: a stranger who guesses elsewhere keeps nobody out, and the table names nobody.

@@ -5,10 +5,14 @@
 //! and for good; everything else, a failed login included, is worth another try. No call waits for ever, and dropping
 //! one cannot spoil the connection of the next: lettre's own pool takes back a connection in the middle of a mail, has
 //! no time limits, and its errors do not tell a login from a recipient, hence the small pool here.
+//!
+//! A server that accepts connections and says nothing costs little: at most [`PLACES`] connections are open at once,
+//! and after [`SILENT`] openings in a row without an answer only one caller at a time still tries ([`Circuit`]).
 
 use std::{
     fmt,
     future::Future,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -25,7 +29,7 @@ use lettre::{
     },
 };
 use secrecy::ExposeSecret;
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
 use crate::config::{SmtpSecurity, SmtpServer};
 
@@ -41,6 +45,14 @@ const PROBE: Duration = Duration::from_secs(5);
 /// How long, and how many, connections are kept; servers close idle ones after a minute or more.
 const IDLE: Duration = Duration::from_secs(30);
 const KEPT: usize = 8;
+/// How many connections there are at once, kept ones included: whoever has a place takes a kept one first.
+const PLACES: usize = 32;
+/// A server that has not greeted by then does not answer, though it may still do so within [`OPENING`].
+const GREETING: Duration = Duration::from_secs(10);
+/// After so many openings in a row without an answer nobody waits for the server any more.
+const SILENT: u32 = 3;
+/// Then one caller tries again after the first of these, and each further one after twice as long, up to the second.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
 
 /// The way to the SMTP server; cheap to clone.
 #[derive(Clone)]
@@ -53,6 +65,8 @@ struct Relay {
     login: Option<Credentials>,
     hello: ClientId,
     idle: Mutex<Vec<(AsyncSmtpConnection, Instant)>>,
+    places: Semaphore,
+    circuit: Mutex<Circuit>,
 }
 
 enum Security {
@@ -90,11 +104,17 @@ impl Smtp {
             login: login.map(|(user, password)| Credentials::new(user.clone(), password.expose_secret().to_owned())),
             hello: ClientId::default(),
             idle: Mutex::default(),
+            places: Semaphore::new(PLACES),
+            circuit: Mutex::default(),
         })))
     }
 
-    /// Hands `message` to the server; `Ok` is its acceptance. May take a quarter of an hour with a slow server.
-    pub async fn send(&self, message: &Message) -> Result<(), SendError> {
+    /// Hands `message` to the server; `Ok` is its acceptance. May take a quarter of an hour with a slow server, but
+    /// waits no longer than `patience` for one of the few connections.
+    pub async fn send(&self, message: &Message, patience: Duration) -> Result<(), SendError> {
+        let Ok(Ok(_place)) = tokio::time::timeout(patience, self.0.places.acquire()).await else {
+            return Err(SendError::Later("all connections to the SMTP server are in use".to_owned()));
+        };
         let content = message.formatted();
         if let Some(mut connection) = self.0.kept().await {
             match transfer(&mut connection, message.envelope(), &content).await {
@@ -146,7 +166,10 @@ impl Relay {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn open(&self) -> Result<AsyncSmtpConnection, Fault> {
+    async fn open(&self) -> Result<AsyncSmtpConnection, SendError> {
+        if !self.circuit().lets_try(Instant::now()) {
+            return Err(SendError::Later("the SMTP server has not answered lately".to_owned()));
+        }
         let opening = async {
             let address = (self.host.as_str(), self.port);
             let wrapper = match &self.security {
@@ -164,8 +187,61 @@ impl Relay {
             }
             Ok(connection)
         };
+        let mut opening = pin!(opening);
+        if let Ok(opened) = tokio::time::timeout(GREETING, &mut opening).await {
+            self.circuit().note_answer();
+            return Ok(opened?);
+        }
+        self.circuit().note_silence(Instant::now());
         let late = Fault { step: Step::Connect, error: None };
-        tokio::time::timeout(OPENING, opening).await.unwrap_or(Err(late))
+        let opened = tokio::time::timeout(OPENING - GREETING, opening).await.unwrap_or(Err(late));
+        if opened.is_ok() {
+            self.circuit().note_answer();
+        }
+        Ok(opened?)
+    }
+
+    fn circuit(&self) -> std::sync::MutexGuard<'_, Circuit> {
+        self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps callers from waiting for a server that does not answer. One that refuses connections does answer.
+#[derive(Default)]
+struct Circuit {
+    /// Openings in a row without an answer.
+    silent: u32,
+    /// When the next caller may try, and how long the others wait after that; `None`: all may.
+    next: Option<(Instant, Duration)>,
+}
+
+impl Circuit {
+    /// Whether a caller may open a connection; where only one may, the others wait until it knows more.
+    fn lets_try(&mut self, now: Instant) -> bool {
+        match &mut self.next {
+            None => true,
+            Some((at, _)) if now < *at => false,
+            Some((at, pause)) => {
+                *pause = (2 * *pause).min(PAUSES.1);
+                *at = now + *pause;
+                true
+            }
+        }
+    }
+
+    fn note_silence(&mut self, now: Instant) {
+        self.silent += 1;
+        if self.silent >= SILENT && self.next.is_none() {
+            tracing::warn!("the SMTP server does not answer: mails are left to the queue");
+            self.next = Some((now + PAUSES.0, PAUSES.0));
+        }
+    }
+
+    fn note_answer(&mut self) {
+        if self.next.is_some() {
+            tracing::info!("the SMTP server answers again");
+        }
+        *self = Circuit::default();
     }
 }
 
@@ -317,6 +393,22 @@ mod tests {
         ] {
             assert_eq!(is_final(step, code), is, "{step:?} {code}");
         }
+    }
+
+    #[test]
+    fn after_three_silent_openings_one_caller_tries_at_a_time_until_there_is_an_answer() {
+        let (begun, mut circuit) = (Instant::now(), Circuit::default());
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        for seconds in 0..3 {
+            assert!(circuit.lets_try(at(seconds)));
+            circuit.note_silence(at(seconds));
+        }
+        // Those that had begun before change nothing any more.
+        circuit.note_silence(at(5));
+        let tried: Vec<u64> = (3..300).filter(|seconds| circuit.lets_try(at(*seconds))).collect();
+        assert_eq!(tried, [12, 32, 72, 132, 192, 252]);
+        circuit.note_answer();
+        assert!(circuit.lets_try(at(253)) && circuit.lets_try(at(253)));
     }
 
     #[test]

@@ -38,6 +38,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (10, "presence met", include_str!("../../migrations/0010_presence_met.sql")),
     (11, "portal session", include_str!("../../migrations/0011_portal_session.sql")),
     (13, "token revocation", include_str!("../../migrations/0013_token_revocation.sql")),
+    (14, "mail limits", include_str!("../../migrations/0014_mail_limits.sql")),
 ];
 
 /// Indexes that we no longer need.

@@ -786,7 +786,7 @@ mod tests {
         let mailbox = mailbox(None).await;
         let text = "Hi,\n.\n..two dots\n.one dot\nGrüße – 面接\n".to_owned();
         let outgoing = message(&Email { text: text.clone(), ..sample() });
-        smtp(&mailbox).send(&outgoing).await.unwrap();
+        smtp(&mailbox).send(&outgoing, Duration::ZERO).await.unwrap();
         let [mail] = &mailbox.mails()[..] else { panic!("{:?}", mailbox.mails()) };
         assert_eq!(mail.raw.strip_suffix(b"\r\n"), Some(&outgoing.formatted()[..]));
         assert_eq!(
@@ -808,7 +808,7 @@ mod tests {
         let mailbox = mailbox(None).await;
         let samples = interview::emails::samples();
         for (_, email) in &samples {
-            smtp(&mailbox).send(&message(email)).await.unwrap();
+            smtp(&mailbox).send(&message(email), Duration::ZERO).await.unwrap();
         }
         assert_eq!(mailbox.mails().len(), samples.len());
     }
@@ -828,7 +828,7 @@ mod tests {
             (Step::Content, 451, false),
         ] {
             mailbox.order(step, Fault::Answer(code), 1);
-            let error = smtp(&mailbox).send(&message(&sample())).await.unwrap_err();
+            let error = smtp(&mailbox).send(&message(&sample()), Duration::ZERO).await.unwrap_err();
             assert_eq!(matches!(error, SendError::Refused(_)), refused, "{step:?} {code}: {error}");
             let words = error.to_string();
             assert!(words.contains(&format!("{code} {}.0.0", code / 100)) && !words.contains("ordered"), "{words}");
@@ -842,9 +842,9 @@ mod tests {
         let login = Some(("user".to_owned(), "sesame".to_owned().into()));
         let smtp = Smtp::new(&SmtpServer { login, ..server(mailbox.smtp_address(), SmtpSecurity::Plain) }).unwrap();
         mailbox.order(Step::Login, Fault::Answer(535), 1);
-        let error = smtp.send(&message(&sample())).await.unwrap_err();
+        let error = smtp.send(&message(&sample()), Duration::ZERO).await.unwrap_err();
         assert_eq!(error, SendError::Later("login: 535 5.0.0".to_owned()));
-        smtp.send(&message(&sample())).await.unwrap();
+        smtp.send(&message(&sample()), Duration::ZERO).await.unwrap();
     }
 
     #[tokio::test]
@@ -852,12 +852,12 @@ mod tests {
         let mailbox = mailbox(None).await;
         for step in [Step::Connect, Step::Sender, Step::Recipient, Step::Data, Step::Content] {
             mailbox.order(step, Fault::Close, 1);
-            let error = smtp(&mailbox).send(&message(&sample())).await.unwrap_err();
+            let error = smtp(&mailbox).send(&message(&sample()), Duration::ZERO).await.unwrap_err();
             assert!(matches!(error, SendError::Later(_)), "{step:?}: {error}");
         }
         assert!(mailbox.mails().is_empty());
         mailbox.order(Step::Content, Fault::StoreThenClose, 1);
-        let error = smtp(&mailbox).send(&message(&sample())).await.unwrap_err();
+        let error = smtp(&mailbox).send(&message(&sample()), Duration::ZERO).await.unwrap_err();
         assert_eq!(error, SendError::Later("content: no answer".to_owned()));
         assert_eq!(mailbox.mails().len(), 1);
     }
@@ -866,9 +866,9 @@ mod tests {
     async fn a_kept_connection_is_used_again() {
         let mailbox = mailbox(None).await;
         let smtp = smtp(&mailbox);
-        smtp.send(&message(&sample())).await.unwrap();
+        smtp.send(&message(&sample()), Duration::ZERO).await.unwrap();
         mailbox.order(Step::Connect, Fault::Close, 1);
-        smtp.send(&message(&sample())).await.unwrap();
+        smtp.send(&message(&sample()), Duration::ZERO).await.unwrap();
         assert_eq!(mailbox.mails().len(), 2);
     }
 
@@ -878,17 +878,20 @@ mod tests {
             for step in [Step::Sender, Step::Recipient, Step::Data] {
                 let mailbox = mailbox(None).await;
                 let smtp = smtp(&mailbox);
-                smtp.send(&message(&sample())).await.unwrap();
+                smtp.send(&message(&sample()), Duration::ZERO).await.unwrap();
                 mailbox.order(step, fault, 1);
-                smtp.send(&message(&sample())).await.unwrap();
+                smtp.send(&message(&sample()), Duration::ZERO).await.unwrap();
                 assert_eq!(mailbox.mails().len(), 2, "{fault:?} {step:?}");
             }
         }
         let mailbox = mailbox(None).await;
         let smtp = smtp(&mailbox);
-        smtp.send(&message(&sample())).await.unwrap();
+        smtp.send(&message(&sample()), Duration::ZERO).await.unwrap();
         mailbox.order(Step::Content, Fault::StoreThenClose, 1);
-        assert!(smtp.send(&message(&sample())).await.is_err(), "the server may have it: a second try would double it");
+        assert!(
+            smtp.send(&message(&sample()), Duration::ZERO).await.is_err(),
+            "the server may have it: a second try would double it"
+        );
         assert_eq!(mailbox.mails().len(), 2);
     }
 
@@ -900,10 +903,10 @@ mod tests {
             mailbox.order(step, Fault::Hang, 1);
             let outgoing = message(&sample());
             tokio::select! {
-                _ = smtp.send(&outgoing) => panic!("it hangs"),
+                _ = smtp.send(&outgoing, Duration::ZERO) => panic!("it hangs"),
                 () = until("it hangs", || mailbox.hanging() == count + 1) => {}
             }
-            smtp.send(&message(&sample())).await.unwrap();
+            smtp.send(&message(&sample()), Duration::ZERO).await.unwrap();
             assert_eq!(mailbox.mails().len(), count + 1);
         }
     }
@@ -913,7 +916,7 @@ mod tests {
         let mailbox = mailbox(None).await;
         mailbox.order(Step::Content, Fault::Hang, 1);
         let smtp = smtp(&mailbox);
-        let sending = tokio::spawn(async move { smtp.send(&message(&sample())).await });
+        let sending = tokio::spawn(async move { smtp.send(&message(&sample()), Duration::ZERO).await });
         until("it hangs", || mailbox.hanging() == 1).await;
         assert!(mailbox.mails().is_empty());
         mailbox.release();
@@ -926,7 +929,7 @@ mod tests {
         let mailbox = mailbox(None).await;
         for security in [SmtpSecurity::StartTls, SmtpSecurity::Tls] {
             let smtp = Smtp::new(&server(mailbox.smtp_address(), security)).unwrap();
-            let error = smtp.send(&message(&sample())).await.unwrap_err();
+            let error = smtp.send(&message(&sample()), Duration::ZERO).await.unwrap_err();
             assert!(matches!(error, SendError::Later(_)), "{error}");
         }
         assert!(mailbox.mails().is_empty());
@@ -937,8 +940,11 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let error =
-            Smtp::new(&server(address, SmtpSecurity::Plain)).unwrap().send(&message(&sample())).await.unwrap_err();
+        let error = Smtp::new(&server(address, SmtpSecurity::Plain))
+            .unwrap()
+            .send(&message(&sample()), Duration::ZERO)
+            .await
+            .unwrap_err();
         assert_eq!(error, SendError::Later("connecting: no answer".to_owned()));
     }
 
@@ -981,7 +987,7 @@ mod tests {
         let mailbox = mailbox(None).await;
         let line = "x".repeat(900);
         let text = format!("{line}\n").repeat(MAIL_LIMIT / 900);
-        let error = smtp(&mailbox).send(&message(&Email { text, ..sample() })).await.unwrap_err();
+        let error = smtp(&mailbox).send(&message(&Email { text, ..sample() }), Duration::ZERO).await.unwrap_err();
         assert_eq!(error, SendError::Refused("content: 552 5.3.4".to_owned()));
         assert!(mailbox.mails().is_empty());
     }
@@ -997,8 +1003,8 @@ mod tests {
         in_a_folder(async |folder| {
             let first = mailbox(Some(folder.clone())).await;
             let smtp = smtp(&first);
-            smtp.send(&message(&sample())).await.unwrap();
-            smtp.send(&message(&sample())).await.unwrap();
+            smtp.send(&message(&sample()), Duration::ZERO).await.unwrap();
+            smtp.send(&message(&sample()), Duration::ZERO).await.unwrap();
             let before = first.mails();
             drop(first);
             fs::write(folder.join("notes.eml"), "no mail of ours").unwrap();
@@ -1006,7 +1012,7 @@ mod tests {
             let second = mailbox(Some(folder.clone())).await;
             let key = |mail: &Received| (mail.id, mail.envelope_to.clone(), mail.raw.clone());
             assert_eq!(second.mails().iter().map(key).collect::<Vec<_>>(), before.iter().map(key).collect::<Vec<_>>());
-            self::smtp(&second).send(&message(&sample())).await.unwrap();
+            self::smtp(&second).send(&message(&sample()), Duration::ZERO).await.unwrap();
             assert_eq!(second.mails().last().unwrap().id, 3);
             second.clear();
             drop(second);
@@ -1032,7 +1038,7 @@ mod tests {
         assert!(get(&mailbox, "/").await.2.contains("No mail yet."));
         let smtp = smtp(&mailbox);
         for (_, email) in interview::emails::samples() {
-            smtp.send(&message(&email)).await.unwrap();
+            smtp.send(&message(&email), Duration::ZERO).await.unwrap();
         }
         let (status, _, list) = get(&mailbox, "/").await;
         let places: Vec<_> = ["/mails/3/", "/mails/2/", "/mails/1/"].map(|link| list.find(link).unwrap()).into();
@@ -1075,7 +1081,7 @@ mod tests {
             calendar: Some(("REQUEST", script.to_owned())),
             ..sample()
         };
-        smtp(&mailbox).send(&message(&hostile)).await.unwrap();
+        smtp(&mailbox).send(&message(&hostile), Duration::ZERO).await.unwrap();
         for path in ["/", "/mails/1/", &format!("/nowhere/{script}?{script}={script}")] {
             let (status, _, html) = get(&mailbox, path).await;
             assert!(status == 200 && html.contains("script") && !html.contains("<script"), "{path}: {html}");

@@ -7,6 +7,7 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use crate::db::{self, MayBeDatabase};
@@ -74,6 +75,12 @@ impl Error {
     /// A row that does not exist: 404 in Django's words.
     pub fn missing(error: &'static str, detail: &'static str) -> Self {
         Error::Refused { status: StatusCode::NOT_FOUND, error: error.into(), detail: Some(detail), field: None }
+    }
+
+    /// Too many, until `then`. The seconds are rounded up: anyone who waits so long gets through.
+    pub fn throttled_until(then: DateTime<Utc>, now: DateTime<Utc>) -> Self {
+        let micros = (then - now).num_microseconds().unwrap_or_default();
+        Error::Throttled { retry_after: u64::try_from(micros).unwrap_or_default().div_ceil(1_000_000) }
     }
 
     /// The same refusal, about this field of the request; other errors are about none.

@@ -4,17 +4,20 @@
 //! its mails. Whatever ends in between (a refusal, a crash, a slow Google) leaves an intent, and an intent that does
 //! not commit is undone by the calendar's sweep: its event is deleted.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::{
     emails::{self, EmailsSent},
-    model::{self, Endpoint, InterviewType, JobChoice, Person, Request},
-    store::{self, Key, NewInterview},
+    key::{self, Key, KeyUse, Life},
+    model::{self, InterviewType, JobChoice, Person, Request},
+    store::{self, NewInterview},
 };
 use crate::{
     auth::CurrentUser,
@@ -22,30 +25,19 @@ use crate::{
     context::Context,
     db,
     http::{Error, Result, extract::IdempotencyKey},
-    mail::{Kind, Leased},
+    mail::{self, Kind, Leased},
     notification,
 };
 
-/// A client's Idempotency-Key and what it is used for; only hashes are kept.
-pub struct KeyUse {
-    hash: [u8; 32],
-    fingerprint: [u8; 32],
-}
-
-impl KeyUse {
-    pub fn new(key: &str, endpoint: Endpoint, body: &Value) -> Self {
-        // The order of the keys does not matter.
-        let mut body = body.clone();
-        body.sort_all_objects();
-        let fingerprint = Sha256::new().chain_update(endpoint.path()).chain_update(body.to_string()).finalize();
-        KeyUse { hash: Sha256::digest(key).into(), fingerprint: fingerprint.into() }
-    }
-}
+/// How long a request waits for another one that asks for the same without a key: longer than a dead one holds it.
+const PATIENCE: Duration = Duration::from_secs(50);
+/// How often it looks: first after this, then after twice as long each time, up to a second.
+const FIRST_LOOK: Duration = Duration::from_millis(50);
 
 /// Whether somebody's Idempotency-Key stands for a request that runs or has made an interview.
 pub async fn is_key_used(ctx: &Context, user_id: i64, key: &str) -> sqlx::Result<bool> {
-    let known = store::key(&ctx.db, user_id, &Sha256::digest(key)).await?;
-    Ok(known.is_some_and(|known| known.counts(ctx.clock.now())))
+    let known = key::find(&ctx.db, user_id, &Sha256::digest(key)).await?;
+    Ok(known.is_some_and(|known| known.counts(&Life::OF_CLIENTS, ctx.clock.now())))
 }
 
 /// A scheduled interview, as both create endpoints answer it.
@@ -77,19 +69,16 @@ pub struct Scheduled {
     pub replayed: bool,
 }
 
-/// Schedules an interview, or answers again what a request with the same key has made.
+/// Schedules an interview, or answers again what a request with the same key, or without one a moment ago, has made.
 ///
 /// Follows the rules of contract §5.6 from the fourth on. It must run [to its end](Context::to_its_end).
-pub async fn schedule(ctx: Context, user: CurrentUser, request: Request, key: Option<KeyUse>) -> Result<Scheduled> {
-    let bound = match &key {
-        Some(key) => find_replay(&ctx, user.id, key).await?,
-        None => None,
-    };
+pub async fn schedule(ctx: Context, user: CurrentUser, request: Request, key: KeyUse) -> Result<Scheduled> {
+    let standing = standing(&ctx, user.id, &key).await?;
     let facts = store::facts(&ctx.db, user.id, &request).await?;
     if !user.is_recruiter_with_company() {
         return Err(Error::forbidden("Only recruiters with a company can schedule interviews."));
     }
-    if let Some(interview_id) = bound {
+    if let Standing::Made(interview_id) = standing {
         return replay(&ctx, interview_id).await;
     }
     let parties = check(&user, &request, facts)?;
@@ -97,13 +86,14 @@ pub async fn schedule(ctx: Context, user: CurrentUser, request: Request, key: Op
     if is_meet {
         calendar::require_grant(&ctx, user.id).await.map_err(|refusal| refusal.about("interview_type"))?;
     }
-    let (intent, event_id) = match claim(&ctx, user.id, is_meet, key.as_ref()).await? {
+    let people = (user.id, parties.candidate.id);
+    let (intent, event_id) = match claim(&ctx, people, is_meet, &key).await? {
         Keyed::Ours(owned) => owned,
         Keyed::Bound(interview_id) => return replay(&ctx, interview_id).await,
     };
     crash_point!("booking: intent recorded");
     let booking = Booking { ctx: &ctx, user: &user, request: &request, parties: &parties, intent, event_id };
-    match booking.carry_out(key.as_ref()).await {
+    match booking.carry_out(&key).await {
         Ok((made, mails)) => {
             // Nothing from here on can undo the interview.
             crash_point!("booking: committed");
@@ -119,18 +109,27 @@ pub async fn schedule(ctx: Context, user: CurrentUser, request: Request, key: Op
     }
 }
 
-/// Rule 4: the interview that the key is bound to, if any.
-async fn find_replay(ctx: &Context, user_id: i64, key: &KeyUse) -> Result<Option<i64>> {
-    let held = store::key(&ctx.db, user_id, &key.hash).await?.filter(|held| held.counts(ctx.clock.now()));
-    match held {
-        None => Ok(None),
+/// What a key stands for at the moment.
+enum Standing {
+    Nothing,
+    /// A request that runs, without a client's key.
+    Running,
+    Made(i64),
+}
+
+/// Rule 4.
+async fn standing(ctx: &Context, user_id: i64, key: &KeyUse) -> Result<Standing> {
+    let held = key::find(&ctx.db, user_id, &key.hash).await?;
+    match held.filter(|held| held.counts(&key.life, ctx.clock.now())) {
+        None => Ok(Standing::Nothing),
         Some(held) if held.fingerprint != key.fingerprint => Err(Error::refused(
             StatusCode::UNPROCESSABLE_ENTITY,
             "This Idempotency-Key was already used with a different request.",
         )
         .about(IdempotencyKey::NAME)),
-        Some(Key { interview_id: Some(interview_id), .. }) => Ok(Some(interview_id)),
-        Some(_) => Err(still_processed()),
+        Some(Key { interview_id: Some(interview_id), .. }) => Ok(Standing::Made(interview_id)),
+        Some(_) if key.life.is_clients => Err(still_processed()),
+        Some(_) => Ok(Standing::Running),
     }
 }
 
@@ -198,43 +197,54 @@ enum Keyed {
 /// so that a lost answer cannot make a second event; `None` without Google.
 type Owned = (calendar::Intent, Option<String>);
 
-/// Records the intent and claims the key.
-async fn claim(ctx: &Context, user_id: i64, is_meet: bool, key: Option<&KeyUse>) -> Result<Keyed> {
-    // Twice, because whoever holds the key may free it between our try and our look.
-    for _ in 0..2 {
-        if let Some(owned) = try_claim(ctx, user_id, is_meet, key).await? {
+/// Records the intent and claims the key; waits for the end of another request that asks for the same without a key.
+async fn claim(ctx: &Context, people: (i64, i64), is_meet: bool, key: &KeyUse) -> Result<Keyed> {
+    let ends = Instant::now() + PATIENCE;
+    let mut pause = FIRST_LOOK;
+    loop {
+        if let Some(owned) = try_claim(ctx, people, is_meet, key).await? {
             return Ok(Keyed::Ours(owned));
         }
-        if let Some(key) = key
-            && let Some(interview_id) = find_replay(ctx, user_id, key).await?
-        {
-            return Ok(Keyed::Bound(interview_id));
+        // Whoever holds the key may free it between our try and our look, or while we wait.
+        while let standing @ (Standing::Running | Standing::Made(_)) = standing(ctx, people.0, key).await? {
+            if let Standing::Made(interview_id) = standing {
+                return Ok(Keyed::Bound(interview_id));
+            }
+            if Instant::now() > ends {
+                return Err(still_processed());
+            }
+            ctx.clock.sleep(pause).await;
+            pause = (2 * pause).min(Duration::from_secs(1));
+        }
+        if Instant::now() > ends {
+            return Err(still_processed());
         }
     }
-    Err(still_processed())
 }
 
-/// The intent and, in one transaction with it, the key; `None` when somebody else holds the key.
-async fn try_claim(ctx: &Context, user_id: i64, is_meet: bool, key: Option<&KeyUse>) -> Result<Option<Owned>> {
+/// The intent and, in one transaction with it, the key and the candidate's mail among those that are counted; `None`
+/// when somebody else holds the key.
+async fn try_claim(
+    ctx: &Context,
+    people @ (user_id, _): (i64, i64),
+    is_meet: bool,
+    key: &KeyUse,
+) -> Result<Option<Owned>> {
     let id = clock::random_uuid();
     // A UUID's 32 hexadecimal digits are letters that Google allows in an id (0-9, a-v).
     let event_id = is_meet.then(|| clock::random_uuid().simple().to_string());
     let now = ctx.clock.now();
-    let Some(key) = key else {
-        let mut db = ctx.db.acquire().await?;
-        let intent = calendar::record_intent(&mut db, id, user_id, event_id.as_deref(), now).await?;
-        return Ok(Some((intent, event_id)));
-    };
     let mut tx = ctx.db.begin().await?;
-    let intent = calendar::record_intent(&mut tx, id, user_id, event_id.as_deref(), now).await?;
-    // Whoever held the key before and counts no longer must not commit any more.
-    let before = store::key(&mut *tx, user_id, &key.hash).await?.and_then(|held| held.intent_id);
-    if !store::claim_key(&mut *tx, user_id, &key.hash, &key.fingerprint, id, now).await? {
+    let Some(before) = key::claim(&mut *tx, user_id, key, id, now).await? else {
         return Ok(None);
-    }
+    };
+    // Whoever held the key before and counts no longer must not commit any more.
     if let Some(dead) = before {
         calendar::give_up(&mut tx, dead, now).await?;
+        mail::take_back(&mut *tx, dead).await?;
     }
+    let intent = calendar::record_intent(&mut tx, id, user_id, event_id.as_deref(), now).await?;
+    mail::count(&mut tx, ctx, id, people, Kind::Scheduled).await?;
     tx.commit().await?;
     Ok(Some((intent, event_id)))
 }
@@ -251,7 +261,7 @@ struct Booking<'a> {
 
 impl Booking<'_> {
     /// Rules 12 and 13: the event, then everything of ours in one transaction. Gives what was made and its mails.
-    async fn carry_out(&self, key: Option<&KeyUse>) -> Result<(Made, Vec<Leased>)> {
+    async fn carry_out(&self, key: &KeyUse) -> Result<(Made, Vec<Leased>)> {
         let event = match &self.event_id {
             Some(event_id) => Some(self.create_event(event_id).await?),
             None => None,
@@ -261,9 +271,7 @@ impl Booking<'_> {
         let interview_id = self.write(&mut tx, event.as_ref()).await?;
         let users = [self.parties.candidate.id, self.user.id];
         let mails = emails::queue(&mut tx, self.ctx, Kind::Scheduled, (interview_id, 0), &users).await?;
-        if let Some(key) = key
-            && !store::bind_key(&mut *tx, self.user.id, &key.hash, self.intent.id, interview_id).await?
-        {
+        if !key::bind(&mut *tx, self.user.id, &key.hash, self.intent.id, interview_id).await? {
             return Err(anyhow::anyhow!("the idempotency key was taken over before the request could commit").into());
         }
         // Last, because who takes a key over locks it and the intent in this order too.
@@ -272,7 +280,7 @@ impl Booking<'_> {
         }
         crash_point!("booking: about to commit");
         tx.commit().await?;
-        Ok((self.made(interview_id, event), mails))
+        Ok((self.made(interview_id, event), mails.leased))
     }
 
     fn made(&self, interview_id: i64, event: Option<calendar::Created>) -> Made {
@@ -344,7 +352,8 @@ impl Booking<'_> {
             let mut db = ctx.db.acquire().await?;
             // The intent is gone when the transaction did commit although its answer was lost: then all of it stays.
             if calendar::give_up(&mut db, intent, ctx.clock.now()).await? {
-                store::free_key(&mut *db, user_id, intent).await?;
+                key::free(&mut *db, user_id, intent).await?;
+                mail::take_back(&mut *db, intent).await?;
             }
             Ok(())
         };

@@ -25,7 +25,7 @@ use crate::{
     clock::random_uuid,
     context::Context,
     http::{Error, Result},
-    mail::{Kind, Leased},
+    mail::{self, Kind, Queued},
     notification,
 };
 
@@ -46,6 +46,9 @@ pub struct Changed {
     calendar_invite_sent: bool,
     warnings: Vec<String>,
     interview: Summary,
+    /// The mail waits until the minute after the last one is over.
+    #[serde(skip)]
+    pub mail_follows: bool,
 }
 
 /// A cancelled interview.
@@ -71,8 +74,9 @@ pub async fn change(ctx: Context, user: CurrentUser, interview: Interview, chang
         };
     }
     let claim = Claim::take(&ctx.db, id, ctx.clock.now()).await?.ok_or_else(being_changed)?;
+    let intent = random_uuid();
     // Again, now that nobody else changes it.
-    let Planned { before, after } = match plan_with_grant(&ctx, &user, id, &change).await {
+    let Planned { before, after } = match plan_and_count(&ctx, &user, id, &change, intent).await {
         Ok(planned) if !planned.is_nothing() => planned,
         other => {
             claim.give_back(&ctx.db, ctx.clock.now()).await?;
@@ -80,13 +84,16 @@ pub async fn change(ctx: Context, user: CurrentUser, interview: Interview, chang
         }
     };
     crash_point!("change: claimed");
-    let changing = Changing { ctx: &ctx, claim: &claim, intent: random_uuid(), recruiter_id: user.id, before, after };
+    let changing = Changing { ctx: &ctx, claim: &claim, intent, recruiter_id: user.id, before, after };
     match changing.carry_out().await {
-        Ok(written) => {
+        Ok(Written { interview, mails }) => {
             // Nothing from here on can undo the change.
             crash_point!("change: committed");
-            let sent = emails::send_now(&ctx, written.mails, [written.interview.candidate_id, user.id]).await;
-            Ok(changed(&ctx, &user, written.interview, sent).await)
+            let sent = emails::send_now(&ctx, mails.leased, [interview.candidate_id, user.id]).await;
+            let mut changed = changed(&ctx, &user, interview, sent).await;
+            changed.mail_follows = !mails.waiting.is_empty();
+            changed.warnings.extend(changed.mail_follows.then(|| "The mail follows in a minute.".to_owned()));
+            Ok(changed)
         }
         Err(failure) => {
             changing.abandon().await;
@@ -111,13 +118,20 @@ impl Planned {
     }
 }
 
-/// [`plan`] for the interview as it is now, if it can be carried out as far as is known without asking Google.
-async fn plan_with_grant(ctx: &Context, user: &CurrentUser, id: i64, change: &Change) -> Result<Planned> {
+/// [`plan`] for the interview as it is now, if it can be carried out as far as is known without asking Google. What it
+/// sends is counted under the change's intent.
+async fn plan_and_count(ctx: &Context, user: &CurrentUser, id: i64, change: &Change, intent: Uuid) -> Result<Planned> {
     let interview = store::by_id(&ctx.db, id).await?.ok_or_else(super::not_found)?;
     let planned = plan(ctx, interview, change)?;
-    if !planned.is_nothing() && needs_google(&planned.before, &planned.after) {
+    if planned.is_nothing() {
+        return Ok(planned);
+    }
+    if needs_google(&planned.before, &planned.after) {
         calendar::require_grant(ctx, user.id).await.map_err(|refusal| refusal.about("interview_type"))?;
     }
+    let mut tx = ctx.db.begin().await?;
+    mail::count(&mut tx, ctx, intent, (user.id, planned.after.candidate_id), Kind::Updated).await?;
+    tx.commit().await?;
     Ok(planned)
 }
 
@@ -151,6 +165,7 @@ async fn changed(ctx: &Context, user: &CurrentUser, interview: Interview, emails
         calendar_invite_sent: interview.calendar_invite_sent || emails_sent.any(),
         warnings,
         interview: Summary::new(interview.listed, user.id, now, ctx),
+        mail_follows: false,
     }
 }
 
@@ -181,7 +196,7 @@ struct Changing<'a> {
 /// The row as it was written, and the mails about it.
 struct Written {
     interview: Interview,
-    mails: Vec<Leased>,
+    mails: Queued,
 }
 
 /// Why a change was not made.
@@ -230,7 +245,7 @@ impl Changing<'_> {
         if let Some(event_id) = left_event {
             calendar::discard_event(&mut tx, self.recruiter_id, &event_id, now).await?;
         }
-        let mut mails = Vec::new();
+        let mut mails = Queued::default();
         let is_change = !interview.says_the_same_as(&self.before);
         if !is_change && ical_uid.is_some() && self.before.ical_uid.is_none() {
             store::keep_identity(&mut tx, interview.id, ical_uid.as_deref(), organizer.as_deref()).await?;
@@ -247,6 +262,9 @@ impl Changing<'_> {
             let about = (interview.id, interview.ical_sequence);
             let users = [interview.candidate_id, self.recruiter_id];
             mails = emails::queue(&mut tx, ctx, Kind::Updated, about, &users).await?;
+            if mails.joined.contains(&interview.candidate_id) {
+                mail::take_back(&mut *tx, self.intent).await?;
+            }
         }
         if is_made && !calendar::take_intent(&mut tx, self.intent).await? {
             return Err(anyhow::anyhow!("the intent was given up before it could commit").into());
@@ -321,6 +339,7 @@ impl Changing<'_> {
         let abandon = move |ctx: Context| async move {
             let (mut db, now) = (ctx.db.acquire().await?, ctx.clock.now());
             calendar::give_up(&mut db, intent, now).await?;
+            mail::take_back(&mut *db, intent).await?;
             claim.fail(&mut *db, now).await
         };
         self.ctx.persist("a change's failure", abandon).await;
@@ -373,7 +392,7 @@ async fn align(ctx: &Context, claim: &Claim) -> Result<()> {
     match changing.carry_out().await {
         Ok(written) => {
             tracing::info!(interview = claim.interview_id, "an event was aligned with its interview");
-            emails::send_now(ctx, written.mails, [written.interview.candidate_id, recruiter_id]).await;
+            emails::send_now(ctx, written.mails.leased, [written.interview.candidate_id, recruiter_id]).await;
         }
         Err(failure) => {
             changing.abandon().await;
@@ -430,7 +449,7 @@ pub async fn cancel(
         };
         matches!(tokio::time::timeout(DELETION_PATIENCE, task).await, Ok(Ok(true)))
     };
-    let (is_deleted, emails_sent) = tokio::join!(deleting, emails::send_now(&ctx, mails, users));
+    let (is_deleted, emails_sent) = tokio::join!(deleting, emails::send_now(&ctx, mails.leased, users));
     let mut answer = cancelled(id, "Interview cancelled successfully.");
     answer.emails_sent = emails_sent;
     if !is_deleted {

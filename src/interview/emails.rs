@@ -22,7 +22,7 @@ use crate::{
     context::Context,
     db,
     icalendar::{self, Invitation, Method, one_line, plain_lines},
-    mail::{self, Correspondent, Email, Kind, Leased, Mail},
+    mail::{self, Correspondent, Email, Kind, Leased, Mail, Queued},
     secret::PlainToken,
     zone::Zone,
 };
@@ -50,14 +50,14 @@ impl EmailsSent {
 }
 
 /// Queues a mail to each of `users`, in the transaction that writes what it tells; none without an SMTP server. They
-/// are for [`send_now`], right after the commit.
+/// are for [`send_now`], right after the commit, unless they wait.
 pub async fn queue(
     tx: &mut db::Connection,
     ctx: &Context,
     kind: Kind,
     about: (i64, i32),
     users: &[i64],
-) -> sqlx::Result<Vec<Leased>> {
+) -> sqlx::Result<Queued> {
     mail::enqueue_leased(tx, ctx, &mails(kind, about, users)).await
 }
 

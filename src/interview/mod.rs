@@ -2,9 +2,10 @@
 //! §5.6–5.16, §8).
 //!
 //! Handlers here turn HTTP into calls and back; `model` has the pure rules, `store` the SQL. What crosses systems:
-//! `booking` makes an interview, `change` changes and cancels it under a `claim` and aligns its event. `presence` knows
-//! who is there, `analytics` what they come to, `applicants` who can be invited, `preview` what a time means and what
-//! speaks against it; `reminder` and `instants` are sweeps, `emails` has the words of the mails, `when` those of times.
+//! `booking` makes an interview, of one `key` once; `change` changes and cancels it under a `claim` and aligns its event.
+//! `presence` knows who is there, `analytics` what they come to, `applicants` who can be invited, `preview` what a time
+//! means and what speaks against it; `reminder` and `instants` are sweeps, `emails` has the words of the mails, `when`
+//! those of times.
 
 pub mod analytics;
 pub mod applicants;
@@ -13,6 +14,7 @@ mod change;
 mod claim;
 pub mod emails;
 mod instants;
+mod key;
 pub mod model;
 mod page;
 mod presence;
@@ -42,8 +44,9 @@ use utoipa::{IntoResponses, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
-    booking::{KeyUse, Scheduled},
+    booking::Scheduled,
     change::{Cancelled, Changed},
+    key::KeyUse,
     model::{CancelBody, Change, ChangeBody, Endpoint, MeetingStatus, Request, ScheduleBody, Side, Status},
     page::{Page, Place, query_after},
     store::{Listed, Presence, Sides},
@@ -127,12 +130,15 @@ enum NotScheduled {
     /// No such candidate, or no such job or company of the caller's
     #[response(status = 404)]
     NotFound,
-    /// A request with this Idempotency-Key is still being processed
+    /// A request with this Idempotency-Key, or the same without one, is still being processed
     #[response(status = 409)]
     Conflict,
     /// The Idempotency-Key was used with a different request
     #[response(status = 422)]
     AnotherRequest,
+    /// Too many invitations and updates to this candidate, or invitations in a day; nothing was done
+    #[response(status = 429, headers(("Retry-After" = u64, description = "Seconds until there is room for one more")))]
+    TooManyMails,
     /// Google refused or did not answer in time; nothing is left of the interview
     #[response(status = 502)]
     GoogleUnavailable,
@@ -151,11 +157,11 @@ async fn schedule(
     let body = body.object().await?;
     let request = Request::parse(&body, endpoint, ctx.settings.interview_duration_minutes)?;
     // What is wrong with the body is told before what is wrong with the key.
-    let key = key.key()?.map(|key| KeyUse::new(&key, endpoint, &Value::Object(body)));
+    let key = KeyUse::new(key.key()?.as_deref(), endpoint, &Value::Object(body));
     ctx.to_its_end("a booking", booking::schedule(ctx.clone(), user, request, key)).await?
 }
 
-/// Schedules an interview as a body of [`Endpoint`] asks for it, at most once with a key.
+/// Schedules an interview as a body of [`Endpoint`] asks for it, at most once with a key, or within a minute.
 pub async fn schedule_from_body(
     ctx: &Context,
     user: CurrentUser,
@@ -164,7 +170,7 @@ pub async fn schedule_from_body(
     body: Map<String, Value>,
 ) -> Result<Scheduled> {
     let request = Request::parse(&body, endpoint, ctx.settings.interview_duration_minutes)?;
-    let key = key.map(|key| KeyUse::new(key, endpoint, &Value::Object(body)));
+    let key = KeyUse::new(key, endpoint, &Value::Object(body));
     ctx.to_its_end("a booking", booking::schedule(ctx.clone(), user, request, key)).await?
 }
 
@@ -353,6 +359,8 @@ async fn show(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId)
         (status = 200, description = "Changed, or nothing was different", body = Changed),
         (status = 401, description = "No valid Bearer token, or Google has to be connected first", body = NotConnected),
         (status = 409, description = "The interview is cancelled, or is being changed"),
+        (status = 429, description = "Too many invitations and updates to this candidate; the interview is as it was",
+            headers(("Retry-After" = u64, description = "Seconds until there is room for one more"))),
         (status = 502, description = "Google refused or did not answer in time; the interview is as it was"),
         (status = 503, description = "Google is not configured"),
     ))]

@@ -8,6 +8,7 @@ use sqlx::{PgExecutor, types::Json};
 use uuid::Uuid;
 
 use super::{
+    key,
     model::{self, InterviewType, JobChoice, Person, Request, Side, Window},
     page::Place,
     reminder,
@@ -849,96 +850,6 @@ pub async fn busy(
     Ok(busy)
 }
 
-/// A request that has not ended after this long can no longer commit, and its key is free again.
-const KEY_HELD: TimeDelta = TimeDelta::seconds(60);
-/// How long a key stands for the interview it has made.
-const KEY_KEPT: TimeDelta = TimeDelta::hours(24);
-
-/// What an Idempotency-Key stands for.
-pub struct Key {
-    pub fingerprint: Vec<u8>,
-    /// What came of it; `None`: its request still runs.
-    pub interview_id: Option<i64>,
-    pub intent_id: Option<Uuid>,
-    pub created_at: DateTime<Utc>,
-}
-
-impl Key {
-    /// Whether it still counts.
-    pub fn counts(&self, now: DateTime<Utc>) -> bool {
-        self.created_at >= now - if self.interview_id.is_some() { KEY_KEPT } else { KEY_HELD }
-    }
-}
-
-pub async fn key(db: impl PgExecutor<'_>, user_id: i64, key_hash: &[u8]) -> sqlx::Result<Option<Key>> {
-    sqlx::query_as!(
-        Key,
-        "SELECT fingerprint, interview_id, intent_id, created_at FROM ivs_idempotency_key
-         WHERE user_id = $1 AND key_hash = $2",
-        user_id,
-        key_hash
-    )
-    .fetch_optional(db)
-    .await
-}
-
-/// Claims a key for an intent, or takes it over from one that no longer counts; `false`: somebody else holds it.
-pub async fn claim_key(
-    db: impl PgExecutor<'_>,
-    user_id: i64,
-    key_hash: &[u8],
-    fingerprint: &[u8],
-    intent_id: Uuid,
-    now: DateTime<Utc>,
-) -> sqlx::Result<bool> {
-    let claimed = sqlx::query!(
-        "INSERT INTO ivs_idempotency_key AS held (user_id, key_hash, fingerprint, intent_id, created_at)
-         VALUES ($1, $2, $3, $4, $5)
-         ON CONFLICT (user_id, key_hash) DO UPDATE
-         SET fingerprint = $3, intent_id = $4, interview_id = NULL, created_at = $5
-         WHERE held.created_at < CASE WHEN held.interview_id IS NULL THEN $6::timestamptz ELSE $7::timestamptz END",
-        user_id,
-        key_hash,
-        fingerprint,
-        intent_id,
-        now,
-        now - KEY_HELD,
-        now - KEY_KEPT
-    )
-    .execute(db)
-    .await?;
-    Ok(claimed.rows_affected() == 1)
-}
-
-/// Binds a claimed key to what came of it; `false` when the claim was lost meanwhile.
-pub async fn bind_key(
-    db: impl PgExecutor<'_>,
-    user_id: i64,
-    key_hash: &[u8],
-    intent_id: Uuid,
-    interview_id: i64,
-) -> sqlx::Result<bool> {
-    let bound = sqlx::query!(
-        "UPDATE ivs_idempotency_key SET interview_id = $4, intent_id = NULL
-         WHERE user_id = $1 AND key_hash = $2 AND intent_id = $3",
-        user_id,
-        key_hash,
-        intent_id,
-        interview_id
-    )
-    .execute(db)
-    .await?;
-    Ok(bound.rows_affected() == 1)
-}
-
-/// Frees the key of a request that came to nothing.
-pub async fn free_key(db: impl PgExecutor<'_>, user_id: i64, intent_id: Uuid) -> sqlx::Result<()> {
-    sqlx::query!("DELETE FROM ivs_idempotency_key WHERE user_id = $1 AND intent_id = $2", user_id, intent_id)
-        .execute(db)
-        .await?;
-    Ok(())
-}
-
 /// Removes what has had its time: keys after a day, links whose interview (it may have been moved since) is over.
 pub async fn remove_expired(db: impl PgExecutor<'_>, now: DateTime<Utc>, settings: &Settings) -> sqlx::Result<()> {
     let over = now - settings.join_closes_after_end - model::LINK_OUTLIVES_WINDOW;
@@ -946,7 +857,7 @@ pub async fn remove_expired(db: impl PgExecutor<'_>, now: DateTime<Utc>, setting
         "WITH keys AS (DELETE FROM ivs_idempotency_key WHERE created_at < $1)
          DELETE FROM ivs_portal_token t USING company_interview i
          WHERE t.expires_at <= $2 AND i.id = t.interview_id AND i.ends_at <= $3",
-        now - KEY_KEPT,
+        now - key::KEPT,
         now,
         over
     )

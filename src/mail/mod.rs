@@ -7,15 +7,16 @@
 //! has the same `Message-ID`. Bodies, tokens and addresses are neither kept nor logged; the row of a mail that goes to
 //! another address than its user's own is the exception.
 //!
-//! Here a mail is queued, and swept up when its job was lost or its time is over; [`sending`] has the lease and the
-//! tries, [`message`] makes an Internet message of what is to be said, and [`operator`] is for who looks after mails:
-//! lists, and sending again.
+//! Here a mail is queued, and swept up when its job was lost or its time is over; [`limits`] says how many there may be
+//! and when the next may leave, [`sending`] has the lease and the tries, [`message`] makes an Internet message of what
+//! is to be said, and [`operator`] is for who looks after mails: lists, and sending again.
 
+mod limits;
 mod message;
 mod operator;
 mod sending;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context as _;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -23,7 +24,9 @@ use serde::Deserialize;
 use sqlx::PgExecutor;
 use uuid::Uuid;
 
+use self::limits::Turn;
 pub use self::{
+    limits::{count, take_back},
     message::{Correspondent, Email, compose, write_preview},
     operator::{Resent, Wanted, count_queued, find, list, resend},
     sending::{send, send_leased},
@@ -135,40 +138,70 @@ pub struct Leased {
 /// `attempts` in the row of a mail that is sent by who queued it: his try counts from the start.
 const FIRST_TRY: i32 = 1;
 
-/// Queues mails with their jobs, which are due at once; none without an SMTP server.
+/// What has become of mails that were to be queued.
+#[derive(Debug, Default)]
+pub struct Queued {
+    /// For their sender to send, right after the commit.
+    pub leased: Vec<Leased>,
+    /// Whose mail waits until the minute after their last update is over.
+    pub waiting: Vec<i64>,
+    /// Those of them whose mail waited already: no further one was queued.
+    pub joined: Vec<i64>,
+}
+
+/// Queues mails with their jobs, which are due at once, or when their turn comes; none without an SMTP server.
 ///
 /// Belongs into the transaction of what causes the mails.
 pub async fn enqueue(tx: &mut db::Connection, ctx: &Context, mails: &[Mail]) -> sqlx::Result<()> {
-    if ctx.smtp.is_some() && !mails.is_empty() {
-        insert(tx, ctx.clock.now(), mails, None).await?;
-    }
+    queue(tx, ctx, mails, None).await?;
     Ok(())
 }
 
-/// The same for mails that the caller sends himself after the commit, by [`send_leased`]. Their jobs see to what comes
-/// of that, half a minute later.
-pub async fn enqueue_leased(tx: &mut db::Connection, ctx: &Context, mails: &[Mail]) -> sqlx::Result<Vec<Leased>> {
-    if ctx.smtp.is_none() || mails.is_empty() {
-        return Ok(Vec::new());
-    }
-    let (now, holder) = (ctx.clock.now(), random_uuid());
-    let ids = insert(tx, now, mails, Some(holder)).await?;
-    let leased = |(id, mail): (Uuid, &Mail)| Leased {
-        id,
-        mail: mail.clone(),
-        holder,
-        leased_at: now,
-        queued_at: now,
-        attempts: FIRST_TRY,
-    };
-    Ok(ids.into_iter().zip(mails).map(leased).collect())
+/// The same for mails that the caller sends himself after the commit, by [`send_leased`], unless they wait. Their jobs
+/// see to what comes of that, half a minute later.
+pub async fn enqueue_leased(tx: &mut db::Connection, ctx: &Context, mails: &[Mail]) -> sqlx::Result<Queued> {
+    queue(tx, ctx, mails, Some(random_uuid())).await
 }
 
-/// Writes rows, leased to `holder`, and their jobs. Gives the ids, in order.
+async fn queue(tx: &mut db::Connection, ctx: &Context, mails: &[Mail], holder: Option<Uuid>) -> sqlx::Result<Queued> {
+    let (now, mut queued) = (ctx.clock.now(), Queued::default());
+    if ctx.smtp.is_none() || mails.is_empty() {
+        return Ok(queued);
+    }
+    let mut by_turn: BTreeMap<Turn, Vec<Mail>> = BTreeMap::new();
+    for (mail, turn) in mails.iter().zip(limits::turns(tx, mails, now).await?) {
+        by_turn.entry(turn).or_default().push(mail.clone());
+    }
+    for (turn, mails) in by_turn {
+        let people = mails.iter().map(|mail| mail.user_id);
+        match turn {
+            Turn::Now => {
+                let ids = insert(tx, now, &mails, None, holder).await?;
+                let Some(holder) = holder else { continue };
+                let leased =
+                    |(id, mail)| Leased { id, mail, holder, leased_at: now, queued_at: now, attempts: FIRST_TRY };
+                queued.leased = ids.into_iter().zip(mails).map(leased).collect();
+            }
+            Turn::Later(due_at) => {
+                queued.waiting.extend(people);
+                insert(tx, now, &mails, Some(due_at), None).await?;
+            }
+            Turn::Joined => {
+                queued.waiting.extend(people.clone());
+                queued.joined.extend(people);
+            }
+        }
+    }
+    Ok(queued)
+}
+
+/// Writes rows, leased to `holder`, and their jobs, due at `due_at`, when the lease ends, or at once. Gives the ids, in
+/// order.
 async fn insert(
     db: &mut db::Connection,
     now: DateTime<Utc>,
     mails: &[Mail],
+    due_at: Option<DateTime<Utc>>,
     holder: Option<Uuid>,
 ) -> sqlx::Result<Vec<Uuid>> {
     let ids: Vec<Uuid> = mails.iter().map(|_| random_uuid()).collect();
@@ -182,8 +215,8 @@ async fn insert(
     let attempts = if holder.is_some() { FIRST_TRY } else { 0 };
     sqlx::query!(
         "INSERT INTO ivs_mail (id, kind, interview_id, user_id, recipient, sequence, starts_at, state, created_at,
-             attempts, leased_by, leased_until)
-         SELECT *, 'queued', $8, $9, $10, $11
+             attempts, leased_by, leased_until, due_at)
+         SELECT *, 'queued', $8, $9, $10, $11, $12
          FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::int[], $7::timestamptz[])",
         &ids,
         &kinds as &[&str],
@@ -195,12 +228,13 @@ async fn insert(
         now,
         attempts,
         holder,
-        leased_until
+        leased_until,
+        due_at
     )
     .execute(&mut *db)
     .await?;
     let jobs: Vec<Job> = ids.iter().map(|id| Job::SendMail { mail: *id }).collect();
-    jobs::enqueue(db, &jobs, leased_until.unwrap_or(now)).await?;
+    jobs::enqueue(db, &jobs, due_at.or(leased_until).unwrap_or(now)).await?;
     Ok(ids)
 }
 
@@ -258,7 +292,7 @@ pub async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
     sqlx::query!("DELETE FROM ivs_mail WHERE created_at < $1 AND (resent_at IS NULL OR resent_at < $1)", now - KEPT)
         .execute(&ctx.db)
         .await?;
-    Ok(())
+    Ok(limits::remove_expired(&ctx.db, now).await?)
 }
 
 /// What has become of a mail.

@@ -12,6 +12,8 @@ use crate::{
 
 /// How often a lease is renewed while the mail is being sent.
 const RENEWAL: Duration = Duration::from_secs(10);
+/// How long a job waits for a connection to the SMTP server. A request does not: it has the queue.
+const JOB_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Tries once to send a queued mail, as its job.
 ///
@@ -24,7 +26,7 @@ pub async fn send(
     render: impl AsyncFnOnce(Mail) -> anyhow::Result<Option<Email>>,
 ) -> anyhow::Result<Outcome> {
     let Some(leased) = Leased::take(ctx, id).await? else { return standing(ctx, id).await };
-    let tried = leased.attempt(ctx, render).await;
+    let tried = leased.attempt(ctx, JOB_PATIENCE, render).await;
     leased.note(ctx, tried).await
 }
 
@@ -35,7 +37,7 @@ pub async fn send_leased(
     leased: Leased,
     render: impl AsyncFnOnce(Mail) -> anyhow::Result<Option<Email>>,
 ) -> anyhow::Result<bool> {
-    let tried = leased.attempt(ctx, render).await;
+    let tried = leased.attempt(ctx, Duration::ZERO, render).await;
     let is_accepted = matches!(tried, Ok(Tried::Sent));
     leased.note(ctx, tried).await?;
     Ok(is_accepted)
@@ -85,16 +87,18 @@ impl Leased {
         Ok(Some(Leased { id, mail, holder, leased_at: now, queued_at: row.queued_at, attempts: row.attempts }))
     }
 
-    /// Renders the mail and hands it to the SMTP server, as long as nobody else has the lease.
+    /// Renders the mail and hands it to the SMTP server, as long as nobody else has the lease. Waits no longer than
+    /// `patience` for a connection.
     async fn attempt(
         &self,
         ctx: &Context,
+        patience: Duration,
         render: impl AsyncFnOnce(Mail) -> anyhow::Result<Option<Email>>,
     ) -> anyhow::Result<Tried> {
         crash_point!("mail: leased");
         tokio::select! {
             biased;
-            tried = self.hand_over(ctx, render) => tried,
+            tried = self.hand_over(ctx, patience, render) => tried,
             () = self.lost(ctx) => Ok(Tried::TakenOver),
         }
     }
@@ -102,6 +106,7 @@ impl Leased {
     async fn hand_over(
         &self,
         ctx: &Context,
+        patience: Duration,
         render: impl AsyncFnOnce(Mail) -> anyhow::Result<Option<Email>>,
     ) -> anyhow::Result<Tried> {
         let Some(email) = render(self.mail.clone()).await? else { return Ok(Tried::Outdated) };
@@ -114,7 +119,7 @@ impl Leased {
         if ctx.clock.now() > self.leased_at + Duration::from_secs(1) && !self.renew(ctx).await? {
             return Ok(Tried::TakenOver);
         }
-        Ok(match smtp.send(&message).await {
+        Ok(match smtp.send(&message, patience).await {
             Ok(()) => {
                 let (kind, interview, to) = (self.mail.kind.as_str(), self.mail.interview_id, masked(&email.to.1));
                 tracing::info!(mail = %self.id, kind, interview, to, "mail sent");

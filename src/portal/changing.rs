@@ -118,8 +118,8 @@ async fn make(
             return Ok(Outcome::Show(said));
         }
     }
-    interview::change_from_body(ctx, session.user.clone(), interview.clone(), changes).await?;
-    Ok(Outcome::Done(Done::Changed))
+    let changed = interview::change_from_body(ctx, session.user.clone(), interview.clone(), changes).await?;
+    Ok(Outcome::Done(if changed.mail_follows { Done::ChangedLater } else { Done::Changed }))
 }
 
 /// The form to cancel an interview.

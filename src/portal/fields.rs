@@ -228,9 +228,20 @@ pub fn sentence(refusal: &Error) -> String {
             "Google Calendar is not connected. Connect it on your dashboard first, or choose another way to meet."
                 .to_owned()
         }
+        Error::Throttled { retry_after } => {
+            let wait = match retry_after.div_ceil(60) {
+                ..=1 => "a minute".to_owned(),
+                minutes @ 2..=90 => format!("{minutes} minutes"),
+                minutes => format!("{} hours", minutes.div_ceil(60)),
+            };
+            format!("{TOO_MANY} Please try again in {wait}.")
+        }
         _ => "This did not work. Please check what you entered.".to_owned(),
     }
 }
+
+const TOO_MANY: &str = "Nothing was done, because too many mails would leave: this person has had many from you lately, \
+                        or you have invited people to many interviews today.";
 
 #[cfg(test)]
 mod tests {

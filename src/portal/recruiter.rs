@@ -102,6 +102,8 @@ pub enum Done {
     Scheduled,
     ScheduledBefore,
     Changed,
+    /// The mails wait until a minute has passed since the last ones.
+    ChangedLater,
     ChangedBefore,
     Unchanged,
     Cancelled,
@@ -112,10 +114,11 @@ pub enum Done {
 }
 
 impl Done {
-    const ALL: [(Done, &str); 10] = [
+    const ALL: [(Done, &str); 11] = [
         (Done::Scheduled, "scheduled"),
         (Done::ScheduledBefore, "scheduled-before"),
         (Done::Changed, "changed"),
+        (Done::ChangedLater, "changed-later"),
         (Done::ChangedBefore, "changed-before"),
         (Done::Unchanged, "unchanged"),
         (Done::Cancelled, "cancelled"),
@@ -147,6 +150,7 @@ impl Done {
             Done::Changed => {
                 ("The interview is changed. This server sends no mails: please tell the candidate.", "warn")
             }
+            Done::ChangedLater => ("The interview is changed; the mails to both of you follow in a minute.", "good"),
             Done::Unchanged => ("Nothing was different, so nothing was changed and nobody was told.", "good"),
             Done::Cancelled if sends_mails => {
                 ("The interview is cancelled; the mails to both of you are on their way.", "good")

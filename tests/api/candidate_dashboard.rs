@@ -17,8 +17,9 @@ fn section(page: &Answer, title: &str) -> String {
 async fn interviews_stand_by_application_and_what_is_over_or_cancelled_last() {
     let app = TestApp::start().await;
     let id = app.connected(RITA).await.meet().await;
-    let (gone, phone) = (app.user(OTTO).phone().await, app.user(OTTO).phone().await);
+    let gone = app.user(OTTO).phone().await;
     assert_eq!(app.user(OTTO).cancel(gone).await.status, 200);
+    let phone = app.user(OTTO).phone().await;
     let mut carl = CookieClient::of(&app, "carl@x.test").await;
     let page = carl.get("/dashboard/jobseeker/").await;
     assert_eq!(page.status, 200);

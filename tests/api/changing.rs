@@ -210,6 +210,7 @@ async fn rescheduled_twice_and_cancelled_the_event_follows_and_three_versions_ha
         [json!({"date": "2030-07-01", "time": "09:30"}), json!({"timezone": "Europe/Paris", "duration_minutes": 45})];
     let mut versions = Vec::new();
     for (sequence, change) in changes.into_iter().enumerate() {
+        app.pass_a_minute().await;
         app.mailbox.clear();
         let answer = rita.change(id, change).await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -278,7 +279,7 @@ async fn rescheduled_twice_and_cancelled_the_event_follows_and_three_versions_ha
 #[tokio::test]
 async fn after_a_fault_at_any_step_row_and_event_agree_as_soon_as_google_allows() {
     let kinds = [FaultKind::status(500), FaultKind::status(400), FaultKind::AnswerLost, FaultKind::Garbage];
-    let app = TestApp::start().await;
+    let app = TestApp::start_with(&[("CANDIDATE_MAILS_PER_HOUR", "60")]).await;
     let rita = app.connected(RITA).await;
     for (n, kind) in kinds.into_iter().enumerate() {
         for (call, change) in [
@@ -443,14 +444,17 @@ async fn a_change_warns_of_the_past_of_daylight_saving_and_of_overlaps() {
         answer.json()["warnings"],
         json!(["02:30 does not exist on 2027-03-14 in America/New_York; the interview starts at 03:30."])
     );
+    app.pass_a_minute().await;
     let answer = otto.change(id, json!({"date": "2020-01-01"})).await;
     assert_eq!(answer.json()["warnings"], json!(["The interview time is in the past."]));
+    app.pass_a_minute().await;
     let answer = otto.change(id, json!({"date": "2030-01-16", "time": "10:00", "timezone": "Asia/Tokyo"})).await;
     assert_eq!(
         answer.json()["warnings"],
         json!(["Carl Candy already has an interview at this time.", "You already have an interview at this time."])
     );
     app.user(OTTO).cancel(502).await;
+    app.pass_a_minute().await;
     assert_eq!(otto.change(id, json!({"note": "hm"})).await.json()["warnings"], json!([]));
 }
 

@@ -221,7 +221,7 @@ async fn a_second_sender_finds_the_lease_taken() {
 async fn leased(app: &TestApp) -> Leased {
     let mail = Mail { interview_id: Some(501), ..Mail::new(Kind::Scheduled, CARL) };
     let mut db = app.db().acquire().await.unwrap();
-    mail::enqueue_leased(&mut db, &app.ctx, &[mail]).await.unwrap().remove(0)
+    mail::enqueue_leased(&mut db, &app.ctx, &[mail]).await.unwrap().leased.remove(0)
 }
 
 fn hello() -> Email {

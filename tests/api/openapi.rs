@@ -18,13 +18,13 @@ fn every_operation_names_the_errors_that_its_rules_have() {
         ("POST /api/company/google/connect/", "200 503".into()),
         ("GET /api/company/google/callback/", "302".into()),
         ("POST /api/company/google/disconnect/, DELETE /api/company/google/disconnect/", "200".into()),
-        ("POST /api/company/google/create-interview/", [body, "200 403 404 409 422 502 503"].join(" ")),
-        ("POST /api/company/create-interview/", [body, "201 403 404 409 422 502 503"].join(" ")),
+        ("POST /api/company/google/create-interview/", [body, "200 403 404 409 422 429 502 503"].join(" ")),
+        ("POST /api/company/create-interview/", [body, "201 403 404 409 422 429 502 503"].join(" ")),
         ("GET /api/interviews/, GET /api/company/interviews/", "200 400".into()),
         ("GET /api/interviews/{id}/, GET /api/company/interviews/{id}/", "200 403 404".into()),
         (
             "PATCH /api/interviews/{id}/, PATCH /api/company/interviews/{id}/",
-            [body, "200 403 404 409 502 503"].join(" "),
+            [body, "200 403 404 409 429 502 503"].join(" "),
         ),
         ("DELETE /api/interviews/{id}/, DELETE /api/company/interviews/{id}/", [body, "200 403 404 409"].join(" ")),
         (

@@ -547,7 +547,7 @@ async fn faults_that_pass_are_survived_and_make_one_event() {
     .enumerate()
     {
         app.google.order(fault(Call::Insert, 1, kind.clone()));
-        let answer = rita.schedule(body(json!({}))).await;
+        let answer = rita.schedule(body(json!({"notes": format!("{kind:?}")}))).await;
         assert_eq!(answer.status, 200, "{kind:?} {answer:?}");
         assert_eq!(live_events(&app).len(), nr + 1, "{kind:?}");
     }

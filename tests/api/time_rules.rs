@@ -39,7 +39,8 @@ impl TestApp {
 /// Rita's Meet interview at 09:00 in Vancouver on December 1, 2026, which is 17:00 UTC by the rules of 2025 and 16:00
 /// by those of 2026; placed by the old ones, its event too.
 async fn vancouver(app: &TestApp, rita: &User<'_>) -> i64 {
-    let body = body(json!({"date": "2026-12-01", "time": "09:00", "timezone": "America/Vancouver"}));
+    let notes = format!("the {}th", app.count("company_interview").await);
+    let body = body(json!({"date": "2026-12-01", "time": "09:00", "timezone": "America/Vancouver", "notes": notes}));
     let id = rita.schedule(body).await.json()["interview_id"].as_i64().unwrap();
     app.mails(2).await;
     app.mailbox.clear();

@@ -175,6 +175,12 @@ impl TestApp {
         self.ctx.clock.set(now.parse().unwrap());
     }
 
+    /// Then the next update mail about an interview goes at once.
+    pub async fn pass_a_minute(&self) {
+        self.advance(Duration::from_secs(60));
+        self.run_jobs().await;
+    }
+
     /// Runs jobs until none is due.
     pub async fn run_jobs(&self) {
         while jobs::run_due(&self.ctx, app::run_job).await.unwrap() > 0 {}

@@ -156,7 +156,8 @@ impl World {
              UPDATE ivs_idempotency_key SET created_at = created_at - interval '60 s';
              UPDATE ivs_change SET held_until = held_until - interval '60 s',
                                    next_attempt_at = next_attempt_at - interval '60 s';
-             UPDATE ivs_mail SET leased_until = leased_until - interval '60 s';
+             UPDATE ivs_mail SET leased_until = leased_until - interval '60 s', due_at = due_at - interval '60 s',
+                                 created_at = created_at - interval '60 s';
              UPDATE ivs_jobs._private_jobs SET run_at = run_at - interval '60 s'",
         )
         .execute(&self.database.pool)
