@@ -45,7 +45,7 @@ use crate::{
 pub use self::{
     google::Deleted,
     oauth::begin_on_portal,
-    store::{Intent, REQUEST_LIFETIME, discard_event, give_up, record_intent, take_intent},
+    store::{Abandoned, Intent, REQUEST_LIFETIME, discard_event, give_up, record_intent, take_intent},
     undo::{LATEST_CALL, remove_expired, undo_intents, undo_now},
 };
 

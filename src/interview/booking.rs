@@ -202,7 +202,7 @@ async fn claim(ctx: &Context, people: (i64, i64), is_meet: bool, key: &KeyUse) -
     let ends = Instant::now() + PATIENCE;
     let mut pause = FIRST_LOOK;
     loop {
-        if let Some(owned) = try_claim(ctx, people, is_meet, key).await? {
+        if let Some(owned) = db::repeated(|| try_claim(ctx, people, is_meet, key)).await? {
             return Ok(Keyed::Ours(owned));
         }
         // Whoever holds the key may free it between our try and our look, or while we wait.
@@ -267,8 +267,14 @@ impl Booking<'_> {
             None => None,
         };
         crash_point!("booking: event made");
+        let (interview_id, mails) = db::repeated(|| self.commit(event.as_ref(), key)).await?;
+        Ok((self.made(interview_id, event), mails))
+    }
+
+    /// Rule 13: the interview's id, and its mails.
+    async fn commit(&self, event: Option<&calendar::Created>, key: &KeyUse) -> Result<(i64, Vec<Leased>)> {
         let mut tx = self.ctx.db.begin().await?;
-        let interview_id = self.write(&mut tx, event.as_ref()).await?;
+        let interview_id = self.write(&mut tx, event).await?;
         let users = [self.parties.candidate.id, self.user.id];
         let mails = emails::queue(&mut tx, self.ctx, Kind::Scheduled, (interview_id, 0), &users).await?;
         if !key::bind(&mut *tx, self.user.id, &key.hash, self.intent.id, interview_id).await? {
@@ -280,7 +286,7 @@ impl Booking<'_> {
         }
         crash_point!("booking: about to commit");
         tx.commit().await?;
-        Ok((self.made(interview_id, event), mails.leased))
+        Ok((interview_id, mails.leased))
     }
 
     fn made(&self, interview_id: i64, event: Option<calendar::Created>) -> Made {

@@ -24,6 +24,7 @@ use crate::{
     calendar::{self, CalendarError},
     clock::random_uuid,
     context::Context,
+    db::{self, MayBeDatabase},
     http::{Error, Result},
     mail::{self, Kind, Queued},
     notification,
@@ -129,9 +130,13 @@ async fn plan_and_count(ctx: &Context, user: &CurrentUser, id: i64, change: &Cha
     if needs_google(&planned.before, &planned.after) {
         calendar::require_grant(ctx, user.id).await.map_err(|refusal| refusal.about("interview_type"))?;
     }
-    let mut tx = ctx.db.begin().await?;
-    mail::count(&mut tx, ctx, intent, (user.id, planned.after.candidate_id), Kind::Updated).await?;
-    tx.commit().await?;
+    let people = (user.id, planned.after.candidate_id);
+    db::repeated(|| async move {
+        let mut tx = ctx.db.begin().await?;
+        mail::count(&mut tx, ctx, intent, people, Kind::Updated).await?;
+        Ok::<_, Error>(tx.commit().await?)
+    })
+    .await?;
     Ok(planned)
 }
 
@@ -213,7 +218,17 @@ impl<E: Into<Error>> From<E> for Failure {
     }
 }
 
+impl MayBeDatabase for Failure {
+    fn database_error(&self) -> Option<&sqlx::Error> {
+        match self {
+            Failure::Other(error) => error.database_error(),
+            Failure::Calendar(_) | Failure::Lost => None,
+        }
+    }
+}
+
 /// What the row is to say of its event.
+#[derive(Clone)]
 struct Placed {
     interview: Interview,
     /// The event's own, for a row that has none yet.
@@ -233,6 +248,10 @@ impl Changing<'_> {
     async fn carry_out(&self) -> Result<Written, Failure> {
         let placed = self.place_event().await?;
         crash_point!("change: event placed");
+        db::repeated(|| self.commit(placed.clone())).await
+    }
+
+    async fn commit(&self, placed: Placed) -> Result<Written, Failure> {
         let (ctx, now) = (self.ctx, self.ctx.clock.now());
         let mut tx = ctx.db.begin().await?;
         if !self.claim.finish(&mut tx, now).await? {
@@ -421,24 +440,11 @@ pub async fn cancel(
     if interview.cancelled_at.is_some() {
         return Ok(cancelled(id, "Interview was already cancelled."));
     }
-    let now = ctx.clock.now();
-    let mut tx = ctx.db.begin().await?;
-    let claim = Claim::take(&mut *tx, id, now).await?.ok_or_else(being_changed)?;
-    let organizer = interview.recruiter_email.as_deref();
-    let Some(row) = store::cancel(&mut tx, id, reason.as_deref(), organizer, now).await? else {
+    let users = [interview.candidate_id, user.id];
+    let committed = db::repeated(|| commit_cancellation(&ctx, &interview, users, reason.as_deref())).await?;
+    let Some((mails, discarded)) = committed else {
         return Ok(cancelled(id, "Interview was already cancelled."));
     };
-    let message = model::cancelled_notification(&interview);
-    notification::tell(&mut tx, interview.candidate_id, id, &message, now).await?;
-    let users = [interview.candidate_id, user.id];
-    let mails = emails::queue(&mut tx, &ctx, Kind::Cancelled, (id, row.ical_sequence), &users).await?;
-    let discarded = match &row.google_event_id {
-        Some(event_id) => Some(calendar::discard_event(&mut tx, user.id, event_id, now).await?),
-        None => None,
-    };
-    claim.finish(&mut tx, now).await?;
-    crash_point!("cancellation: about to commit");
-    tx.commit().await?;
     crash_point!("cancellation: committed");
 
     let deleting = async {
@@ -456,6 +462,33 @@ pub async fn cancel(
         answer.warnings.push("The Google Calendar event will be deleted later.".to_owned());
     }
     Ok(answer)
+}
+
+/// Everything of ours in one transaction: the mails, and the event that is to be deleted. `None`: the interview was
+/// cancelled already.
+async fn commit_cancellation(
+    ctx: &Context,
+    interview: &Interview,
+    users: [i64; 2],
+    reason: Option<&str>,
+) -> Result<Option<(Queued, Option<calendar::Abandoned>)>> {
+    let (id, now) = (interview.id, ctx.clock.now());
+    let mut tx = ctx.db.begin().await?;
+    let claim = Claim::take(&mut *tx, id, now).await?.ok_or_else(being_changed)?;
+    let organizer = interview.recruiter_email.as_deref();
+    let Some(row) = store::cancel(&mut tx, id, reason, organizer, now).await? else { return Ok(None) };
+    let message = model::cancelled_notification(interview);
+    notification::tell(&mut tx, interview.candidate_id, id, &message, now).await?;
+    let mails = emails::queue(&mut tx, ctx, Kind::Cancelled, (id, row.ical_sequence), &users).await?;
+    let [_, recruiter_id] = users;
+    let discarded = match &row.google_event_id {
+        Some(event_id) => Some(calendar::discard_event(&mut tx, recruiter_id, event_id, now).await?),
+        None => None,
+    };
+    claim.finish(&mut tx, now).await?;
+    crash_point!("cancellation: about to commit");
+    tx.commit().await?;
+    Ok(Some((mails, discarded)))
 }
 
 fn cancelled(interview_id: i64, message: &'static str) -> Cancelled {
