@@ -35,12 +35,13 @@ impl Account {
 macro_rules! accounts {
     ($condition:literal $(, $argument:expr)+) => {
         sqlx::query!(
-            "SELECT u.id, u.email, u.username, u.first_name, u.last_name, u.is_recruiter, u.is_applicant, u.has_resume,
+            r#"SELECT u.id, u.email, u.username, u.first_name, u.last_name, u.is_recruiter, u.is_applicant, u.has_resume,
                     u.has_company, c.id::bigint AS company_id, u.created_at, u.updated_at, u.password, u.is_active,
                     u.is_deleted,
-                    (SELECT issued_before FROM ivs_token_revocation WHERE user_id = u.id) AS revoked_before
+                    revoked.issued_before AS "revoked_before?"
              FROM users_user u LEFT JOIN company_company c ON c.user_id = u.id
-             WHERE "
+             LEFT JOIN ivs_token_revocation revoked ON revoked.user_id = u.id
+             WHERE "#
                 + $condition
             $(, $argument)+
         )
