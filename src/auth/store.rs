@@ -39,8 +39,9 @@ macro_rules! accounts {
                       u.last_name::text AS "last_name!", u.is_recruiter, u.is_applicant, u.has_resume, u.has_company,
                       c.id::bigint AS company_id, u.created_at, u.updated_at, u.password::text AS "password!",
                       u.is_active, u.is_deleted,
-                      (SELECT issued_before FROM ivs_token_revocation WHERE user_id = u.id) AS revoked_before
+                      revoked.issued_before AS "revoked_before?"
                FROM users_user u LEFT JOIN company_company c ON c.user_id = u.id
+               LEFT JOIN ivs_token_revocation revoked ON revoked.user_id = u.id
                WHERE "#
                 + $condition
             $(, $argument)+
