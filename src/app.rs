@@ -135,7 +135,7 @@ async fn render(ctx: &Context, mail: Mail) -> anyhow::Result<Option<Email>> {
     }
 }
 
-/// What happens again and again in every instance: in tests once each, by the same list.
+/// The recurring work of every instance. Tests run each sweep once, from the same list.
 static SWEEPS: &[Sweep] = &[
     Sweep::new("undo intents", 5, |ctx| async move { calendar::undo_intents(&ctx).await }.boxed()),
     Sweep::new("forget grants", 60, |ctx| async move { calendar::forget_grants_of_deleted(&ctx).await }.boxed()),
@@ -164,8 +164,8 @@ async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
     mail::remove_expired(ctx).await
 }
 
-/// Compares this machine's clock with the database's, again and again: leases and intents hold between servers whose
-/// clocks agree. While they do not, this instance runs no sweeps and no jobs, and is not ready.
+/// Keeps comparing this machine's clock with the database's, since leases and intents hold only between servers whose
+/// clocks agree. While the two disagree, this instance runs no sweeps and no jobs, and is not ready.
 async fn watch_clock(ctx: Context, stop: CancellationToken) {
     while !stop.is_cancelled() {
         compare_clocks(&ctx).await;
@@ -173,7 +173,7 @@ async fn watch_clock(ctx: Context, stop: CancellationToken) {
     }
 }
 
-/// A database that is away tells nothing of the clock.
+/// While the database is unreachable, the last result stands.
 async fn compare_clocks(ctx: &Context) {
     const TOLERATED: TimeDelta = TimeDelta::seconds(5);
     let Ok(theirs) = db::now(&ctx.db.reserved()).await else { return };

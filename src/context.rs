@@ -25,7 +25,7 @@ const TRIES: u32 = 10 * 60;
 pub struct Parts {
     pub settings: Settings,
     pub clock: Clock,
-    /// Whether it is not the database's.
+    /// Whether `clock` disagrees with the database's.
     pub clock_is_off: AtomicBool,
     pub db: Pool,
     /// For OAuth and reCAPTCHA; has timeouts, follows no redirects.

@@ -1,8 +1,8 @@
-//! Work that keeps a core busy for long: as many pieces at once as there are cores, and the others in turn.
+//! Limits long CPU-bound work: as many pieces run at once as there are cores, and the others take turns.
 //!
-//! Promises: a [`Party`] has two desks at most, and its next piece comes after one of every other party that waits; so
-//! a crowd of one party delays another by a piece or two. Every second desk goes first to parties that are preferred.
-//! A piece waits [`PATIENCE`] at most. Hides the lines and the turns.
+//! Promises: a [`Party`] has at most two desks. Its next piece runs after one of every other waiting party, so one
+//! party's crowd delays another by only a piece or two. Every second desk goes first to preferred parties. A piece
+//! waits at most [`PATIENCE`]. Hides the queues and the turns.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -23,7 +23,7 @@ const DESKS_A_PARTY: usize = 2;
 /// How many pieces of a party may wait: more than a machine can do within the patience, and no matter for its memory.
 const LONGEST_LINE: usize = 200;
 
-/// Whose work it is: all that has the same `id` takes turns as one.
+/// The owner of a piece of work: everything with the same `id` takes turns as one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Party {
     pub id: Vec<u8>,
@@ -361,8 +361,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever comes, goes away and leaves in whatever order: no desk is lost, and none is free while one waits
-        /// who may have it.
+        /// In whatever order callers come, go away and leave, no desk is lost. None is free while a caller waits who
+        /// may have it.
         #[test]
         fn no_desk_is_lost(desks in 1..5usize, steps in prop::collection::vec((0..3u8, 0..4u8, any::<bool>()), 0..60)) {
             let gate = Arc::new(Gate::new(desks, LONG));

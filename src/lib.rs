@@ -20,7 +20,7 @@
 //! | `config` | the settings: `config/default.toml` < `CONFIG_FILE` < environment |
 //! | `telemetry` | the log, and what never gets into it |
 //! | `metrics` | what is counted, for Prometheus |
-//! | `gate` | long work, a few pieces at a time, in turn of those whose it is |
+//! | `gate` | long CPU-bound work: a few pieces at a time, its owners taking turns |
 //!
 //! | floor | |
 //! |---|---|
@@ -30,7 +30,7 @@
 //! | `http` | connections, the door around all routes, typed requests, the one error type |
 //! | `jobs` | work to be done later, for certain: a thin face of graphile_worker |
 //! | `mail` | from a queued row to an accepted mail, once |
-//! | `sweep` | what happens again and again, and what of it is overdue |
+//! | `sweep` | recurring background work, and which of it is overdue |
 //!
 //! | features | |
 //! |---|---|
@@ -147,13 +147,15 @@
 //! * **One crypto stack**, aws-lc-rs; neither `ring` nor OpenSSL is linked. CI checks it.
 //! * **Sealed grants**: OAuth secrets lie in the database as XChaCha20-Poly1305 envelopes bound to table, row and
 //!   column, so that one copied elsewhere does not open. Several keys may open, the first seals: keys can be changed.
-//! * **A list of any length goes out in pieces** of 256 rows (`http::array`). A piece is read on a connection that goes back
-//!   to the pool before the client gets it, so a slow reader holds neither connections nor memory. The price is that
-//!   a long list is no snapshot.
-//! * **Open or closed**: an account that is inactive or deleted is closed to everything that lets people in or writes to
-//!   them; `Account::is_open` and `is_active AND NOT is_deleted` say so, and a test looks for SQL that asks half of it.
-//! * **A revocation is a whole second**, because tokens tell no more of when they were issued. The command waits for that
-//!   second, so that what is issued after it counts. The moment is read with the account, at no further round trip.
+//! * **A list of any length goes out in pieces** of 256 rows (`http::array`). The connection that reads a piece goes
+//!   back to the pool before the client gets the piece, so a slow reader holds neither connections nor memory. The
+//!   price is that a long list is no snapshot.
+//! * **Open or closed**: an inactive or deleted account is closed: it lets nobody in, and gets no mail but a
+//!   cancellation. `Account::is_open` and `is_active AND NOT is_deleted` check this, and a test looks for SQL that
+//!   checks only half.
+//! * **A revocation takes effect at a whole second**, because tokens record only the second in which they were issued.
+//!   The command waits for that second, so tokens issued after it work. The moment is read with the account, without
+//!   another round trip.
 //! * **A grant is refreshed by one request at a time**, under a lease in the database; the others wait by polling,
 //!   without a connection in hand, and read the row again.
 //! * **A mail is counted before anything is done** (`mail::limits`): in the transaction that records an intent, under an
@@ -161,19 +163,19 @@
 //!   effect. Counting `ivs_mail` would have come too late, at the commit, when Google has been asked already.
 //! * **A sign-in counts as failed before its password is hashed**, and is taken back when it turns out not to be: one
 //!   statement on one row, so neither many at once nor several servers let more guesses through. The row's key is an
-//!   HMAC of peer and e-mail: a stranger who guesses elsewhere keeps nobody out, and the table names nobody.
-//! * **Every statement ends, and the pool is small and ours** (`db::pool`, over deadpool). sqlx's asks a connection at
-//!   each release and waits without a limit. Ours asks one that rested for a second, and asks the server on another
-//!   connection about a statement that takes longer than a second: an idle server means that the answer is lost. A dead
-//!   connection condemns all of its age. What certainly had no effect (a read, a deadlock's victim, a refusal by a server
-//!   that can only be read) is repeated before anybody is told; a commit without an answer never is.
+//!   HMAC of peer and email: guesses from elsewhere lock nobody out, and the table holds no names.
+//! * **Every statement ends, and the pool is small and ours** (`db::pool`, over deadpool). sqlx's pool tests a
+//!   connection on each release and waits without a limit. Ours tests one that was idle for a second. When a statement
+//!   takes longer than a second, it asks the server on another connection: if the server is idle, the answer is lost.
+//!   One dead connection retires all of its generation. Work that certainly had no effect (a read, a deadlock's victim,
+//!   a refusal by a read-only server) is retried before the caller sees an error; a commit without an answer never is.
 //! * **SELECT lists cast texts and integers**, since PostgreSQL refuses a prepared statement whose result type changes,
 //!   and Django's `AlterField` changes it.
-//! * **Sign-ins take turns by peer.** A queue, however long, belongs to the address that fills it fastest. In turn of
-//!   peers one address costs the others a password or two. Browsers with the cookie of an earlier sign-in have every
-//!   second turn, which no number of addresses buys.
-//! * **A refused password waits, it does not work**: for as long as the dearest hash takes at the machine's present pace.
-//!   So the time shows no stored hash, and filling up costs no core.
+//! * **Sign-ins take turns by peer.** In a plain queue, the address that sends most gets most places. With turns, one
+//!   address delays the others by only a password or two. Browsers with the cookie of an earlier sign-in have every
+//!   second turn, which an attacker cannot get with more addresses.
+//! * **A refusal waits instead of hashing on**, until the slowest stored hash would be done at the machine's current
+//!   speed. So its time reveals nothing about the stored hash, and the wait takes no core.
 //! * **Migrations take turns by polling** `pg_try_advisory_lock`: a waiter blocked inside a statement would deadlock
 //!   with `CREATE INDEX CONCURRENTLY`.
 //! * **On pages the server decides, scripts only add.** All but copying, popups and the check of devices works without
@@ -185,7 +187,7 @@
 //!   schedules a second interview because the first one's answer was lost.
 //! * **A portal session opens pages, never the JSON API**, which a form of another site could send requests to. What a
 //!   page's forms carry against that is an HMAC by the cookie's secret, so there is nothing to store and nothing to
-//!   expire; so is what binds an authorization at Google to the session that began it.
+//!   expire. Another HMAC by that secret binds an authorization at Google to the session that began it.
 //! * **No framework of our own**: no traits with one implementation, no repositories, no second set of structs for
 //!   rows.
 //!

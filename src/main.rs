@@ -33,9 +33,9 @@ enum Command {
     Migrate,
     /// Make a user of an installation without Django; the password is read from the standard input
     CreateUser(NewUser),
-    /// End a user's sign-ins: Bearer tokens issued until now (on this server, not in Django), and portal sessions
+    /// Sign a user out: revoke Bearer tokens issued until now (here, not in Django), and end portal sessions
     RevokeTokens {
-        /// Whose; an e-mail address is compared to the letter
+        /// The user; an email address is compared case-sensitively
         #[arg(long, value_name = "ID-or-EMAIL")]
         user: String,
     },

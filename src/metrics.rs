@@ -109,7 +109,7 @@ impl Metrics {
         let requests = counter("http_requests_total", "Requests answered.", &["method", "route", "status"])?;
         let google = counter("google_requests_total", "Attempts at calls to Google.", &["operation", "outcome"])?;
         let emails = counter("emails_total", "Tries to send a mail.", &["kind", "outcome"])?;
-        let sweeps = counter("sweeps_total", "Passes of what happens again and again.", &["sweep", "outcome"])?;
+        let sweeps = counter("sweeps_total", "Passes of background sweeps.", &["sweep", "outcome"])?;
         let logins = counter("logins_total", "Sign-ins.", &["outcome"])?;
         let help = "How long requests took to be answered.";
         let seconds = HistogramOpts::new("http_request_duration_seconds", help).buckets(BUCKETS.to_vec());
@@ -152,7 +152,7 @@ impl Metrics {
         self.logins.with_label_values(&[outcome.label()]).inc();
     }
 
-    /// A sweep is to come to its end within `patience` from now on, and again after each time that it did.
+    /// Expects a sweep to finish within `patience` from now, and within the same time after each finish.
     pub fn expect_sweep(&self, name: &'static str, patience: TimeDelta, now: DateTime<Utc>) {
         self.due().insert(name, (now + patience, patience));
     }

@@ -190,7 +190,7 @@ fn complete(path: &str, operation: &mut Value) {
             headers["Allow"] = shared("Allow");
         }
         if status == "503" {
-            headers["Retry-After"] = json!({"description": "Seconds, where it is worth to come again",
+            headers["Retry-After"] = json!({"description": "Seconds, where a retry is worthwhile",
                 "required": false, "schema": {"type": "integer"}});
         }
         if status == "401" {

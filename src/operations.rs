@@ -52,7 +52,7 @@ async fn readyz(State(ctx): State<Context>) -> (StatusCode, Json<Value>) {
     }
     let overdue = ctx.metrics.overdue_sweeps(ctx.clock.now()).into_iter().filter(|(_, is_overdue)| *is_overdue);
     let overdue: Vec<&str> = overdue.map(|(name, _)| name).collect();
-    // Not a reason to send people elsewhere: a locked table would take all instances out.
+    // Still ready: otherwise a locked table would take every instance out of service.
     let body = match overdue.is_empty() {
         true => json!({ "status": "ready" }),
         false => json!({ "status": "ready", "overdue_sweeps": overdue }),
@@ -86,7 +86,7 @@ async fn scrape(State(ctx): State<Context>) -> http::Result<impl IntoResponse> {
     let overdue = ctx.metrics.overdue_sweeps(ctx.clock.now());
     gauges.push(Gauge {
         name: "sweep_overdue",
-        help: "Whether a sweep has not come to its end for two minutes longer than it may.",
+        help: "Whether a sweep is overdue.",
         label: Some("sweep"),
         values: overdue.into_iter().map(|(name, is_overdue)| (name, i64::from(is_overdue))).collect(),
     });

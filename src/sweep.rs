@@ -1,8 +1,8 @@
-//! What happens again and again beside the requests, in every instance: one list of [`Sweep`]s, run and watched.
+//! Recurring background work in every instance: one list of [`Sweep`]s, run and watched.
 //!
-//! Promises: a pass that fails, panics or takes too long is logged, counted and ended, and the next one comes; what has
-//! not come to its end for two minutes longer than it may is named by [`crate::metrics`] and `/readyz`. A pass may be
-//! ended anywhere, as by a kill, and two instances may run the same one at once.
+//! Promises: a pass that fails, panics or times out is logged and counted, and the next one follows. [`crate::metrics`]
+//! and `/readyz` name every sweep that is overdue. A pass may be aborted at any point, as by a kill, and two instances
+//! may run the same one at once.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const OVERDUE: Duration = Duration::from_secs(2 * 60);
 /// A walk through all rows that has not ended for so long is overdue.
 const LONGEST_WALK: Duration = Duration::from_secs(24 * 3600);
 
-/// Work that finds out for itself what is to be done.
+/// Work that asks the tables what there is to do.
 pub struct Sweep {
     /// For logs and metrics.
     pub name: &'static str,
@@ -60,7 +60,7 @@ impl Sweep {
         TimeDelta::from_std(self.every + longest).unwrap_or(TimeDelta::MAX)
     }
 
-    /// Passes again and again until `stop` is cancelled.
+    /// Runs one pass after another until `stop` is cancelled.
     async fn run(&'static self, ctx: Context, stop: CancellationToken) {
         let mut ticks = interval(self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -78,11 +78,11 @@ impl Sweep {
             let outcome = match ended {
                 Ok(Some(Ok(Ok(())))) => SweepOutcome::Finished,
                 Ok(Some(Ok(Err(fault)))) => {
-                    tracing::error!(sweep = self.name, error = format!("{fault:#}"), "a sweep failed; it comes again");
+                    tracing::error!(sweep = self.name, error = format!("{fault:#}"), "a sweep failed; it runs again");
                     SweepOutcome::Failed
                 }
                 Ok(Some(Err(_))) => {
-                    tracing::error!(sweep = self.name, "a sweep panicked; it comes again");
+                    tracing::error!(sweep = self.name, "a sweep panicked; it runs again");
                     SweepOutcome::Failed
                 }
                 Ok(None) | Err(_) => {
@@ -90,7 +90,7 @@ impl Sweep {
                     if stop.is_cancelled() {
                         return;
                     }
-                    tracing::error!(sweep = self.name, "a sweep took too long and was abandoned; it comes again");
+                    tracing::error!(sweep = self.name, "a sweep timed out; it runs again");
                     SweepOutcome::Abandoned
                 }
             };

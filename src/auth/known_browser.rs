@@ -1,7 +1,8 @@
-//! Browsers in which somebody has signed in before: at the gate of sign-ins they go first every second time.
+//! Browsers in which somebody has signed in before: every second desk for a sign-in goes to them first.
 //!
-//! Such a browser has a cookie of the portal's sign-in. It proves that, opens nothing, and says nothing of the account
-//! to anyone without `SECRET_KEY`. All browsers of one account are one: more sign-ins give no more turns.
+//! Such a browser has a cookie from the portal's sign-in. The cookie proves the earlier sign-in, gives access to
+//! nothing, and reveals nothing about the account to anyone without `SECRET_KEY`. All browsers of one account count as
+//! one, so more sign-ins give no more turns.
 
 use aws_lc_rs::hmac;
 use axum::http::{HeaderMap, HeaderValue};
@@ -47,7 +48,7 @@ fn cookie_name(settings: &Settings) -> &'static str {
     if is_secure(settings) { "__Host-umemployed_known" } else { "umemployed_known" }
 }
 
-// No token's text begins as these two do, whose signatures are under the same key.
+// Tokens are signed with the same key, but no token's text begins as these two texts do.
 fn proven(id: &[u8]) -> Vec<u8> {
     [b"interviews known browser's cookie v1\0", id].concat()
 }

@@ -1,8 +1,8 @@
 //! Who is calling: signing in with a Django password, the Bearer token of every later call, the caller's own profile.
 //!
 //! [`authenticate`] stands before every route and decides, by contract §4.3, who the caller is; a handler just asks for
-//! a [`CurrentUser`]. Neither an answer nor its time tells whether an e-mail has an account, from one place a password can
-//! be guessed 20 times in 15 minutes, and a crowd from one place keeps nobody else from signing in.
+//! a [`CurrentUser`]. Neither an answer nor its time reveals whether an email has an account. One address can guess a
+//! password 20 times in 15 minutes, and a crowd at one address keeps nobody else from signing in.
 
 pub mod jwt;
 mod known_browser;
@@ -327,9 +327,9 @@ pub struct Revoked {
     pub sessions: u64,
 }
 
-/// Ends the Bearer tokens and the portal sessions of `user`, an id or an e-mail address to the letter. Tokens tell the
-/// second in which they were issued, so those of the present one count as issued before: a sign-in is good again from
-/// the next second on.
+/// Revokes the Bearer tokens and ends the portal sessions of `user`: an id, or an email address compared
+/// case-sensitively. Tokens record only the second in which they were issued, so all tokens of the current second are
+/// revoked. Sign-ins work again from the next second.
 ///
 /// # Errors
 /// A sentence for the operator when there is no such account.

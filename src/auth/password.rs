@@ -1,9 +1,9 @@
 //! Django's password hashes, `pbkdf2_sha256$<iterations>$<salt>$<hash>` and `pbkdf2_sha1$…`: PBKDF2-HMAC over the
 //! salt's bytes as they stand, 32 or 20 bytes in standard base64.
 //!
-//! Hashing is slow on purpose, so it needs a [`Desk`]. The time of a refusal tells nothing about the account: at least
-//! [`ITERATIONS`] are computed whatever is stored, and [`Verdict::refused_at`] is when the dearest stored hash would
-//! have been computed too.
+//! Hashing is slow on purpose, so it needs a [`Desk`]. The time of a refusal reveals nothing about the account. At
+//! least [`ITERATIONS`] are computed, whatever is stored. By [`Verdict::refused_at`] even the slowest stored hash would
+//! have been computed.
 
 use std::{
     hint::black_box,
@@ -90,7 +90,7 @@ fn derive(algorithm: pbkdf2::Algorithm, password: &str, salt: &str, iterations: 
     }
 }
 
-/// How fast this process hashes at the moment, and the most that it may have to: what the time of a refusal is made of.
+/// How fast this process currently hashes, and the slowest stored hash: together they set the time of a refusal.
 struct Pace {
     /// For an iteration with SHA-256, averaged over the last hashes; 0 before the first. With SHA-1 it takes no longer.
     picoseconds: AtomicU64,

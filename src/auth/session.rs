@@ -63,12 +63,12 @@ impl Session {
         is_form_token(&self.token, form_token)
     }
 
-    /// What only this session can make of a text.
+    /// Signs a text with this session's secret.
     pub fn sign(&self, text: &str) -> String {
         signature(&self.token, &format!("text {text}"))
     }
 
-    /// Whether this session has made that of the text.
+    /// Whether this session made that signature of the text.
     pub fn has_signed(&self, text: &str, signature: &str) -> bool {
         constant_time::verify_slices_are_equal(self.sign(text).as_bytes(), signature.as_bytes()).is_ok()
     }

@@ -1,8 +1,8 @@
 //! One sign-in, from its fields to an account: its turn at the gate, the count of failures, the password.
 //!
-//! The order is the point. A place for hashing comes before anything that costs a statement, so a crowd that finds none
-//! costs nothing and leaves no row. The count comes before the password, so many at once guess no more often. The answer
-//! to a wrong password waits until it tells nothing, without a place.
+//! The order matters. An attempt gets its desk before any statement runs, so a crowd that finds no desk costs nothing
+//! and leaves no row. It is counted before its password is checked, so parallel attempts allow no more guesses. The
+//! answer to a wrong password is delayed, without a desk, until its time reveals nothing.
 
 use std::net::IpAddr;
 
@@ -26,7 +26,7 @@ use crate::{
 const BUSY: Error =
     Error::Busy { detail: "Too many sign-ins at once. Please try again.", retry_after: PATIENCE.as_secs() };
 
-/// Why e-mail and password let nobody in.
+/// Why an email and a password were rejected.
 enum Refusal {
     Wrong,
     UnsupportedHash,
@@ -34,10 +34,10 @@ enum Refusal {
     Inactive,
 }
 
-/// What came of a look at the password; before the instant a refusal is not answered.
+/// The result of checking a password, and the instant before which a refusal must not be sent.
 type Judged = (Result<Account, Refusal>, Instant);
 
-/// Whom these credentials let in.
+/// The account that these credentials sign in to.
 ///
 /// # Errors
 /// Every row of contract §4.1's table from the throttle on.
@@ -76,7 +76,7 @@ async fn attempt(
         None => Party { id: throttle.party().to_vec(), is_preferred: false },
     };
     let desk = ctx.hashing.desk(party).await.ok_or(BUSY)?;
-    // It runs to its end even when the client goes away: what is no failure must not stay counted as one.
+    // It runs to its end even if the client disconnects, so that only failures stay counted.
     let judging = judge(ctx.clone(), throttle, desk, email, password);
     let (judged, refused_at) = ctx.to_its_end("a sign-in", judging).await??;
     if judged.is_err() {
@@ -97,7 +97,7 @@ async fn judge(ctx: Context, throttle: Throttle, desk: Desk, email: String, pass
     judged
 }
 
-/// Whom e-mail and password let in, with the stored hash that says so.
+/// The account that email and password sign in to, with the stored hash that they matched.
 async fn enter(ctx: &Context, desk: Desk, email: &str, password: SecretString) -> Result<Judged> {
     let account = store::account_by_email(&ctx.db.reserved(), email).await?;
     let stored = account.as_ref().map(|account| account.password.clone());

@@ -18,7 +18,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// Whether it lets anybody in. SQL asks the same with `is_active AND NOT is_deleted`, and nothing asks less.
+    /// Whether anybody may sign in to it. SQL checks `is_active AND NOT is_deleted`, and nothing checks less.
     pub fn is_open(&self) -> bool {
         self.is_active && !self.is_deleted
     }
@@ -120,8 +120,8 @@ pub async fn remove_session(db: impl PgExecutor<'_>, token: &TokenHash) -> Resul
     Ok(())
 }
 
-/// Revokes a user's Bearer tokens that were issued before the moment, and ends what they and portal sessions have begun.
-/// Gives how many sessions there were.
+/// Revokes a user's Bearer tokens issued before the moment. Ends their portal sessions and authorizations under way,
+/// and returns how many sessions there were.
 pub async fn revoke_tokens(db: impl PgExecutor<'_>, user_id: i64, issued_before: DateTime<Utc>) -> Result<u64> {
     let sessions = sqlx::query!(
         "WITH tokens AS (

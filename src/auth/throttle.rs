@@ -1,12 +1,12 @@
-//! How often one may guess, counted in the database, so by all servers together: [`FAILURES`] wrong passwords (or unknown
-//! e-mails) for an e-mail from a peer in [`WINDOW`], and [`FAILURES_OF_A_PEER`] over all e-mails.
+//! Limits guesses, counted in the database and so for all servers together: [`FAILURES`] wrong passwords (or unknown
+//! emails) for an email from a peer in [`WINDOW`], and [`FAILURES_OF_A_PEER`] over all emails.
 //!
-//! An attempt is counted before its password is looked at, and taken back when it turns out to be none, so that many at
-//! the same time guess no more often than one after the other. The count is by peer: nobody can shut out somebody who
-//! comes from elsewhere. An IPv6 peer is its /64 network, which is what one customer gets.
+//! An attempt is counted before its password is checked, and taken back if it was no failure. So parallel attempts
+//! allow no more guesses than successive ones. The count is by peer, so nobody can lock out somebody who comes from
+//! elsewhere. An IPv6 peer is its /64 network, which is what one customer gets.
 //!
-//! A peer in `TRUSTED_CLIENTS` signs in for many people, who would shut each other out. There nobody is refused: each
-//! attempt waits, longer with every failure of its e-mail.
+//! A peer in `TRUSTED_CLIENTS` signs in for many people, who would lock each other out. There nobody is throttled.
+//! Instead each attempt waits, longer with every failure of its email.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -21,7 +21,7 @@ use crate::{
     http::{Error, Result},
 };
 
-/// So many failures of an e-mail that still count, and no further attempt is let in.
+/// After this many failures of an email that still count, further attempts are refused.
 const FAILURES: i64 = 20;
 /// The same for all e-mails of a peer together.
 const FAILURES_OF_A_PEER: i64 = 200;
@@ -52,7 +52,7 @@ impl Throttle {
         Throttle { ctx: ctx.clone(), email: subject(&place, email), peer }
     }
 
-    /// Whose turn at the gate an attempt takes: its peer's, or at a trusted client its e-mail's.
+    /// The party whose turn an attempt takes: its peer, or at a trusted client its email.
     pub fn party(&self) -> &[u8] {
         self.peer.as_ref().unwrap_or(&self.email)
     }
@@ -136,7 +136,8 @@ fn network(peer: IpAddr) -> String {
     IpNet::new_assert(peer, if peer.is_ipv4() { 32 } else { 64 }).trunc().to_string()
 }
 
-/// Says nothing about peer and e-mail to whoever reads the database without the key. That of all e-mails is of none.
+/// Reveals nothing about peer and email to a reader of the database without the key. The one for all emails has an
+/// empty email.
 fn subject(key: &str, place: &str, email: &str) -> Vec<u8> {
     // No token's text begins so, whose signatures are under the same key.
     let text = format!("interviews login throttle v1\0{place}\0{}", email.to_lowercase());

@@ -190,7 +190,7 @@ async fn finish(
     let begun = begun
         .filter(|begun| ctx.clock.now() - begun.created_at <= store::STATE_LIFETIME)
         .ok_or(NotFinished("Invalid or expired OAuth state"))?;
-    // In another browser: whoever sent it here would get its owner's calendar.
+    // In somebody else's browser, the sender of the link would get that person's calendar.
     let session = Session::of(ctx, headers).await.map_err(|_| anyhow!("the session could not be read"))?;
     let may_finish = oauth::may_finish(state, begun.user_id, session.as_ref());
     may_finish.then_some(()).context("it was begun in another session")?;
@@ -202,7 +202,7 @@ async fn finish(
 
     let kept = db::repeated(|| keep_grant(ctx, begun.user_id, &grant, sealer)).await?;
     let Some(company_id) = kept else {
-        // Nobody could do so later.
+        // It is not stored, so nothing could revoke it later.
         oauth::revoke(ctx, &grant).await;
         return Err(anyhow!(CLOSED).into());
     };
@@ -269,9 +269,9 @@ async fn forget_grant(ctx: &Context, user_id: i64) -> sqlx::Result<bool> {
     Ok(removed.is_some())
 }
 
-/// The sweep: revokes the grants of deleted accounts at Google and removes them, as soon as the events that are to be
-/// deleted with them are gone, or after a day. One that Google cannot be asked about stays for the next time. The events
-/// of interviews that nobody has cancelled stay, as after a disconnection.
+/// A sweep: revokes the grants of deleted accounts at Google and removes them. It waits until the events that it must
+/// delete with a grant are gone, but at most a day. A grant that cannot be revoked now stays for the next pass. The
+/// events of interviews that nobody has cancelled stay, as after a disconnection.
 ///
 /// Two servers at it at the same time do no harm: a grant can be revoked twice.
 pub async fn forget_grants_of_deleted(ctx: &Context) -> anyhow::Result<()> {
@@ -282,7 +282,7 @@ pub async fn forget_grants_of_deleted(ctx: &Context) -> anyhow::Result<()> {
         let Some(&(last, _)) = due.last() else { return Ok(()) };
         after = last;
         let forgetting = due.iter().map(|(user_id, row)| forget_grant_of_deleted(ctx, *user_id, row, &client.sealer));
-        // Google is away: so it is for the next ones.
+        // None succeeded: Google is probably unreachable for the next ones too.
         if !future::try_join_all(forgetting).await?.contains(&true) {
             return Ok(());
         }

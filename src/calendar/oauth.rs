@@ -50,7 +50,7 @@ const REFRESH_WITHIN: Duration = Duration::from_secs(12);
 
 const REVOKE_WITHIN: Duration = Duration::from_secs(5);
 
-/// At the end of a state that was begun on the portal, and ends there. Before it stands what its session has signed.
+/// The suffix of a state that was begun on the portal, and is finished there. Before it comes the session's signature.
 const OF_PORTAL: &str = ".portal";
 
 /// Whether an authorization with this state was begun on the portal.
@@ -256,8 +256,8 @@ async fn refresh(
     .await
 }
 
-/// Takes a grant back at Google: with the refresh token go all access tokens. False if Google may do so when it is asked
-/// again; a grant that it refuses to revoke is one that it no longer knows.
+/// Revokes a grant at Google: all access tokens go with the refresh token. False if a retry may succeed. If Google
+/// refuses to revoke a grant, it no longer knows that grant.
 pub async fn revoke(ctx: &Context, grant: &Grant) -> bool {
     let token = grant.refresh_token.as_ref().unwrap_or(&grant.access_token);
     let request = ctx.http.post(&ctx.settings.google_revoke_uri).form(&[("token", token)]).timeout(REVOKE_WITHIN);

@@ -250,8 +250,8 @@ pub async fn remove_grant(
     Ok(text.map(|text| Grant::read(&text, user_id, sealer)))
 }
 
-/// The rows of deleted accounts by user, after the user `after`; some at a time. None of an account that still has an
-/// event to be deleted, unless that has been tried for a day.
+/// Some rows of deleted accounts, by user, after the user `after`. Leaves out accounts that still have an event to be
+/// deleted, unless that has been tried for a day.
 pub async fn grants_of_deleted(
     db: impl PgExecutor<'_>,
     after: i64,

@@ -1,4 +1,4 @@
-//! What a failure of the database means: for its connection, for another try, and for whoever waits.
+//! What a failure of the database means for its connection, for a retry, and for the caller.
 
 use sqlx::Error;
 
@@ -33,8 +33,8 @@ pub fn is_useless_code(code: Option<&str>) -> bool {
     code.is_none_or(|code| listed(code) || code.starts_with("08"))
 }
 
-/// Whether the server has refused the statement before it did anything, because of the session it came in: it can only
-/// read since a failover, or knows a statement by a result that a column no longer gives.
+/// Whether the server refused the statement before it did anything, because of its session. Either the server is
+/// read-only since a failover, or the statement was prepared for a type that a column no longer has.
 pub fn is_refused(error: &Error) -> bool {
     let is_stale = || {
         let words = error.as_database_error().map(|error| error.message().to_owned());
@@ -48,7 +48,7 @@ pub fn is_rolled_back(error: &Error) -> bool {
     has_code(error, &["40001", "40P01"])
 }
 
-/// Whether the server is about to be there.
+/// Whether the server is likely to accept connections soon.
 pub fn is_starting(error: &Error) -> bool {
     match error {
         Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
@@ -57,8 +57,8 @@ pub fn is_starting(error: &Error) -> bool {
     }
 }
 
-/// Whether it is likely to work in a moment: there was no connection, a lock or a statement took too long, the server
-/// is away or only lets read.
+/// Whether a retry is likely to succeed soon: no connection was free, a lock or a statement timed out, or the server is
+/// unreachable or read-only.
 pub fn is_passing(error: &Error) -> bool {
     match error {
         Error::PoolTimedOut => true,

@@ -1,5 +1,5 @@
-//! The way to PostgreSQL, which is shared with a Django application: connections, transactions, what a failure means,
-//! and the schema.
+//! Access to PostgreSQL, which a Django application shares: connections, transactions, what a failure means, and the
+//! schema.
 //!
 //! [`Pool`] keeps connections and promises that every statement ends; [`schema`] adopts or creates the tables;
 //! [`queue`] is how the job queue's library gets at both.
@@ -55,8 +55,8 @@ pub async fn now(pool: &Pool) -> sqlx::Result<DateTime<Utc>> {
     sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(pool).await
 }
 
-/// Does `work`, which ends with a commit, once more when that is certain to have had no effect: a deadlock, a dead
-/// connection before the commit. What it does besides has to be done as well twice as once.
+/// Does `work`, which ends with a commit, and retries it when it certainly had no effect: after a deadlock, or when its
+/// connection died before the commit. Anything else that `work` does must be safe to do twice.
 pub async fn repeated<T, E: MayBeDatabase, W: Future<Output = Result<T, E>>>(work: impl Fn() -> W) -> Result<T, E> {
     let mut tries = pool::Tries::of_read();
     loop {
@@ -89,5 +89,5 @@ pub fn is_passing(error: &anyhow::Error) -> bool {
     error.database_error().is_some_and(fault::is_passing)
 }
 
-/// After so long whoever was told that the database is busy may come again.
+/// The `Retry-After` of an answer that says the database is busy.
 pub const RETRY_AFTER: Duration = Duration::from_secs(2);

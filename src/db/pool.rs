@@ -1,9 +1,11 @@
-//! Connections to PostgreSQL that are kept for the next statement, and statements that always end.
+//! Keeps connections to PostgreSQL open for the next statement, and makes every statement end.
 //!
-//! Hides how connections are opened, kept, asked whether they still live, and thrown away. Promises: a connection that
-//! has proved useless serves nobody again; a peer that has vanished silently is found out within two seconds of the
-//! network's return, and no statement waits longer than the server may take for it; what certainly had no effect
-//! (a read, a statement that the server refused or rolled back) is repeated on a fresh connection before anybody is told.
+//! Hides how connections are opened, kept, tested and discarded. Promises:
+//! * A connection found dead is never used again.
+//! * A peer that vanished silently is detected within two seconds of the network's return.
+//! * No statement waits longer than the server may take for it.
+//! * A statement that certainly had no effect (a read, or one that the server refused or rolled back) is retried on a
+//!   fresh connection before the caller sees an error.
 //!
 //! sqlx's own pool asks a connection at each release whether it lives, and waits for the answer without a limit.
 
@@ -42,15 +44,15 @@ use crate::config::PoolLimits;
 const UNTESTED: Duration = Duration::from_secs(1);
 /// How long it has for that answer.
 const ASKED: Duration = Duration::from_millis(500);
-/// How long the server has for telling, on a fresh connection, whether it is at work for another.
+/// How long the server may take to say, on a fresh connection, whether it is at work for another one.
 const LOOKED_UP: Duration = Duration::from_secs(2);
-/// A statement that takes longer is looked after: the server is asked, on another connection, whether it is at work.
+/// After this long without an answer, the pool asks the server on another connection whether it is still at work.
 const LOOKED_AFTER: Duration = Duration::from_secs(1);
 /// How long an answer that the server has given may still take to arrive.
 const ON_ITS_WAY: Duration = Duration::from_millis(100);
-/// The server ends a statement at its own limit; so much later nothing will come any more.
+/// The server ends a statement at its own limit. This much later no answer will come.
 const SPARE: Duration = Duration::from_secs(5);
-/// How long a connection is kept: what a session has gathered at the server goes with it.
+/// How long a connection is kept. Closing it frees what its session has gathered at the server.
 const OLDEST: Duration = Duration::from_secs(30 * 60);
 /// Connections that are set aside.
 pub const RESERVED: u32 = 2;
@@ -82,8 +84,8 @@ impl Pool {
         self
     }
 
-    /// For what has to be answered while all connections wait, for a locked table for example: who is calling, and
-    /// probes. Takes a free connection, or one of those that are set aside.
+    /// For credentials and probes, which must be answered even while all connections wait, for a locked table for
+    /// example. Takes a free connection, or one of the reserved ones.
     pub fn reserved(&self) -> Pool {
         Pool { is_reserved: self.aside.is_some(), ..self.clone() }
     }
@@ -166,7 +168,7 @@ pub struct Opener(Arc<Opening>);
 pub struct Opening {
     options: PgConnectOptions,
     limits: PoolLimits,
-    /// What a fresh session is told, and asked for its process at the server.
+    /// SQL that sets up a fresh session and asks for its process at the server.
     greeting: String,
     /// Rises when a connection turns out to be dead: then so may be all that are as old.
     generation: AtomicU64,
@@ -190,8 +192,8 @@ impl Opener {
             ("statement_timeout", statement.as_str()),
             ("lock_timeout", &lock),
             ("idle_in_transaction_session_timeout", "60s"),
-            // Whatever the role's or the database's default: two that write at once wait for each other, and none of
-            // them is told to start again.
+            // Overrides the role's and the database's default: concurrent writers wait for each other, and neither has
+            // to start again.
             ("default_transaction_isolation", "read committed"),
             // Compiling a query takes longer than any of ours runs.
             ("jit", "off"),
@@ -228,8 +230,8 @@ impl Opener {
         Ok(Connection { raw, line })
     }
 
-    /// Whether the server is idle on a connection that waits for its answer: then that got lost, or the question did.
-    /// False where it cannot be asked.
+    /// Whether the server is idle on a connection that waits for its answer: then the answer or the question got lost.
+    /// False if the server cannot be asked.
     async fn has_lost(&self, pid: i32) -> bool {
         let asked = async {
             let _turn = self.asking.lock().await;
@@ -343,7 +345,7 @@ impl Line {
         answer
     }
 
-    /// The connection serves nobody any more, nor do others of its age.
+    /// Retires this connection and all others of its generation.
     pub(super) fn give_up(&mut self) {
         self.state = State::Useless;
         self.opener.renew(self.generation);
@@ -351,7 +353,7 @@ impl Line {
 }
 
 impl Connection {
-    /// Whether it answers, once what was left in the middle has ended; else it serves nobody any more.
+    /// Ends what was left unfinished. Returns whether the connection then answers; if not, it is never used again.
     async fn settle(&mut self) -> bool {
         let Connection { raw, line } = self;
         let settled = async {
@@ -372,7 +374,7 @@ impl Connection {
         false
     }
 
-    /// For who asks the server in another way; within [`Line::answer`].
+    /// For code that talks to the server in another way, within [`Line::answer`].
     pub(super) fn parts(&mut self) -> (&mut PgConnection, &mut Line) {
         (&mut self.raw, &mut self.line)
     }
@@ -603,7 +605,7 @@ impl Transaction {
     }
 
     /// # Errors
-    /// Where no answer came it may have been committed: then the error is one that nothing is repeated after.
+    /// Without an answer the transaction may have been committed; that error is never retried.
     pub async fn commit(self) -> Result<()> {
         self.end("COMMIT").await.map_err(|error| match fault::is_useless(&error) {
             true => Error::AnyDriverError(Box::new(Unanswered(error))),

@@ -15,8 +15,8 @@ use crate::config::PoolLimits;
 /// How many connections the job queue has of its own.
 pub const CONNECTIONS: u32 = 4;
 
-/// A pool for the job queue, with `pool`'s time limits, which plans its statements anew each time. A plan that
-/// PostgreSQL kept while the queue was empty reads the whole queue for each of the jobs that are taken out of it.
+/// A pool for the job queue, with `pool`'s time limits, on which PostgreSQL plans each statement every time. A plan
+/// kept from when the queue was empty would read the whole queue for each job that it takes out.
 pub fn pool(pool: &Pool) -> Pool {
     let limits = PoolLimits { connections: CONNECTIONS, ..pool.limits() };
     Pool::new(pool.connect_options().clone(), limits, &[("plan_cache_mode", "force_custom_plan")])

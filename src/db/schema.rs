@@ -1,9 +1,9 @@
 //! The schema, and how ours grows beside Django's.
 //!
-//! [`migrate`] adopts an existing database (it only adds to it, and refuses one that lacks what we need before it
-//! changes anything) or creates Django's tables in an empty one, brings the job queue's schema `ivs_jobs` up to date, and
-//! holds off other instances meanwhile. It may run at every start and be killed at any moment; the next run finishes the
-//! work.
+//! [`migrate`] adopts an existing database, or creates Django's tables in an empty one. It only adds to a database, and
+//! refuses one that lacks what we need before it changes anything. It also brings the job queue's schema `ivs_jobs` up
+//! to date. Other instances wait meanwhile. It may run at every start and be killed at any moment; the next run
+//! finishes the work.
 //!
 //! Indexes on Django's tables are not migrations but a list, [`INDEXES`]: each is built without stopping writers, and
 //! one that a killed build left invalid is built again.
@@ -150,14 +150,14 @@ pub async fn is_migrated(pool: &Pool) -> bool {
     .unwrap_or(false)
 }
 
-/// Refuses a server that would spoil texts or sessions.
+/// Rejects a server that would corrupt texts or mix up sessions.
 pub(super) async fn check_server(mut conn: PgConnection, options: &PgConnectOptions) -> anyhow::Result<()> {
     let encoding: String = sqlx::query_scalar("SELECT current_setting('server_encoding')").fetch_one(&mut conn).await?;
     ensure!(
         matches!(encoding.as_str(), "UTF8" | "SQL_ASCII"),
         "the database's encoding is {encoding}: the server needs one in UTF8"
     );
-    // A database with room for one connection alone shows itself soon enough.
+    // Skipped if there is no second connection: a database with so little room shows itself soon enough.
     let shared = tokio::time::timeout(Duration::from_secs(2), shares_sessions(&mut conn, options)).await;
     ensure!(
         !matches!(shared, Ok(Ok(true))),
@@ -166,7 +166,7 @@ pub(super) async fn check_server(mut conn: PgConnection, options: &PgConnectOpti
     Ok(conn.close().await?)
 }
 
-/// Whether a session's settings are met in another, or lost by its own, while a transaction is open.
+/// Whether a session's settings leak into another session, or get lost, while a transaction is open.
 async fn shares_sessions(one: &mut PgConnection, options: &PgConnectOptions) -> sqlx::Result<bool> {
     async fn answer(conn: &mut PgConnection, sql: String) -> sqlx::Result<String> {
         sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(conn).await?.try_get(0)
@@ -183,9 +183,9 @@ async fn shares_sessions(one: &mut PgConnection, options: &PgConnectOptions) -> 
 
 /// Brings the database to the schema this program needs. Running it again changes nothing.
 ///
-/// Waits while another instance migrates; waits at most 5 s for a lock that keeps others from a table, and as long as
-/// it takes for transactions that are older than an index. Fails, with nothing changed, if a table or column of Django's
-/// is missing or of another type, or the role lacks a right.
+/// Waits while another instance migrates. Waits at most 5 s for a lock that blocks others from a table, and without a
+/// limit for transactions older than an index build. Fails, with nothing changed, if a table or column of Django's is
+/// missing or has another type, or if the role lacks a right.
 pub async fn migrate(pool: &Pool) -> anyhow::Result<()> {
     let options = pool.connect_options();
     let mut conn = PgConnection::connect_with(options).await.context("cannot connect to the database")?;
@@ -242,7 +242,7 @@ async fn migrate_alone(conn: &mut PgConnection, options: &PgConnectOptions) -> a
     migrator.set_locking(false).set_ignore_missing(true);
     migrator.run_direct(None, conn, false).await?;
 
-    // What is done concurrently keeps nobody from a table: it waits for who was there first.
+    // Concurrent builds block nobody while they wait for older transactions.
     conn.execute("SET lock_timeout = 0").await?;
     for (name, on) in INDEXES {
         build_index(conn, options, name, on).await.with_context(|| format!("building the index {name}"))?;
@@ -253,8 +253,8 @@ async fn migrate_alone(conn: &mut PgConnection, options: &PgConnectOptions) -> a
     Ok(())
 }
 
-/// Makes the schema of the job queue, and in it what the library looks for first: it asks for a schema in words that
-/// want the right to make one although it is there.
+/// Creates the job queue's schema and the table that the library looks for first. The library's own `create schema if
+/// not exists` would need the right to create schemas even if the schema exists.
 async fn make_room_for_jobs(conn: &mut PgConnection) -> sqlx::Result<()> {
     let (has_schema, has_table): (bool, bool) =
         sqlx::query_as("SELECT to_regnamespace($1) IS NOT NULL, to_regclass($1 || '.migrations') IS NOT NULL")
@@ -329,8 +329,8 @@ async fn faults(conn: &mut PgConnection, tables: &[&str]) -> sqlx::Result<Vec<St
     Ok(faults)
 }
 
-/// Rights that the role lacks for what is still to be done and for serving, each as a clause that names it. None are
-/// looked for once all is done: a role with fewer rights may serve.
+/// Rights that the role lacks for the remaining migrations and for serving, each named in a clause. Once everything is
+/// done nothing is checked: a role with fewer rights may serve.
 async fn missing_rights(conn: &mut PgConnection) -> sqlx::Result<Vec<String>> {
     /// Tables that get columns or indexes: only their owner may do that.
     const OWNED: [&str; 6] = [
@@ -416,7 +416,7 @@ async fn build_index(conn: &mut PgConnection, options: &PgConnectOptions, name: 
     Ok(())
 }
 
-/// Does to an index what waits for every older transaction, and says for whom.
+/// Runs an index statement that waits for every older transaction, and logs which ones.
 async fn patiently(conn: &mut PgConnection, options: &PgConnectOptions, index: &str, sql: String) -> sqlx::Result<()> {
     let process: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *conn).await?;
     tokio::select! {
@@ -456,7 +456,7 @@ async fn tell_of_others(options: &PgConnectOptions, process: i32, index: &str) {
     }
 }
 
-/// Says what to do about the failure that is nobody's fault: a lock that was not given in time.
+/// Adds what to do when the wait for a lock timed out.
 fn explain(error: anyhow::Error) -> anyhow::Error {
     const LOCK_NOT_AVAILABLE: &str = "55P03";
     let timed_out = error.chain().any(|cause| {

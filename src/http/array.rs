@@ -1,7 +1,7 @@
 //! A JSON array of any length as an answer.
 //!
-//! A long one goes out in pieces: the next is read when the client has taken most of the one before. So neither a
-//! connection of the database nor more than a piece of the rows waits for a slow client.
+//! A long one goes out in pieces: the next is read once the client has received most of the one before. So a slow
+//! client holds no database connection, and no more than one piece in memory.
 
 use axum::{
     body::Body,
@@ -51,7 +51,7 @@ where
     Ok((kind, Body::from_stream(pieces)).into_response())
 }
 
-/// Cuts rows that were read to one beyond `most`; and tells the place of the last one, if there are more.
+/// Cuts `rows`, read with a limit of `most` + 1, to `most`. Returns the place of the last one if there are more.
 pub fn cut<T, P>(mut rows: Vec<T>, most: i64, place: impl Fn(&T) -> P) -> (Vec<T>, Option<P>) {
     let more = rows.len() as i64 > most;
     rows.truncate(most as usize);

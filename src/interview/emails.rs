@@ -137,7 +137,7 @@ pub async fn render(ctx: &Context, mail: Mail) -> anyhow::Result<Option<Email>> 
     let (Some(to), Some(occasion)) = (interview.side_of(mail.user_id), Occasion::of(mail.kind)) else {
         return Ok(None);
     };
-    // Whoever has left need not be written to, unless the interview is still in a calendar of theirs.
+    // A closed account gets only cancellations: the interview may still be in their calendar.
     if !is_true || interview.is_closed(to) && occasion != Occasion::Cancelled {
         return Ok(None);
     }

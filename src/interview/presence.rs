@@ -85,7 +85,7 @@ pub async fn enter(ctx: &Context, id: Option<i64>, user_id: i64) -> Result<Inter
     db::repeated(|| async move {
         let mut tx = ctx.db.begin().await?;
         let (interview, side) = locked(&mut tx, id, user_id).await?;
-        // After the wait for the lock: those who come and go do so in the order in which they had it.
+        // Read after the wait for the lock, so that people come and go in the order in which they got it.
         let now = ctx.clock.now();
         if !interview.window(&ctx.settings).can_join(now) {
             return Err(Error::refused(StatusCode::CONFLICT, "This interview is not open for joining."));

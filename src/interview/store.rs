@@ -303,10 +303,9 @@ pub struct Sides {
     pub recruiter: bool,
 }
 
-/// The interviews somebody takes part in, latest first: at most `most` of those after a place, and the place after which
-/// there are more. Each side's rows come in order from its index and are read once, so that a page costs what it shows,
-/// however many rows there are; the person who asks is looked up once, and a recruiter's company only where the job has
-/// none.
+/// The interviews somebody takes part in, latest first: at most `most` of those after a place, and the place after
+/// which there are more. Each side's rows come in order from its index and are read once, so a page costs only what it
+/// shows. The caller is looked up once, and a recruiter's company only if the job has none.
 pub async fn of_user(
     db: impl PgExecutor<'_>,
     user_id: i64,

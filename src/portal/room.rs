@@ -229,7 +229,7 @@ struct RoomPage<'a> {
     kind: InterviewType,
     is_recruiter: bool,
     other: String,
-    /// The other person's account is.
+    /// The other person's account is closed.
     other_is_closed: bool,
     /// Writes to the other person, unless the account is closed.
     contact: Option<String>,

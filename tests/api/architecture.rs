@@ -65,9 +65,9 @@ fn imports(program: &str) -> Vec<String> {
     names
 }
 
-/// Nobody comes in, or is written to, who has deleted the account: one predicate in SQL, one function in Rust.
+/// A deleted account neither signs in nor gets mail: one predicate in SQL, one function in Rust.
 #[test]
-fn whatever_asks_whether_an_account_is_active_asks_whether_it_is_deleted() {
+fn every_check_that_an_account_is_active_checks_that_it_is_not_deleted() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut faults = Vec::new();
     for file in rust_files(&src) {

@@ -1,4 +1,4 @@
-//! Accounts that are gone: what their tokens, authorizations and grants are worth, and what the others are shown.
+//! Closed accounts: what becomes of their tokens, authorizations and grants, and what the other person sees.
 
 use std::time::Duration;
 
@@ -133,7 +133,7 @@ async fn events_that_are_to_be_deleted_go_before_the_grant_but_it_waits_no_longe
 }
 
 #[tokio::test]
-async fn a_closed_account_is_reminded_of_nothing_and_told_of_a_cancellation_alone() {
+async fn a_closed_account_gets_no_mail_but_a_cancellation() {
     let app = TestApp::start().await;
     app.execute("DELETE FROM company_interview").await;
     let otto = app.user(OTTO);

@@ -1,4 +1,4 @@
-//! PostgreSQL falls silent, ends connections, lets only read, is locked, and changes its columns beside us.
+//! PostgreSQL stops answering, closes connections, becomes read-only; its tables are locked, its columns altered.
 
 use std::{
     net::Ipv4Addr,
@@ -91,7 +91,7 @@ async fn after_a_silence_of_the_whole_network_the_next_requests_are_answered() {
 }
 
 #[tokio::test]
-async fn what_runs_by_itself_runs_again_within_a_minute_after_its_connections_have_vanished() {
+async fn background_work_runs_again_within_a_minute_after_its_connections_have_vanished() {
     let world = World::new().await;
     let relay = Relay::start(&world.database.url).await;
     let url = relay.url(&world.database.name);
@@ -379,7 +379,7 @@ async fn no_statements_result_depends_on_what_django_makes_of_a_text_or_a_number
 }
 
 #[tokio::test]
-async fn a_deadlocks_victim_tries_again_and_nobody_is_told() {
+async fn a_deadlocks_victim_is_retried_and_nobody_notices() {
     let app = TestApp::start().await;
     let rita = app.connected(RITA).await;
     app.execute(
