@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use interviews::http::array::PIECE;
 
 use super::{
     data::Scale,
@@ -180,14 +181,10 @@ pub fn pgbench(
     const LAST: u64 = 1;
     let script = dir.join("pgbench.sql");
     fs::write(&script, endpoint.pgbench_script(scale))?;
-    let variables = [
-        "yes=true",
-        "last_day=9999-12-31",
-        "last_time=23:59:59.999999",
-        "last_id=9223372036854775807",
-        // A piece of the list, and one row more.
-        "most=257",
-    ];
+    // A piece of the list, and one row more.
+    let most = format!("most={}", PIECE + 1);
+    let variables =
+        ["yes=true", "last_day=9999-12-31", "last_time=23:59:59.999999", "last_id=9223372036854775807", &most];
     let mut command = Command::new("pgbench");
     command
         .args(["--no-vacuum", "--protocol=prepared", "--jobs=2", "--progress=1", &format!("--client={clients}")])

@@ -141,8 +141,8 @@ async fn run(arguments: &Arguments, folder: &Path, cluster: &Cluster) -> anyhow:
     let scale = arguments.scale();
     let url = cluster.url(DATABASE);
     let limits = PoolLimits { connections: 4, acquire: Duration::from_secs(30), statement: Duration::from_secs(7200) };
-    let db = db::connect(&url, limits).await?;
-    db::migrate(&db).await?;
+    db::migrate(&db::connect(&url, limits).await?).await?;
+    let db = PgPool::connect(&url).await?;
     say("filling the database");
     data::fill(&db, scale, ENCRYPTION_KEY).await?;
     let postmaster: u32 = {

@@ -13,7 +13,7 @@ pub fn caller() -> anyhow::Result<String> {
 
 /// A recruiter's connection to Google.
 pub fn grant() -> anyhow::Result<String> {
-    cached(&["SELECT credentials_json FROM", "FROM ivs_dead_grant"], 1)
+    cached(&["SELECT credentials_json::text FROM", "FROM ivs_dead_grant"], 1)
 }
 
 /// The one query of the cache that has all `pieces`, and so many parameters.

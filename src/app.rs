@@ -137,15 +137,25 @@ async fn render(ctx: &Context, mail: Mail) -> anyhow::Result<Option<Email>> {
 
 /// The recurring work of every instance. Tests run each sweep once, from the same list.
 static SWEEPS: &[Sweep] = &[
-    Sweep::new("undo intents", 5, |ctx| async move { calendar::undo_intents(&ctx).await }.boxed()),
-    Sweep::new("forget grants", 60, |ctx| async move { calendar::forget_grants_of_deleted(&ctx).await }.boxed()),
-    Sweep::new("align events", 5, |ctx| async move { interview::align_events(&ctx).await }.boxed()),
-    Sweep::new("place soon", 30, |ctx| async move { interview::fill_instants(&ctx, Reach::Soon).await }.boxed()),
-    Sweep::walk("place ahead", 30, |ctx| async move { interview::fill_instants(&ctx, Reach::Ahead).await }.boxed()),
-    Sweep::walk("place all", 3600, |ctx| async move { interview::fill_instants(&ctx, Reach::All).await }.boxed()),
+    Sweep::new("undo_intents", 5, |ctx| async move { calendar::undo_intents(&ctx).await }.boxed()),
+    Sweep::new("forget_grants_of_deleted", 600, |ctx| {
+        async move { calendar::forget_grants_of_deleted(&ctx).await }.boxed()
+    }),
+    Sweep::new("align_events", 5, |ctx| async move { interview::align_events(&ctx).await }.boxed()),
+    Sweep::new("fill_instants_soon", 30, |ctx| {
+        async move { interview::fill_instants(&ctx, Reach::Soon).await }.boxed()
+    }),
+    Sweep::new("fill_instants_ahead", 30, |ctx| {
+        async move { interview::fill_instants(&ctx, Reach::Ahead).await }.boxed()
+    })
+    .as_walk(),
+    Sweep::new("fill_instants_all", 3600, |ctx| {
+        async move { interview::fill_instants(&ctx, Reach::All).await }.boxed()
+    })
+    .as_walk(),
     Sweep::new("remind", 5, |ctx| async move { interview::remind(&ctx).await }.boxed()),
-    Sweep::new("remove expired", 600, |ctx| async move { remove_expired(&ctx).await }.boxed()),
-    Sweep::new("requeue mails", 60, |ctx| async move { mail::requeue_orphans(&ctx).await }.boxed()),
+    Sweep::new("remove_expired", 600, |ctx| async move { remove_expired(&ctx).await }.boxed()),
+    Sweep::new("requeue_orphans", 60, |ctx| async move { mail::requeue_orphans(&ctx).await }.boxed()),
 ];
 
 /// A pass of every sweep, one after the other; what `serve` does on its own schedule.
@@ -167,9 +177,8 @@ async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
 /// Keeps comparing this machine's clock with the database's, since leases and intents hold only between servers whose
 /// clocks agree. While the two disagree, this instance runs no sweeps and no jobs, and is not ready.
 async fn watch_clock(ctx: Context, stop: CancellationToken) {
-    while !stop.is_cancelled() {
+    while stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(5))).await.is_some() {
         compare_clocks(&ctx).await;
-        stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(15))).await;
     }
 }
 

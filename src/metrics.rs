@@ -173,7 +173,7 @@ impl Metrics {
     }
 
     /// The sweeps that are expected, each with whether it is overdue.
-    pub fn overdue_sweeps(&self, now: DateTime<Utc>) -> Vec<(&'static str, bool)> {
+    pub fn sweeps(&self, now: DateTime<Utc>) -> Vec<(&'static str, bool)> {
         self.due().iter().map(|(name, (due, _))| (*name, now > *due)).collect()
     }
 

@@ -50,7 +50,7 @@ async fn readyz(State(ctx): State<Context>) -> (StatusCode, Json<Value>) {
     if ctx.clock_is_off() || !tokio::time::timeout(PROBE, is_migrated).await.unwrap_or(false) {
         return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "unavailable" })));
     }
-    let overdue = ctx.metrics.overdue_sweeps(ctx.clock.now()).into_iter().filter(|(_, is_overdue)| *is_overdue);
+    let overdue = ctx.metrics.sweeps(ctx.clock.now()).into_iter().filter(|(_, is_overdue)| *is_overdue);
     let overdue: Vec<&str> = overdue.map(|(name, _)| name).collect();
     // Still ready: otherwise a locked table would take every instance out of service.
     let body = match overdue.is_empty() {
@@ -83,7 +83,7 @@ async fn scrape(State(ctx): State<Context>) -> http::Result<impl IntoResponse> {
             ctx.db.most(),
         ),
     ];
-    let overdue = ctx.metrics.overdue_sweeps(ctx.clock.now());
+    let overdue = ctx.metrics.sweeps(ctx.clock.now());
     gauges.push(Gauge {
         name: "sweep_overdue",
         help: "Whether a sweep is overdue.",

@@ -29,24 +29,18 @@ pub struct Sweep {
     /// A walk goes through very many rows without haste, in steps that each have an end: it may take hours, and a stop
     /// does not wait for it.
     is_walk: bool,
-    pass: fn(Context) -> BoxFuture<'static, anyhow::Result<()>>,
+    pass: Pass,
 }
 
+type Pass = fn(Context) -> BoxFuture<'static, anyhow::Result<()>>;
+
 impl Sweep {
-    pub const fn new(
-        name: &'static str,
-        seconds: u64,
-        pass: fn(Context) -> BoxFuture<'static, anyhow::Result<()>>,
-    ) -> Sweep {
+    pub const fn new(name: &'static str, seconds: u64, pass: Pass) -> Sweep {
         Sweep { name, every: Duration::from_secs(seconds), is_walk: false, pass }
     }
 
-    pub const fn walk(
-        name: &'static str,
-        seconds: u64,
-        pass: fn(Context) -> BoxFuture<'static, anyhow::Result<()>>,
-    ) -> Sweep {
-        Sweep { name, every: Duration::from_secs(seconds), is_walk: true, pass }
+    pub const fn as_walk(self) -> Sweep {
+        Sweep { is_walk: true, ..self }
     }
 
     /// One pass, now.

@@ -1,4 +1,4 @@
-//! Browsers in which somebody has signed in before: every second desk for a sign-in goes to them first.
+//! Browsers in which somebody has signed in before: every second permit for a sign-in goes to them first.
 //!
 //! Such a browser has a cookie from the portal's sign-in. The cookie proves the earlier sign-in, gives access to
 //! nothing, and reveals nothing about the account to anyone without `SECRET_KEY`. All browsers of one account count as

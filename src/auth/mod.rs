@@ -9,7 +9,7 @@ mod known_browser;
 pub mod password;
 mod recaptcha;
 mod session;
-mod signing_in;
+mod sign_in;
 mod store;
 mod throttle;
 
@@ -31,7 +31,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::jwt::{Stranger, TokenType};
 pub use self::known_browser::KnownBrowser;
 pub use self::session::{COOKIE as SESSION_COOKIE, Session, Visitor, forget_cookie};
-pub use self::signing_in::sign_in;
+pub use self::sign_in::sign_in;
 pub use self::store::Account;
 use crate::{
     context::Context,

@@ -1,7 +1,7 @@
 //! Django's password hashes, `pbkdf2_sha256$<iterations>$<salt>$<hash>` and `pbkdf2_sha1$…`: PBKDF2-HMAC over the
 //! salt's bytes as they stand, 32 or 20 bytes in standard base64.
 //!
-//! Hashing is slow on purpose, so it needs a [`Desk`]. The time of a refusal reveals nothing about the account. At
+//! Hashing is slow on purpose, so it needs a [`Permit`]. The time of a refusal reveals nothing about the account. At
 //! least [`ITERATIONS`] are computed, whatever is stored. By [`Verdict::refused_at`] even the slowest stored hash would
 //! have been computed.
 
@@ -17,7 +17,7 @@ use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 use tokio::time::{Duration, Instant};
 
-use crate::{clock::random_bytes, gate::Desk};
+use crate::{clock::random_bytes, gate::Permit};
 
 /// What new hashes cost; a weaker stored one of SHA-256 is replaced after a successful login.
 pub const ITERATIONS: NonZeroU32 = NonZeroU32::new(870_000).unwrap();
@@ -41,8 +41,12 @@ pub struct Verdict {
 ///
 /// # Errors
 /// A panic.
-pub async fn verify(desk: Desk, password: SecretString, stored: Option<String>) -> anyhow::Result<(Desk, Verdict)> {
-    desk.work(move || judge(password.expose_secret(), stored.as_deref())).await
+pub async fn verify(
+    permit: Permit,
+    password: SecretString,
+    stored: Option<String>,
+) -> anyhow::Result<(Permit, Verdict)> {
+    permit.work(move || judge(password.expose_secret(), stored.as_deref())).await
 }
 
 fn judge(password: &str, stored: Option<&str>) -> Verdict {

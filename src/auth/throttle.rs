@@ -52,8 +52,8 @@ impl Throttle {
         Throttle { ctx: ctx.clone(), email: subject(&place, email), peer }
     }
 
-    /// The party whose turn an attempt takes: its peer, or at a trusted client its email.
-    pub fn party(&self) -> &[u8] {
+    /// The flow whose turn an attempt takes: its peer, or at a trusted client its email.
+    pub fn flow(&self) -> &[u8] {
         self.peer.as_ref().unwrap_or(&self.email)
     }
 

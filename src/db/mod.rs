@@ -6,6 +6,7 @@
 
 mod fault;
 mod pool;
+mod repeat;
 pub mod queue;
 pub mod schema;
 
@@ -17,6 +18,7 @@ use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
 
 pub use self::{
     pool::{Connection, Pool, Pooled, RESERVED, Transaction},
+    repeat::{MayBeDatabase, repeated},
     schema::{is_migrated, migrate},
 };
 use crate::config::PoolLimits;
@@ -53,35 +55,6 @@ pub fn lazily(database_url: &str, limits: PoolLimits) -> anyhow::Result<Pool> {
 /// What time it is for the database.
 pub async fn now(pool: &Pool) -> sqlx::Result<DateTime<Utc>> {
     sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(pool).await
-}
-
-/// Does `work`, which ends with a commit, and retries it when it certainly had no effect: after a deadlock, or when its
-/// connection died before the commit. Anything else that `work` does must be safe to do twice.
-pub async fn repeated<T, E: MayBeDatabase, W: Future<Output = Result<T, E>>>(work: impl Fn() -> W) -> Result<T, E> {
-    let mut tries = pool::Tries::of_read();
-    loop {
-        match work().await {
-            Err(error) if error.database_error().is_some_and(|error| tries.again(error)) => {}
-            done => return done,
-        }
-    }
-}
-
-/// An error that may come from the database.
-pub trait MayBeDatabase {
-    fn database_error(&self) -> Option<&sqlx::Error>;
-}
-
-impl MayBeDatabase for sqlx::Error {
-    fn database_error(&self) -> Option<&sqlx::Error> {
-        Some(self)
-    }
-}
-
-impl MayBeDatabase for anyhow::Error {
-    fn database_error(&self) -> Option<&sqlx::Error> {
-        self.chain().find_map(|cause| cause.downcast_ref())
-    }
 }
 
 /// Whether a failure is the database's and likely to pass in a moment.

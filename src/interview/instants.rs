@@ -21,10 +21,7 @@ use super::{
     model::{stored_span, stored_zone},
     reminder::{DAY_BEFORE, HOUR_BEFORE},
 };
-use crate::{
-    db,
-    {context::Context, mail::Kind, zone},
-};
+use crate::{context::Context, db, mail::Kind, zone};
 
 /// Which rows [`fill_instants`] looks at, besides those whose instants are missing or far from their wall time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -49,7 +49,7 @@ use self::{
     key::KeyUse,
     model::{CancelBody, Change, ChangeBody, Endpoint, MeetingStatus, Request, ScheduleBody, Side, Status},
     page::{Page, Place, query_after},
-    store::{Listed, Presence, Sides},
+    store::{Listed, Presence},
 };
 use crate::{
     auth::CurrentUser,
@@ -266,13 +266,13 @@ impl Summary {
     ))]
 async fn list(State(ctx): State<Context>, user: CurrentUser, query: QueryParams) -> Result<Response> {
     let role = query.get("role").filter(|role| matches!(*role, "candidate" | "recruiter"));
-    let sides = Sides { candidate: role != Some("recruiter"), recruiter: role != Some("candidate") };
+    let side = role.map(|role| if role == "candidate" { Side::Candidate } else { Side::Recruiter });
     let Page { after, limit } = Page::parse(&query)?;
     let Some(limit) = limit else {
-        return array(after, move |after| summaries(ctx.clone(), user.id, sides, after, PIECE)).await;
+        return array(after, move |after| summaries(ctx.clone(), user.id, side, after, PIECE)).await;
     };
     let public_url = ctx.settings.public_url.clone();
-    let (summaries, next) = summaries(ctx, user.id, sides, after, limit).await?;
+    let (summaries, next) = summaries(ctx, user.id, side, after, limit).await?;
     let next = next.map(|place| {
         let role = role.map(|role| format!("role={role}&")).unwrap_or_default();
         let query = query_after(place, limit);
@@ -285,11 +285,11 @@ async fn list(State(ctx): State<Context>, user: CurrentUser, query: QueryParams)
 async fn summaries(
     ctx: Context,
     user_id: i64,
-    sides: Sides,
+    side: Option<Side>,
     after: Place,
     most: i64,
 ) -> sqlx::Result<(Vec<Summary>, Option<Place>)> {
-    let (interviews, next) = store::of_user(&ctx.db, user_id, sides, after, most).await?;
+    let (interviews, next) = store::of_user(&ctx.db, user_id, side, after, most).await?;
     let now = ctx.clock.now();
     let summaries = interviews.into_iter().map(|interview| Summary::new(interview, user_id, now, &ctx));
     Ok((summaries.collect(), next))

@@ -296,20 +296,13 @@ macro_rules! nearest_interviews {
     };
 }
 
-/// Whose interviews a list has: those in which somebody is the candidate, the recruiter, or either.
-#[derive(Clone, Copy)]
-pub struct Sides {
-    pub candidate: bool,
-    pub recruiter: bool,
-}
-
 /// The interviews somebody takes part in, latest first: at most `most` of those after a place, and the place after
 /// which there are more. Each side's rows come in order from its index and are read once, so a page costs only what it
 /// shows. The caller is looked up once, and a recruiter's company only if the job has none.
 pub async fn of_user(
     db: impl PgExecutor<'_>,
     user_id: i64,
-    sides: Sides,
+    side: Option<Side>,
     after: Place,
     most: i64,
 ) -> sqlx::Result<(Vec<Listed>, Option<Place>)> {
@@ -351,8 +344,8 @@ pub async fn of_user(
         ORDER BY i.date DESC, i.time DESC, i.id DESC LIMIT $7
         "#,
         user_id,
-        sides.candidate,
-        sides.recruiter,
+        side != Some(Side::Recruiter),
+        side != Some(Side::Candidate),
         after.date,
         after.time,
         after.id,

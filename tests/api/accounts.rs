@@ -6,7 +6,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use chrono::TimeDelta;
 use interviews::{
     config::{LogFormat, log_filter},
-    gate::Party,
+    gate::Flow,
     operations, telemetry,
 };
 use reqwest::Method;
@@ -195,10 +195,10 @@ async fn every_outcome_of_a_sign_in_is_counted_and_logged_and_a_hash_of_another_
         .await
         .unwrap();
     assert_eq!(login(&app, "rita@x.test", PASSWORD).await.status, 429);
-    let mut desks = Vec::new();
+    let mut permits = Vec::new();
     for id in 0..std::thread::available_parallelism().unwrap().get() {
-        let party = Party { id: vec![id as u8], is_preferred: false };
-        desks.push(app.ctx.hashing.desk(party).await.unwrap());
+        let flow = Flow { id: vec![id as u8], is_preferred: false };
+        permits.push(app.ctx.hashing.permit(flow).await.unwrap());
     }
     assert_eq!(login(&app, "rita@x.test", PASSWORD).await.status, 503);
 

@@ -459,8 +459,10 @@ fn pgbouncer(database: &TestDatabase, settings: &str) -> Option<(Server, String)
     std::fs::write(&file, text).unwrap();
     let is_root = std::process::Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
     // As root it refuses to run.
-    let (runner, arguments) =
-        if is_root { ("runuser", vec!["-u", "postgres", "--", PROGRAM]) } else { (PROGRAM, vec![]) };
+    let (runner, arguments) = match is_root {
+        true => ("setpriv", vec!["--reuid=postgres", "--regid=postgres", "--clear-groups", "--", PROGRAM]),
+        false => (PROGRAM, vec![]),
+    };
     let mut command = std::process::Command::new(runner);
     command.args(arguments).arg(&file);
     let server = Server::start(command);

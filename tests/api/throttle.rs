@@ -7,7 +7,7 @@ use std::{
 
 use interviews::{
     app,
-    gate::{Desk, PATIENCE, Party},
+    gate::{Flow, PATIENCE, Permit},
     http::server,
 };
 use reqwest::Method;
@@ -56,14 +56,14 @@ async fn attempts(app: &TestApp) -> i32 {
         .unwrap()
 }
 
-/// Every desk for hashing.
-async fn all_desks(app: &TestApp) -> Vec<Desk> {
-    let mut desks = Vec::new();
+/// Every permit for hashing.
+async fn all_permits(app: &TestApp) -> Vec<Permit> {
+    let mut permits = Vec::new();
     for id in 0..std::thread::available_parallelism().unwrap().get() {
-        let party = Party { id: format!("desk {id}").into(), is_preferred: false };
-        desks.push(app.ctx.hashing.desk(party).await.unwrap());
+        let flow = Flow { id: format!("permit {id}").into(), is_preferred: false };
+        permits.push(app.ctx.hashing.permit(flow).await.unwrap());
     }
-    desks
+    permits
 }
 
 fn wrong() -> Value {
@@ -145,12 +145,12 @@ async fn what_is_no_failure_is_not_counted() {
 #[tokio::test]
 async fn a_sign_in_that_finds_no_place_for_hashing_costs_no_statement_and_leaves_no_row() {
     let app = TestApp::start().await;
-    let desks = all_desks(&app).await;
+    let permits = all_permits(&app).await;
     let (busy, statements) = counting_statements(login(&app, RITAS, "wrong")).await;
     busy.assert(503, json!({"detail": "Too many sign-ins at once. Please try again."}));
     assert_eq!(busy.header("retry-after"), Some("3"));
     assert_eq!((statements, app.count("ivs_login_throttle").await), (0, 0));
-    drop(desks);
+    drop(permits);
     login(&app, RITAS, "wrong").await.assert(400, wrong());
 }
 
@@ -204,7 +204,7 @@ async fn a_browser_that_has_signed_in_before_overtakes_strangers_and_a_forged_co
     for (cookie, overtakes) in
         [(value.clone(), true), (format!("{id}.{id}"), false), (format!("{proof}.{proof}"), false)]
     {
-        let mut desks = all_desks(&app).await;
+        let mut permits = all_permits(&app).await;
         let mut logins = JoinSet::new();
         for person in 0..6 {
             let request = app
@@ -219,8 +219,8 @@ async fn a_browser_that_has_signed_in_before_overtakes_strangers_and_a_forged_co
             });
             until(|| (app.ctx.hashing.waiting() == person + 1).then_some(())).await;
         }
-        // One desk, so that they come one after the other.
-        desks.pop();
+        // One permit, so that they come one after the other.
+        permits.pop();
         let first = [logins.join_next().await.unwrap().unwrap(), logins.join_next().await.unwrap().unwrap()];
         assert_eq!(first.contains(&true), overtakes, "{cookie}");
     }

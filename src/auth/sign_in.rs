@@ -1,8 +1,8 @@
 //! One sign-in, from its fields to an account: its turn at the gate, the count of failures, the password.
 //!
-//! The order matters. An attempt gets its desk before any statement runs, so a crowd that finds no desk costs nothing
+//! The order matters. An attempt gets its permit before any statement runs, so a crowd that finds no permit costs nothing
 //! and leaves no row. It is counted before its password is checked, so parallel attempts allow no more guesses. The
-//! answer to a wrong password is delayed, without a desk, until its time reveals nothing.
+//! answer to a wrong password is delayed, without a permit, until its time reveals nothing.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     context::Context,
-    gate::{Desk, PATIENCE, Party},
+    gate::{Flow, PATIENCE, Permit},
     http::{Error, Result},
     metrics::LoginOutcome,
     telemetry::masked,
@@ -71,13 +71,13 @@ async fn attempt(
     }
     let delay = throttle.delay().await?;
     ctx.stopping.run_until_cancelled(sleep(delay)).await.ok_or(BUSY)?;
-    let party = match KnownBrowser::of(headers, &ctx.settings) {
-        Some(browser) => Party { id: browser.id, is_preferred: true },
-        None => Party { id: throttle.party().to_vec(), is_preferred: false },
+    let flow = match KnownBrowser::of(headers, &ctx.settings) {
+        Some(browser) => Flow { id: browser.id, is_preferred: true },
+        None => Flow { id: throttle.flow().to_vec(), is_preferred: false },
     };
-    let desk = ctx.hashing.desk(party).await.ok_or(BUSY)?;
+    let permit = ctx.hashing.permit(flow).await.ok_or(BUSY)?;
     // It runs to its end even if the client disconnects, so that only failures stay counted.
-    let judging = judge(ctx.clone(), throttle, desk, email, password);
+    let judging = judge(ctx.clone(), throttle, permit, email, password);
     let (judged, refused_at) = ctx.to_its_end("a sign-in", judging).await??;
     if judged.is_err() {
         sleep_until(refused_at).await;
@@ -86,9 +86,15 @@ async fn attempt(
 }
 
 /// Looks at the password, and counts it as a failure if it is one.
-async fn judge(ctx: Context, throttle: Throttle, desk: Desk, email: String, password: SecretString) -> Result<Judged> {
+async fn judge(
+    ctx: Context,
+    throttle: Throttle,
+    permit: Permit,
+    email: String,
+    password: SecretString,
+) -> Result<Judged> {
     let attempt: Attempt = throttle.attempt().await?;
-    let judged = enter(&ctx, desk, &email, password).await;
+    let judged = enter(&ctx, permit, &email, password).await;
     match &judged {
         Ok((Ok(_), _)) => throttle.reset(attempt).await?,
         Ok((Err(Refusal::Wrong | Refusal::UnsupportedHash), _)) => {}
@@ -98,10 +104,10 @@ async fn judge(ctx: Context, throttle: Throttle, desk: Desk, email: String, pass
 }
 
 /// The account that email and password sign in to, with the stored hash that they matched.
-async fn enter(ctx: &Context, desk: Desk, email: &str, password: SecretString) -> Result<Judged> {
+async fn enter(ctx: &Context, permit: Permit, email: &str, password: SecretString) -> Result<Judged> {
     let account = store::account_by_email(&ctx.db.reserved(), email).await?;
     let stored = account.as_ref().map(|account| account.password.clone());
-    let (desk, verdict) = password::verify(desk, password.clone(), stored).await?;
+    let (permit, verdict) = password::verify(permit, password.clone(), stored).await?;
     let refused = |refusal| Ok((Err(refusal), verdict.refused_at));
     let Some(mut account) = account.filter(|_| verdict.right) else {
         return refused(if verdict.is_unsupported { Refusal::UnsupportedHash } else { Refusal::Wrong });
@@ -117,7 +123,7 @@ async fn enter(ctx: &Context, desk: Desk, email: &str, password: SecretString) -
         let is_stored = store::upgrade_password(&ctx.db.reserved(), id, weak, &strong).await?;
         if !is_stored {
             // Another sign-in has upgraded it, or somebody has changed it: what is stored now decides.
-            return Box::pin(enter(ctx, desk, email, password)).await;
+            return Box::pin(enter(ctx, permit, email, password)).await;
         }
         account.password = strong;
     }
