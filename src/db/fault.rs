@@ -67,3 +67,37 @@ pub fn is_passing(error: &Error) -> bool {
         _ => is_useless(error) || is_rolled_back(error) || is_starting(error) || has_code(error, &["55P03", "57014"]),
     }
 }
+
+/// How often something is done once more that had no effect.
+pub struct Tries {
+    is_read: bool,
+    /// After it was rolled back for the sake of another transaction.
+    rolled_back: u32,
+    /// After a connection was of no use.
+    fresh: u32,
+}
+
+impl Tries {
+    pub fn new(is_read: bool) -> Tries {
+        Tries { is_read, rolled_back: 3, fresh: 1 }
+    }
+
+    /// What fails before it has any effect.
+    pub fn of_read() -> Tries {
+        Tries::new(true)
+    }
+
+    /// Whether to try once more.
+    pub fn again(&mut self, error: &Error) -> bool {
+        let left = if is_rolled_back(error) {
+            &mut self.rolled_back
+        } else if is_refused(error) || self.is_read && is_useless(error) {
+            &mut self.fresh
+        } else {
+            return false;
+        };
+        let is_left = *left > 0;
+        *left = left.saturating_sub(1);
+        is_left
+    }
+}

@@ -36,10 +36,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{
-    fault::{self, Unanswered},
-    repeat::Tries,
-};
+use super::fault::{self, Tries, Unanswered};
 use crate::config::PoolLimits;
 
 /// A connection that has rested longer is asked whether it still lives before it is used.

@@ -12,7 +12,7 @@ use sqlx::{
     postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 
-use super::{fault, pool::Pool};
+use super::{fault::Tries, pool::Pool};
 
 /// A statement that can be repeated.
 #[derive(Clone)]
@@ -50,40 +50,6 @@ impl Execute<'_, Postgres> for Statement {
 
     fn persistent(&self) -> bool {
         self.is_persistent
-    }
-}
-
-/// How often something is done once more that had no effect.
-pub struct Tries {
-    is_read: bool,
-    /// After it was rolled back for the sake of another transaction.
-    rolled_back: u32,
-    /// After a connection was of no use.
-    fresh: u32,
-}
-
-impl Tries {
-    fn new(is_read: bool) -> Tries {
-        Tries { is_read, rolled_back: 3, fresh: 1 }
-    }
-
-    /// What fails before it has any effect.
-    pub fn of_read() -> Tries {
-        Tries::new(true)
-    }
-
-    /// Whether to try once more.
-    pub fn again(&mut self, error: &Error) -> bool {
-        let left = if fault::is_rolled_back(error) {
-            &mut self.rolled_back
-        } else if fault::is_refused(error) || self.is_read && fault::is_useless(error) {
-            &mut self.fresh
-        } else {
-            return false;
-        };
-        let is_left = *left > 0;
-        *left = left.saturating_sub(1);
-        is_left
     }
 }
 
