@@ -172,7 +172,7 @@ pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken)
     timers.every(600, |ctx| async move { remove_expired(&ctx).await });
     beside.close();
 
-    let serving = server::serve(listener, router(ctx.clone())?, ctx.settings.client_patience, stop.clone());
+    let serving = server::serve(listener, router(ctx.clone())?, &ctx, stop.clone());
     let finish = async {
         serving.await;
         beside.wait().await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, Result, TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, Result, TextEncoder,
 };
 
 /// The media type of [`Metrics::text`].
@@ -25,6 +25,8 @@ pub struct Metrics {
     seconds: HistogramVec,
     google: IntCounterVec,
     emails: IntCounterVec,
+    open_connections: IntGauge,
+    connections: IntCounterVec,
 }
 
 /// How one attempt at a call to Google ended.
@@ -53,6 +55,49 @@ pub enum EmailOutcome {
     Expired,
 }
 
+/// What happened to a client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionEvent {
+    Accepted,
+    /// It had to wait, since as many were open as there may be.
+    Waited,
+    /// The system gave none: no file descriptor was free, most likely.
+    NotAccepted,
+    /// What came was no HTTP request, or its head was too long to be read.
+    Malformed,
+    /// No whole head came in time.
+    HeadTimeout,
+    /// Nothing of an answer was taken in for too long.
+    AnswerTimeout,
+}
+
+impl ConnectionEvent {
+    const ALL: [ConnectionEvent; 6] = {
+        use ConnectionEvent::*;
+        [Accepted, Waited, NotAccepted, Malformed, HeadTimeout, AnswerTimeout]
+    };
+
+    fn as_str(self) -> &'static str {
+        match self {
+            ConnectionEvent::Accepted => "accepted",
+            ConnectionEvent::Waited => "waited",
+            ConnectionEvent::NotAccepted => "not_accepted",
+            ConnectionEvent::Malformed => "malformed",
+            ConnectionEvent::HeadTimeout => "head_timeout",
+            ConnectionEvent::AnswerTimeout => "answer_timeout",
+        }
+    }
+}
+
+/// A connection that counts as open as long as this lives.
+pub struct OpenConnection(IntGauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// What is so at the moment of a scrape: a number for each combination of the labels' values.
 pub struct Gauge {
     pub name: &'static str,
@@ -78,7 +123,25 @@ impl Metrics {
         let seconds = HistogramOpts::new("http_request_duration_seconds", help).buckets(BUCKETS.to_vec());
         let seconds = HistogramVec::new(seconds, &["method", "route"])?;
         registry.register(Box::new(seconds.clone()))?;
-        Ok(Metrics { registry, requests, seconds, google, emails })
+        let connections = counter("http_connections_total", "What happened to connections of clients.", &["event"])?;
+        // There from the start, so that their first one is seen to be one more.
+        for event in ConnectionEvent::ALL {
+            connections.with_label_values(&[event.as_str()]);
+        }
+        let open_connections = IntGauge::new("http_connections", "Connections of clients that are open.")?;
+        registry.register(Box::new(open_connections.clone()))?;
+        Ok(Metrics { registry, requests, seconds, google, emails, open_connections, connections })
+    }
+
+    /// Counts something that happened to a connection.
+    pub fn connection(&self, event: ConnectionEvent) {
+        self.connections.with_label_values(&[event.as_str()]).inc();
+    }
+
+    /// Counts one more as open, until the result is dropped.
+    pub fn open_connection(&self) -> OpenConnection {
+        self.open_connections.inc();
+        OpenConnection(self.open_connections.clone())
     }
 
     /// Counts an answer. `route` is a template or `unmatched`, `method` one of those that there are or `other`.

@@ -134,8 +134,8 @@ impl TestApp {
             Settings::from_layers(|name| values.get(name).filter(|value| !value.is_empty()).cloned()).unwrap();
         let ctx = app::context(settings, clock, database.pool.clone()).unwrap();
         let router = app::router(ctx.clone()).unwrap();
-        let served =
-            tokio::spawn(server::serve(listener, router, ctx.settings.client_patience, CancellationToken::new()));
+        let own = ctx.clone();
+        let served = tokio::spawn(async move { server::serve(listener, router, &own, CancellationToken::new()).await });
         let http = reqwest::Client::builder().redirect(Policy::none()).build().unwrap();
         TestApp { url, ctx, google, mailbox, http, served, database }
     }
