@@ -115,7 +115,7 @@ fn nothing_done(
     let words = "Nothing was changed. Please open the page anew and try again.";
     let typed = Some(text(fields, "note")).filter(|note| !note.is_empty()).unwrap_or(text(fields, "reason"));
     let shell = Shell::new(ctx, session);
-    let message = MessagePage { shell, heading, text: words, links: vec![link], typed };
+    let message = MessagePage { shell, heading, text: words, links: vec![link], typed, link_script: None };
     Ok(Instead::page(page(status, message.render()?, &[])?))
 }
 
