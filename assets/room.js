@@ -67,14 +67,16 @@
     if (before.dataset.state !== after.dataset.state) said.textContent = after.querySelector("[data-say]").textContent;
     if (hadFocus) (after.querySelector("button") ?? document.getElementById("main")).focus();
   };
-  // As a GET, also of a page that answered a form, and whatever the fragment.
-  const reload = () => location.replace(location.pathname + location.search);
+  // As a GET, also of a page that answered a form, and whatever the fragment. With the link's token, which the address bar
+  // no longer shows.
+  const address = live.dataset.address;
+  const reload = () => location.replace(address);
   async function refresh() {
     if (asking) return;
     asking = true;
     clearTimeout(waiting);
     try {
-      const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store", signal: AbortSignal.timeout(15_000) });
+      const answer = await fetch(address, { headers: { Accept: "text/html" }, cache: "no-store", signal: AbortSignal.timeout(15_000) });
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("live");
       // The link or the session has ended: the whole page says so.
       if (!fresh && [401, 403, 404, 410].includes(answer.status)) return reload();

@@ -209,7 +209,7 @@ pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken)
     });
     beside.close();
 
-    let serving = server::serve(listener, router(ctx.clone())?, ctx.settings.client_patience, stop.clone());
+    let serving = server::serve(listener, router(ctx.clone())?, &ctx, stop.clone());
     let finish = async {
         serving.await;
         beside.wait().await;

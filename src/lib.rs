@@ -185,6 +185,8 @@
 //! * **A form shows first what speaks against it**: past times, overlaps, clocks that change. It is taken when it
 //!   carries the digest of what was shown, by the script while it was typed or by the answer to sending it. So nobody
 //!   schedules a second interview because the first one's answer was lost.
+//! * **A mailed link's token leaves the address bar by script**, and stays in the tab's `sessionStorage`. A redirect to an
+//!   address without it would need a cookie, and those who refuse cookies could not join.
 //! * **A portal session opens pages, never the JSON API**, which a form of another site could send requests to. What a
 //!   page's forms carry against that is an HMAC by the cookie's secret, so there is nothing to store and nothing to
 //!   expire. Another HMAC by that secret binds an authorization at Google to the session that began it.

@@ -201,6 +201,9 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 async fn serve() -> anyhow::Result<()> {
     let settings = settings()?;
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
     let address = (settings.host.clone(), settings.port);
     let pool = db::connect(settings.database_url.expose_secret(), settings.pool).await?;
     db::migrate(&pool).await?;

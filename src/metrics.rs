@@ -13,7 +13,7 @@ use std::{
 use axum::http::StatusCode;
 use chrono::{DateTime, TimeDelta, Utc};
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, Result, TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, Result, TextEncoder,
 };
 
 /// The media type of [`Metrics::text`].
@@ -31,6 +31,8 @@ pub struct Metrics {
     google: IntCounterVec,
     emails: IntCounterVec,
     logins: IntCounterVec,
+    open_connections: IntGauge,
+    connections: IntCounterVec,
     sweeps: IntCounterVec,
     /// Until when each sweep should have come to its end again, and how long it has for that.
     due: Arc<Mutex<BTreeMap<&'static str, (DateTime<Utc>, TimeDelta)>>>,
@@ -88,6 +90,49 @@ pub enum LoginOutcome {
     Busy,
 }
 
+/// What happened to a client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionEvent {
+    Accepted,
+    /// It had to wait, since as many were open as there may be.
+    Waited,
+    /// The system gave none: no file descriptor was free, most likely.
+    NotAccepted,
+    /// What came was no HTTP request, or its head was too long to be read.
+    Malformed,
+    /// No whole head came in time.
+    HeadTimeout,
+    /// Nothing of an answer was taken in for too long.
+    AnswerTimeout,
+}
+
+impl ConnectionEvent {
+    const ALL: [ConnectionEvent; 6] = {
+        use ConnectionEvent::*;
+        [Accepted, Waited, NotAccepted, Malformed, HeadTimeout, AnswerTimeout]
+    };
+
+    fn as_str(self) -> &'static str {
+        match self {
+            ConnectionEvent::Accepted => "accepted",
+            ConnectionEvent::Waited => "waited",
+            ConnectionEvent::NotAccepted => "not_accepted",
+            ConnectionEvent::Malformed => "malformed",
+            ConnectionEvent::HeadTimeout => "head_timeout",
+            ConnectionEvent::AnswerTimeout => "answer_timeout",
+        }
+    }
+}
+
+/// A connection that counts as open as long as this lives.
+pub struct OpenConnection(IntGauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// What is so at the moment of a scrape: a number for each combination of the labels' values.
 pub struct Gauge {
     pub name: &'static str,
@@ -115,7 +160,26 @@ impl Metrics {
         let seconds = HistogramOpts::new("http_request_duration_seconds", help).buckets(BUCKETS.to_vec());
         let seconds = HistogramVec::new(seconds, &["method", "route"])?;
         registry.register(Box::new(seconds.clone()))?;
-        Ok(Metrics { registry, requests, seconds, google, emails, logins, sweeps, due: Arc::default() })
+        let connections = counter("http_connections_total", "What happened to connections of clients.", &["event"])?;
+        // There from the start, so that their first one is seen to be one more.
+        for event in ConnectionEvent::ALL {
+            connections.with_label_values(&[event.as_str()]);
+        }
+        let open_connections = IntGauge::new("http_connections", "Connections of clients that are open.")?;
+        registry.register(Box::new(open_connections.clone()))?;
+        let due = Arc::default();
+        Ok(Metrics { registry, requests, seconds, google, emails, logins, open_connections, connections, sweeps, due })
+    }
+
+    /// Counts something that happened to a connection.
+    pub fn connection(&self, event: ConnectionEvent) {
+        self.connections.with_label_values(&[event.as_str()]).inc();
+    }
+
+    /// Counts one more as open, until the result is dropped.
+    pub fn open_connection(&self) -> OpenConnection {
+        self.open_connections.inc();
+        OpenConnection(self.open_connections.clone())
     }
 
     /// Counts an answer. `route` is a template or `unmatched`, `method` one of those that there are or `other`.

@@ -35,7 +35,7 @@ Schedules interviews: on Google Meet, by phone or in person.
 refused all the same.
 * **Bodies** are JSON or forms, whose values are strings; unknown fields are ignored, an empty body is `{}`.
 * **Errors** of an endpoint have a sentence for people in `error`. Those that come before it have `detail` alone: 401, \
-404 for an unknown URL, 405, 406, 408, 413, 414, 415, 429, 431, 500.
+400 for a request without one `Host`, 404 for an unknown URL, 405, 406, 408, 413, 414, 415, 429, 431, 500.
 * **Methods:** HEAD goes wherever GET does; OPTIONS describes a path; any other method gets 405, with `Allow`.
 * **Slashes:** a GET without the final slash is redirected (301), other methods are served as if it were there.
 * **Times:** dates are `YYYY-MM-DD`, an interview's time is its zone's wall time, timestamps are in UTC.
@@ -74,12 +74,17 @@ pub fn router(document: Value) -> Router {
         .route(redoc_file, get(part))
 }
 
+/// What Swagger UI does: its own scripts, styles that these make, pictures within its stylesheet, calls to this server.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
 /// A file of the page, out of the program itself.
 fn file(name: &str, config: Arc<Config<'static>>) -> Result<Response> {
     let found = utoipa_swagger_ui::serve(name, config).map_err(|error| anyhow::anyhow!("{error}"))?;
     let file = found.ok_or(Error::NotFound)?;
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::try_from(file.content_type)?);
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     if file.gzpipped {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
@@ -95,7 +100,8 @@ pub fn document(annotated: &OpenApi) -> serde_json::Result<Value> {
     document["components"]["securitySchemes"]["bearer"] = json!({"type": "http", "scheme": "bearer",
         "bearerFormat": "JWT", "description": "The `access_token` of a sign-in"});
     document["components"]["securitySchemes"]["portal_session"] = json!({"type": "apiKey", "in": "cookie",
-        "name": auth::SESSION_COOKIE, "description": "A browser that has signed in at `/login/`; navigations alone"});
+        "name": auth::SESSION_COOKIE, "description": "A browser that has signed in at `/login/`; navigations alone. \
+        Where the server is reached by https, the name begins with `__Host-`"});
     let (text, list) = (json!({"type": "string"}), json!({"type": "array", "items": {"type": "object"}}));
     let schemas = &mut document["components"]["schemas"];
     schemas["Refusal"] = json!({"type": "object", "required": ["error"], "properties": {"error": text, "detail": text},
@@ -146,18 +152,26 @@ fn complete(path: &str, operation: &mut Value) {
     add(true, "406", "The `Accept` header admits none of the answer's media types");
     add(true, "500", "A fault of the server");
     add(true, "503", "The database is busy or away");
+    add(
+        true,
+        "400",
+        if has_body {
+            "The body cannot be parsed, or is not as described; or the request has not one `Host`"
+        } else {
+            "The request has not one `Host`"
+        },
+    );
     add(path.contains("{id}"), "403", "The caller may not do this");
     add(by_id, "404", "There is no such row, or the id is not a number");
     add(true, "414", "The URL is over 16 KiB");
     add(true, "431", "The headers are over 64 KiB");
-    add(has_body, "400", "The body cannot be parsed, or is not as described");
     add(has_body, "408", "The body did not arrive in time");
-    add(has_body, "413", "The body is over 1 MiB");
+    add(has_body, "413", if public { "The body is over 16 KiB" } else { "The body is over 1 MiB" });
     add(has_body, "415", "The body is of another media type, or compressed");
     for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
         let usual = schema(match status.as_str() {
             "401" | "406" | "408" | "413" | "414" | "415" | "429" | "431" | "500" => "FrameworkError",
-            "400" if has_body => "AnyError",
+            "400" => "AnyError",
             "404" if by_id => "AnyError",
             // With `detail` where the database is busy, which every endpoint may say.
             "503" => "AnyError",
@@ -165,7 +179,7 @@ fn complete(path: &str, operation: &mut Value) {
         });
         let own = response.pointer("/content/application~1json/schema").cloned();
         let error = match (status.as_str(), &own) {
-            ("400", Some(own)) if has_body => Some(json!({"anyOf": [own, usual]})),
+            ("400", Some(own)) => Some(json!({"anyOf": [own, usual]})),
             ("401", Some(own)) => Some(json!({"anyOf": [own, usual]})),
             (status, None) if status >= "400" => Some(usual),
             _ => None,

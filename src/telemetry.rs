@@ -1,7 +1,7 @@
 //! What is written about the running server, and what must never be: no secret, token, code or URL with a query, at any
 //! level.
 //!
-//! Dependencies are heard at INFO and above alone, whatever the filter says: below that HTTP, OAuth and SQL crates
+//! Dependencies are heard at INFO and above alone (the job queue's library at WARN), whatever the filter says: below that HTTP, OAuth and SQL crates
 //! write out requests, headers and statements. Our own events go as far as the filter lets them, because they are
 //! written with this rule in mind. Addresses of people are [`masked`].
 
@@ -53,8 +53,11 @@ fn is_heard(metadata: &Metadata<'_>) -> bool {
     if metadata.target() == "graphile_worker::local_queue::fetch" {
         return false;
     }
+    // That tells of each job that was done, which our own lines do, and of the first start as of an error.
+    let is_queue = metadata.target().starts_with("graphile_worker");
+    let least = if is_queue { Level::WARN } else { Level::INFO };
     let crate_name = metadata.target().split("::").next();
-    crate_name == Some(env!("CARGO_CRATE_NAME")) || *metadata.level() <= Level::INFO
+    crate_name == Some(env!("CARGO_CRATE_NAME")) || *metadata.level() <= least
 }
 
 /// Where a panic happened, and its text unless that was formatted at run time: it could quote anything.
@@ -134,6 +137,16 @@ pub(crate) mod tests {
             assert!(text.contains("closed") && text.lines().count() == 1, "{text}");
             assert!(!text.contains("secret"), "{text}");
         }
+    }
+
+    #[test]
+    fn the_queues_library_is_heard_when_something_is_wrong() {
+        let text = written("trace", || {
+            tracing::info!(target: "graphile_worker::runner::task_execution", "Completed task with success");
+            tracing::info!(target: "graphile_worker_migrations::state", error = "42P01", "installing");
+            tracing::warn!(target: "graphile_worker::recovery_tasks", "sweep failed");
+        });
+        assert!(text.contains("sweep failed") && text.lines().count() == 1, "{text}");
     }
 
     #[test]

@@ -9,11 +9,12 @@ use axum::http::{HeaderMap, HeaderValue};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use secrecy::ExposeSecret;
 
-use super::session::{cookie, is_secure, set_cookie};
+use super::session::{Name, cookie, set_cookie};
 use crate::{config::Settings, http::Result};
 
 /// As long as browsers keep any cookie (RFC 6265bis, §5.5): 400 days.
 const MAX_AGE: u32 = 400 * 24 * 3600;
+const NAME: Name = ["umemployed_known", "__Host-umemployed_known"];
 
 pub struct KnownBrowser {
     /// The same for all browsers of an account.
@@ -29,7 +30,7 @@ impl KnownBrowser {
 
     /// The one whose cookie came with a request.
     pub fn of(headers: &HeaderMap, settings: &Settings) -> Option<Self> {
-        let (id, proof) = cookie(headers, cookie_name(settings))?.split_once('.')?;
+        let (id, proof) = cookie(headers, NAME, settings)?.split_once('.')?;
         let id = BASE64_URL_SAFE_NO_PAD.decode(id).ok()?;
         let proof = BASE64_URL_SAFE_NO_PAD.decode(proof).ok()?;
         hmac::verify(&key(settings), &proven(&id), &proof).ok()?;
@@ -39,13 +40,8 @@ impl KnownBrowser {
     pub fn set_cookie(&self, settings: &Settings) -> Result<HeaderValue> {
         let proof = hmac::sign(&key(settings), &proven(&self.id));
         let value = [&self.id, proof.as_ref()].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part)).join(".");
-        set_cookie(cookie_name(settings), &value, &format!("/; HttpOnly; SameSite=Lax; Max-Age={MAX_AGE}"), settings)
+        set_cookie(NAME, &value, &format!("/; HttpOnly; SameSite=Lax; Max-Age={MAX_AGE}"), settings)
     }
-}
-
-/// Where there is TLS, no other host of the domain can set it.
-fn cookie_name(settings: &Settings) -> &'static str {
-    if is_secure(settings) { "__Host-umemployed_known" } else { "umemployed_known" }
 }
 
 // Tokens are signed with the same key, but no token's text begins as these two texts do.

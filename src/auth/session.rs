@@ -12,7 +12,7 @@ use chrono::TimeDelta;
 use super::{Account, CurrentUser, store};
 use crate::{config::Settings, context::Context, http::Result, secret::PlainToken};
 
-/// The cookie's name.
+/// The session's cookie where there is no TLS.
 pub const COOKIE: &str = "umemployed_portal";
 /// How long a session lasts.
 const LIFETIME: TimeDelta = TimeDelta::days(14);
@@ -36,7 +36,9 @@ impl Session {
 
     /// The session that a browser's cookie stands for.
     pub async fn of(ctx: &Context, headers: &HeaderMap) -> Result<Option<Session>> {
-        let Some(token) = cookie(headers, COOKIE).map(PlainToken::from_outside) else { return Ok(None) };
+        let Some(token) = cookie(headers, SESSION, &ctx.settings).map(PlainToken::from_outside) else {
+            return Ok(None);
+        };
         let now = ctx.clock.now();
         let user = store::session_user(&ctx.db.reserved(), &token.hash(), now).await?;
         Ok(user.map(|user| Session { user, token }))
@@ -49,7 +51,7 @@ impl Session {
     /// `Set-Cookie`, for the whole session.
     pub fn set_cookie(&self, settings: &Settings) -> Result<HeaderValue> {
         let more = format!("/; HttpOnly; SameSite=Lax; Max-Age={}", LIFETIME.num_seconds());
-        set_cookie(COOKIE, self.token.expose(), &more, settings)
+        set_cookie(SESSION, self.token.expose(), &more, settings)
     }
 
     /// What a form of this session's pages carries, so that no other site can send it: derived from the cookie's
@@ -76,27 +78,22 @@ impl Session {
 
 /// `Set-Cookie` that makes a browser forget its session.
 pub fn forget_cookie(settings: &Settings) -> Result<HeaderValue> {
-    set_cookie(COOKIE, "", "/; HttpOnly; SameSite=Lax; Max-Age=0", settings)
+    set_cookie(SESSION, "", "/; HttpOnly; SameSite=Lax; Max-Age=0", settings)
 }
 
 /// A browser that has not signed in: what keeps other sites from signing it in.
 pub struct Visitor(PlainToken);
 
 impl Visitor {
-    /// Where there is TLS, no other host of the domain can set it (RFC 6265bis, §4.1.3.2).
-    fn cookie_name(settings: &Settings) -> &'static str {
-        if is_secure(settings) { "__Host-umemployed_visitor" } else { "umemployed_visitor" }
-    }
-
     /// The one that a browser's cookie stands for, or a new one.
     pub fn of(headers: &HeaderMap, settings: &Settings) -> Visitor {
-        let known = cookie(headers, Self::cookie_name(settings));
+        let known = cookie(headers, VISITOR, settings);
         Visitor(known.map_or_else(PlainToken::generate, PlainToken::from_outside))
     }
 
     /// `Set-Cookie`, until the browser is closed.
     pub fn set_cookie(&self, settings: &Settings) -> Result<HeaderValue> {
-        set_cookie(Self::cookie_name(settings), self.0.expose(), "/; HttpOnly; SameSite=Strict", settings)
+        set_cookie(VISITOR, self.0.expose(), "/; HttpOnly; SameSite=Strict", settings)
     }
 
     /// As [`Session::form_token`].
@@ -110,12 +107,18 @@ impl Visitor {
     }
 }
 
-pub(super) fn is_secure(settings: &Settings) -> bool {
+/// A cookie's name without TLS and with it, when no other host of the domain can set it (RFC 6265bis, §4.1.3.2).
+pub(super) type Name = [&'static str; 2];
+
+const SESSION: Name = [COOKIE, "__Host-umemployed_portal"];
+const VISITOR: Name = ["umemployed_visitor", "__Host-umemployed_visitor"];
+
+fn is_secure(settings: &Settings) -> bool {
     settings.public_url.starts_with("https:")
 }
 
-pub(super) fn set_cookie(name: &str, value: &str, path_and_more: &str, settings: &Settings) -> Result<HeaderValue> {
-    let secure = if is_secure(settings) { "; Secure" } else { "" };
+pub(super) fn set_cookie(name: Name, value: &str, path_and_more: &str, settings: &Settings) -> Result<HeaderValue> {
+    let (name, secure) = if is_secure(settings) { (name[1], "; Secure") } else { (name[0], "") };
     let mut header = HeaderValue::try_from(format!("{name}={value}; Path={path_and_more}{secure}"))?;
     header.set_sensitive(true);
     Ok(header)
@@ -134,9 +137,12 @@ fn is_form_token(secret: &PlainToken, shown: &str) -> bool {
     constant_time::verify_slices_are_equal(form_token(secret).as_bytes(), shown.as_bytes()).is_ok()
 }
 
-/// The value of a cookie; the first of several.
-pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+/// The value of a cookie. Of several none counts: one of them somebody else has set, and which that is nothing tells.
+pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: Name, settings: &Settings) -> Option<&'a str> {
+    let name = name[usize::from(is_secure(settings))];
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.filter(|(found, value)| *found == name && !value.is_empty()).map(|(_, value)| value).next()
+    let mut values = pairs.filter(|(found, _)| *found == name).map(|(_, value)| value);
+    let value = values.next().filter(|value| !value.is_empty());
+    if values.next().is_some() { None } else { value }
 }

@@ -21,7 +21,7 @@ use anyhow::anyhow;
 use axum::{
     Json, Router,
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, uri::PathAndQuery},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, uri::PathAndQuery},
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
@@ -31,10 +31,10 @@ use tracing::Instrument;
 
 use super::{
     Error, Result,
-    extract::{self, BodyDeadline},
+    extract::{self, BODY_LIMIT, BodyLimits, SMALL_BODY},
     routes::{HTML, JSON, Route, Routes, Slash, is_api},
 };
-use crate::{clock::random_uuid, context::Context, metrics::Metrics};
+use crate::{clock::random_uuid, config::Origin, context::Context, metrics::Metrics};
 
 /// The longest path and query, in bytes.
 const LONGEST_URI: usize = 16 << 10;
@@ -58,7 +58,9 @@ struct Door {
     handlers: Router,
     routes: Routes,
     authenticate: Authenticate,
-    allowed_origins: Vec<String>,
+    allowed_origins: Vec<Origin>,
+    /// What other origins' requests may carry: the header as it is sent.
+    allowed_headers: HeaderValue,
     /// How long a handler may take.
     patience: Duration,
     /// How long a body may take to arrive.
@@ -91,6 +93,7 @@ pub fn door(
         routes,
         authenticate,
         allowed_origins: ctx.settings.allowed_origins.clone(),
+        allowed_headers: ctx.settings.allowed_headers.clone(),
         patience: ctx.settings.request_patience,
         client_patience: ctx.settings.client_patience,
         metrics: ctx.metrics.clone(),
@@ -118,6 +121,7 @@ async fn enter(State(door): State<Arc<Door>>, request: Request) -> Response {
         let shows_pages = !under_api && is_page && is_navigation(request.headers());
         let asked = request.method().clone();
         let mut response = match preflight {
+            _ if !names_its_host(&request) => Error::HostNotNamed.into_response(),
             true => StatusCode::OK.into_response(),
             false => door.admit(request, found).await.into_response(),
         };
@@ -126,7 +130,7 @@ async fn enter(State(door): State<Arc<Door>>, request: Request) -> Response {
         }
         let headers = response.headers_mut();
         // No other site's script reads a page, which has its visitor's form tokens.
-        put_cors(headers, origin.filter(|_| !is_html(headers)), preflight);
+        put_cors(headers, origin.filter(|_| !is_html(headers)), preflight.then_some(&door.allowed_headers));
         put_common(headers, &id, under_api);
         let (status, took) = (response.status(), arrival.elapsed());
         door.metrics.request(method, template, status, took);
@@ -170,8 +174,9 @@ impl Door {
 
     /// [`handle`](Self::handle), within the limits of time and whatever panics.
     async fn handle_in_time(&self, route: Arc<Route>, mut request: Request) -> Response {
-        let deadline = tokio::time::Instant::now() + self.client_patience;
-        request.extensions_mut().insert(BodyDeadline(deadline));
+        let by = Some(tokio::time::Instant::now() + self.client_patience);
+        let most = if route.credentials { BODY_LIMIT } else { SMALL_BODY };
+        request.extensions_mut().insert(BodyLimits { by, most });
         let handled = AssertUnwindSafe(self.handle(route, request)).catch_unwind();
         match tokio::time::timeout(self.patience, handled).await {
             Ok(Ok(response)) => response,
@@ -216,7 +221,18 @@ impl Door {
     /// The request's `Origin`, if browsers may call from there.
     fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         let origin = headers.get(header::ORIGIN)?;
-        self.allowed_origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()).then(|| origin.clone())
+        self.allowed_origins.iter().any(|allowed| allowed.admits(origin.as_bytes())).then(|| origin.clone())
+    }
+}
+
+/// Whether there is one `Host`, which HTTP/1.1 demands (RFC 9112, §3.2): with two, proxies and we might mean different
+/// ones.
+fn names_its_host(request: &Request) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(_), None) => true,
+        (None, _) => request.version() < Version::HTTP_11,
+        (Some(_), Some(_)) => false,
     }
 }
 
@@ -279,23 +295,20 @@ fn is_preflight(request: &Request) -> bool {
         && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// Contract §3.6; nothing for a foreign origin.
-fn put_cors(headers: &mut HeaderMap, origin: Option<HeaderValue>, preflight: bool) {
+/// Contract §3.6; nothing for a foreign origin. A preflight is told which headers are allowed.
+fn put_cors(headers: &mut HeaderMap, origin: Option<HeaderValue>, preflight: Option<&HeaderValue>) {
     let Some(origin) = origin else { return };
     let mut put = |name, value| _ = headers.insert(name, value);
     put(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     put(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-    let mut put = |name, value| put(name, HeaderValue::from_static(value));
-    if preflight {
-        put(
-            header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "accept, accept-encoding, authorization, content-type, dnt, idempotency-key, origin, user-agent, \
-             x-csrftoken, x-requested-with",
-        );
-        put(header::ACCESS_CONTROL_ALLOW_METHODS, "DELETE, GET, OPTIONS, PATCH, POST, PUT");
-        put(header::ACCESS_CONTROL_MAX_AGE, "86400");
+    if let Some(allowed) = preflight {
+        put(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed.clone());
+        let methods = "DELETE, GET, OPTIONS, PATCH, POST, PUT";
+        put(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
+        put(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
     } else {
-        put(header::ACCESS_CONTROL_EXPOSE_HEADERS, "Idempotency-Replayed, Link, Retry-After, X-Request-Id");
+        let exposed = "Idempotency-Replayed, Link, Retry-After, X-Request-Id";
+        put(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed));
     }
 }
 
@@ -341,7 +354,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::LogFormat,
+        config::{LogFormat, Settings},
         http::extract::{IdempotencyKey, PathId, QueryParams, RequestBody},
         telemetry::{self, tests::Lines},
     };
@@ -440,6 +453,12 @@ mod tests {
             .layer(middleware::map_response_with_state((), matched));
         let routes = Routes::from_openapi(&document).with("/interviews/{id}/join/", &[Method::GET, Method::POST]);
         let metrics = Metrics::new().unwrap();
+        let settings = Settings::from_layers(|name| {
+            let set =
+                [("DATABASE_URL", "postgres:///x"), ("SECRET_KEY", "k"), ("CORS_ALLOWED_ORIGINS", "https://app.test")];
+            set.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string())
+        })
+        .unwrap();
         let door = Door {
             handlers: router,
             routes,
@@ -447,7 +466,8 @@ mod tests {
                 Box::pin(async move { authenticate(&route, request).map_err(Error::into_response) })
             }),
             client_patience: patience,
-            allowed_origins: vec![SPA.into(), "https://app.test".into()],
+            allowed_origins: settings.allowed_origins,
+            allowed_headers: settings.allowed_headers,
             patience,
             metrics,
             error_page: Arc::new(|_, status| (status, Html("<p>")).into_response()),
@@ -503,7 +523,7 @@ mod tests {
     /// `"GET /path"`, headers as `"name: value"`.
     async fn send(line: &str, headers: &[&str], body: impl Into<Body>) -> Answer {
         let (method, uri) = line.split_once(' ').unwrap();
-        let mut request = Request::builder().method(method).uri(uri);
+        let mut request = Request::builder().method(method).uri(uri).header(header::HOST, "x.test");
         for line in headers {
             let (name, value) = line.split_once(": ").unwrap();
             request = request.header(name, value);
@@ -592,12 +612,38 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_over_1_mib_is_refused_and_one_under_it_read() {
-        let body = |length: usize| format!("\"{}\"", "x".repeat(length - 2));
-        let json = "content-type: application/json";
-        assert_eq!(send("POST /api/users/login/", &[json], body(1 << 20)).await.status, 200);
-        let refused = send("POST /api/users/login/", &[json], body((1 << 20) + 1)).await;
-        assert_eq!(refused.detail(), told((413, "Request body too large.")));
+    async fn a_body_over_its_limit_is_refused_and_one_under_it_read() {
+        let body = |length: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(length - 8));
+        let headers = ["content-type: application/json", ME];
+        for (line, headers, most) in
+            [("POST /api/users/login/", &headers[..1], 16 << 10), ("PATCH /api/interviews/7/", &headers[..], 1 << 20)]
+        {
+            assert_eq!(send(line, headers, body(most)).await.status, 200, "{line}");
+            let refused = send(line, headers, body(most + 1)).await;
+            assert_eq!(refused.detail(), told((413, "Request body too large.")), "{line}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_names_one_host_unless_it_is_of_http_1_0() {
+        let of = async |version: Version, hosts: &[&'static str]| {
+            let mut request = Request::builder().version(version).uri("http://x.test/healthz");
+            for host in hosts {
+                request = request.header(header::HOST, *host);
+            }
+            deliver(request.body(Body::empty()).unwrap()).await
+        };
+        for (version, hosts, status) in [
+            (Version::HTTP_11, &["x.test"][..], 200),
+            (Version::HTTP_11, &[""], 200),
+            (Version::HTTP_10, &[], 200),
+            (Version::HTTP_11, &[], 400),
+            (Version::HTTP_11, &["x.test", "x.test"], 400),
+            (Version::HTTP_10, &["x.test", "evil.test"], 400),
+        ] {
+            assert_eq!(of(version, hosts).await.status, status, "{version:?} {hosts:?}");
+        }
+        assert_eq!(of(Version::HTTP_11, &[]).await.detail(), told((400, "A request needs one Host header.")));
     }
 
     #[tokio::test]
@@ -839,7 +885,7 @@ mod tests {
                         ("access-control-allow-credentials", "true"),
                         (
                             "access-control-allow-headers",
-                            "accept, accept-encoding, authorization, content-type, dnt, idempotency-key, origin, user-agent, x-csrftoken, x-requested-with"
+                            "accept, accept-encoding, authorization, baggage, cache-control, content-type, dnt, idempotency-key, origin, pragma, sentry-trace, traceparent, tracestate, user-agent, x-csrftoken, x-requested-with"
                         ),
                         ("access-control-allow-methods", "DELETE, GET, OPTIONS, PATCH, POST, PUT"),
                         ("access-control-allow-origin", origin),
@@ -972,6 +1018,7 @@ mod tests {
             let request = Request::builder()
                 .method(method)
                 .uri(path.as_str())
+                .header("host", "x.test")
                 .header("accept", accept)
                 .header("accept", HeaderValue::from_bytes(&accept_bytes).unwrap())
                 .header("content-type", content_type)

@@ -18,6 +18,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// (contract §1: the SPA shows `error`, and words framework refusals itself).
 #[derive(Debug)]
 pub enum Error {
+    /// No `Host`, or two.
+    HostNotNamed,
     /// No such URL.
     NotFound,
     MethodNotAllowed(Method),
@@ -94,6 +96,7 @@ impl Error {
     /// Of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
+            Error::HostNotNamed => StatusCode::BAD_REQUEST,
             Error::NotFound => StatusCode::NOT_FOUND,
             Error::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Error::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
@@ -134,13 +137,18 @@ impl IntoResponse for Error {
         let detail = |text: &str| json!({ "detail": text });
         let wait = |seconds: u64| [(header::RETRY_AFTER, HeaderValue::from(seconds))];
         let body = match self {
+            Error::HostNotNamed => detail("A request needs one Host header."),
             Error::NotFound => detail("Not found."),
             Error::MethodNotAllowed(method) => detail(&format!("Method \"{method}\" not allowed.")),
             Error::NotAcceptable => detail("Could not satisfy the request Accept header."),
             Error::UnsupportedMediaType(sent) => detail(&format!("Unsupported media type \"{sent}\" in request.")),
             Error::UnsupportedEncoding(sent) => detail(&format!("Unsupported content encoding \"{sent}\" in request.")),
             Error::BodyTooLarge => detail("Request body too large."),
-            Error::BodyTooSlow => detail("The request body did not arrive in time."),
+            Error::BodyTooSlow => {
+                // What is still to come of it must not be taken for another request.
+                let text = "The request body did not arrive in time.";
+                return (status, [(header::CONNECTION, "close")], Json(detail(text))).into_response();
+            }
             Error::UriTooLong => detail("Request URI too long."),
             Error::HeadersTooLarge => detail("Request headers too large."),
             Error::JsonParse(text) => detail(&format!("JSON parse error - {text}")),

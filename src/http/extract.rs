@@ -4,7 +4,7 @@
 //! sees either a value or a refusal in the words of contract §3.2, which never repeats what was sent. Nothing here
 //! refuses before the handler asks, because a missing row is told before a bad body (contract §3.1).
 
-use std::{collections::HashMap, convert::Infallible};
+use std::{collections::HashMap, convert::Infallible, future::pending, sync::Arc};
 
 use axum::{
     body::{Body, Bytes},
@@ -13,7 +13,8 @@ use axum::{
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Map, Value, json};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
+use tokio_util::sync::CancellationToken;
 use utoipa::{
     IntoParams,
     openapi::{
@@ -25,11 +26,11 @@ use utoipa::{
 
 use super::{Error, Result};
 
-/// The most bytes a body may have.
+/// The most bytes a body may have whose sender is known.
 pub const BODY_LIMIT: usize = 1 << 20;
-/// What any number of clients may send at a time; so many larger bodies are taken in at once, since strangers send
-/// bodies too.
-const SMALL_BODY: u64 = 16 << 10;
+/// The most bytes a stranger's body may have: as many as any number of clients may send at a time.
+pub const SMALL_BODY: usize = 16 << 10;
+/// So many larger bodies are read at once.
 static LARGE_BODIES: Semaphore = Semaphore::const_new(32);
 
 /// The media types a body may have.
@@ -43,13 +44,34 @@ pub struct RequestBody {
     content_type: Option<HeaderValue>,
     encoding: Option<HeaderValue>,
     announced: Option<u64>,
-    deadline: Option<BodyDeadline>,
+    limits: BodyLimits,
+    stopping: Option<Stopping>,
     body: Body,
 }
 
-/// Until when a body has to be there; among a request's extensions.
+/// What a body may be; among a request's extensions.
 #[derive(Debug, Clone, Copy)]
-pub struct BodyDeadline(pub tokio::time::Instant);
+pub struct BodyLimits {
+    /// Until when it has to be there.
+    pub by: Option<Instant>,
+    /// In bytes.
+    pub most: usize,
+}
+
+/// Tells a request that the server stops; among its extensions.
+#[derive(Debug, Clone)]
+pub struct Stopping(Arc<CancellationToken>);
+
+impl Stopping {
+    /// When this token is cancelled.
+    pub fn at(stop: CancellationToken) -> Self {
+        Stopping(Arc::new(stop))
+    }
+
+    pub fn has_begun(&self) -> bool {
+        self.0.is_cancelled()
+    }
+}
 
 impl<S: Sync> FromRequest<S> for RequestBody {
     type Rejection = Infallible;
@@ -58,35 +80,45 @@ impl<S: Sync> FromRequest<S> for RequestBody {
         let (parts, body) = request.into_parts();
         let header = |name| parts.headers.get(name);
         let announced = header(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let unlimited = BodyLimits { by: None, most: BODY_LIMIT };
         Ok(RequestBody {
             content_type: header(header::CONTENT_TYPE).cloned(),
             encoding: header(header::CONTENT_ENCODING).cloned(),
             announced,
-            deadline: parts.extensions.get().copied(),
+            limits: parts.extensions.get().copied().unwrap_or(unlimited),
+            stopping: parts.extensions.get().cloned(),
             body,
         })
     }
 }
 
 impl RequestBody {
+    /// The same, of somebody who has turned out to be signed in: it may have [`BODY_LIMIT`].
+    pub fn of_somebody_known(mut self) -> Self {
+        self.limits.most = BODY_LIMIT;
+        self
+    }
+
     /// The body as JSON; of a form an object of strings, the last of equal names. An empty body is `{}`, whatever its
     /// media type. Files of a multipart form are left out; bytes of a form that are not UTF-8 become U+FFFD.
     ///
-    /// Refuses with 413 (over [`BODY_LIMIT`]), 408 (after its [`BodyDeadline`]), 415 (compressed bodies too), and 400
-    /// for what cannot be parsed.
+    /// Refuses with 413 and 408 (beyond its [`BodyLimits`], or not there when the server stops), 415 (compressed bodies
+    /// too), and 400 for what cannot be parsed.
     pub async fn value(self) -> Result<Value> {
-        if self.announced.is_some_and(|length| length > BODY_LIMIT as u64) {
+        let BodyLimits { by, most } = self.limits;
+        if self.announced.is_some_and(|length| length > most as u64) {
             return Err(Error::BodyTooLarge);
         }
-        let is_small = self.announced.is_some_and(|length| length <= SMALL_BODY);
+        let is_small = self.announced.map_or(most, |length| length as usize) <= SMALL_BODY;
         let collected = async {
             // Never closed; should it be, a body more is no harm.
             let _place = if is_small { None } else { LARGE_BODIES.acquire().await.ok() };
-            Limited::new(self.body, BODY_LIMIT).collect().await
+            Limited::new(self.body, most).collect().await
         };
-        let collected = match self.deadline {
-            Some(BodyDeadline(at)) => tokio::time::timeout_at(at, collected).await.map_err(|_| Error::BodyTooSlow)?,
-            None => collected.await,
+        let collected = tokio::select! {
+            biased;
+            collected = collected => collected,
+            () = too_late(by, self.stopping) => return Err(Error::BodyTooSlow),
         };
         let bytes = match collected {
             Ok(body) => body.to_bytes(),
@@ -123,6 +155,23 @@ impl RequestBody {
         }
         Ok(fields)
     }
+}
+
+/// Waits until no body is waited for any longer.
+async fn too_late(by: Option<Instant>, stopping: Option<Stopping>) {
+    let passed = async {
+        match by {
+            Some(by) => tokio::time::sleep_until(by).await,
+            None => pending().await,
+        }
+    };
+    let stops = async {
+        match &stopping {
+            Some(Stopping(stop)) => stop.cancelled().await,
+            None => pending().await,
+        }
+    };
+    tokio::select! { () = passed => {} () = stops => {} }
 }
 
 /// A media type without its parameters, in lower case.

@@ -23,10 +23,11 @@ use crate::{
 const STYLE: &str = include_str!("../../assets/style.css");
 const APP: &str = include_str!("../../assets/app.js");
 const ROOM: &str = include_str!("../../assets/room.js");
+const LINK: &str = include_str!("../../assets/link.js");
 
 /// Of what is the same for every brand.
 static FILES: LazyLock<[u8; 32]> = LazyLock::new(|| {
-    let digest = [STYLE, APP, ROOM].into_iter().fold(Sha256::new(), |digest, file| digest.chain_update(file));
+    let digest = [STYLE, APP, ROOM, LINK].into_iter().fold(Sha256::new(), |digest, file| digest.chain_update(file));
     digest.finalize().into()
 });
 
@@ -61,6 +62,7 @@ async fn file(
         ("style.css", _) => ("text/css; charset=utf-8", stylesheet(&ctx.settings).into_bytes()),
         ("app.js", _) => (SCRIPT, APP.into()),
         ("room.js", _) => (SCRIPT, ROOM.into()),
+        ("link.js", _) => (SCRIPT, LINK.into()),
         ("icon.svg", _) => ("image/svg+xml", icon(&ctx.settings).into_bytes()),
         ("logo", Some(logo)) => (logo.media_type, logo.bytes.clone()),
         _ => return Err(Error::NotFound),

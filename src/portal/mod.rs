@@ -115,6 +115,8 @@ struct MessagePage<'a> {
     links: Vec<(&'a str, String)>,
     /// What somebody has written for nothing, to be kept.
     typed: &'a str,
+    /// Where a mailed link may have led here: what takes its token out of the address.
+    link_script: Option<String>,
 }
 
 fn message(
@@ -125,7 +127,7 @@ fn message(
     text: &str,
     links: Vec<(&str, String)>,
 ) -> Result<Response> {
-    let message = MessagePage { shell: Shell::new(ctx, session), heading, text, links, typed: "" };
+    let message = MessagePage { shell: Shell::new(ctx, session), heading, text, links, typed: "", link_script: None };
     page(status, message.render()?, &[])
 }
 

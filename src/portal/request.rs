@@ -66,11 +66,13 @@ impl FromRequest<Context> for Form {
     async fn from_request(request: Request, ctx: &Context) -> Result<Self> {
         let session = Session::of(ctx, request.headers()).await?;
         let body = RequestBody::from_request(request, ctx).await.unwrap_or_else(|never| match never {});
-        let fields = fields(body).await?;
         let Some(session) = session else {
             let sign_in = ("Sign in", "/login/?next=/dashboard/".to_owned());
+            // Nobody is signed in, whatever the form is like: it is read for what was typed alone.
+            let fields = fields(body).await.unwrap_or_default();
             return Err(nothing_done(ctx, None, StatusCode::UNAUTHORIZED, "Please sign in again", sign_in, &fields)?);
         };
+        let fields = fields(body.of_somebody_known()).await?;
         own(ctx, &session, &fields)?;
         Ok(Form { session, fields })
     }
@@ -113,7 +115,7 @@ fn nothing_done(
     let words = "Nothing was changed. Please open the page anew and try again.";
     let typed = Some(text(fields, "note")).filter(|note| !note.is_empty()).unwrap_or(text(fields, "reason"));
     let shell = Shell::new(ctx, session);
-    let message = MessagePage { shell, heading, text: words, links: vec![link], typed };
+    let message = MessagePage { shell, heading, text: words, links: vec![link], typed, link_script: None };
     Ok(Instead::page(page(status, message.render()?, &[])?))
 }
 

@@ -14,7 +14,7 @@ use url::Url;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Shell, files, message, page,
+    MessagePage, Shell, files, page,
     request::{self, Instead, Result, text},
     see_other,
 };
@@ -130,8 +130,7 @@ impl Visit {
             None => (StatusCode::NOT_FOUND, "This interview does not exist", "It may have been removed."),
         };
         let (status, heading, words) = refusal;
-        let links = vec![("To the start page", "/".to_owned())];
-        Err(Instead::page(message(ctx, Some(&session), status, heading, words, links)?))
+        Err(refused(ctx, Some(&session), status, heading, words, vec![("To the start page", "/".to_owned())])?)
     }
 
     /// The same of somebody who sends a form, whose `token` may also be a field.
@@ -173,8 +172,21 @@ impl Visit {
 fn closed(ctx: &Context) -> Result<Instead> {
     let words = "It may have expired, or a part of it is missing. Please use the link in your latest invitation mail, or sign in.";
     let links = vec![("Sign in", "/login/".to_owned())];
-    let heading = "This link does not open an interview";
-    Ok(Instead::page(message(ctx, None, StatusCode::FORBIDDEN, heading, words, links)?))
+    refused(ctx, None, StatusCode::FORBIDDEN, "This link does not open an interview", words, links)
+}
+
+/// A page in place of the room. Its script looks whether this tab has been in the room by a mailed link.
+fn refused(
+    ctx: &Context,
+    session: Option<&Session>,
+    status: StatusCode,
+    heading: &str,
+    text: &str,
+    links: Vec<(&str, String)>,
+) -> Result<Instead> {
+    let (shell, link_script) = (Shell::new(ctx, session), Some(files::address("link.js", &ctx.settings)));
+    let message = MessagePage { shell, heading, text, links, typed: "", link_script };
+    Ok(Instead::page(page(status, message.render()?, &[])?))
 }
 
 /// Neither a link's token nor a session.
@@ -186,7 +198,7 @@ fn not_signed_in(ctx: &Context, id: Option<i64>) -> Result<Instead> {
     };
     let links = vec![("Sign in", format!("/login/{next}")), ("Open it in the application", there)];
     let words = "Open the link in your invitation mail, or sign in to see this interview.";
-    Ok(Instead::page(message(ctx, None, StatusCode::UNAUTHORIZED, "Please sign in", words, links)?))
+    refused(ctx, None, StatusCode::UNAUTHORIZED, "Please sign in", words, links)
 }
 
 /// What the door is like.
@@ -224,6 +236,7 @@ impl Door {
 struct RoomPage<'a> {
     shell: Shell,
     room_script: String,
+    link_script: String,
     interview: &'a Interview,
     door: Door,
     kind: InterviewType,
@@ -250,6 +263,7 @@ struct RoomPage<'a> {
     leads_to: Option<String>,
     /// While the door is open.
     link: Option<String>,
+    /// This page's own address, the token included.
     join_action: String,
     /// While this page's reader is in the interview.
     leave_action: Option<String>,
@@ -275,6 +289,7 @@ impl<'a> RoomPage<'a> {
         RoomPage {
             shell: Shell::new(ctx, visit.session.as_ref()),
             room_script: files::address("room.js", settings),
+            link_script: files::address("link.js", settings),
             interview,
             door,
             kind,

@@ -109,7 +109,7 @@ async fn login(
     responses((status = 303, description = "Signed out", content_type = "text/html")))]
 async fn logout(State(ctx): State<Context>, headers: HeaderMap, body: RequestBody) -> Result {
     if let Some(session) = Session::of(&ctx, &headers).await? {
-        request::own(&ctx, &session, &request::fields(body).await?)?;
+        request::own(&ctx, &session, &request::fields(body.of_somebody_known()).await?)?;
         session.end(&ctx).await?;
     }
     let mut response = see_other("/login/")?;

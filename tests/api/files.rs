@@ -16,7 +16,7 @@ async fn a_room_and_all_that_it_loads_are_less_than_60_kilobytes() {
     let page = Page::of(&answer);
     let loaded = page.all("link, script, img").into_iter();
     let files: Vec<&str> = loaded.filter_map(|file| file.attribute("href").or(file.attribute("src"))).collect();
-    assert_eq!(files.len(), 4, "{files:?}");
+    assert_eq!(files.len(), 5, "{files:?}");
     let mut bytes = answer.text.len();
     for file in files {
         let answer = app.get(file).await;

@@ -37,7 +37,7 @@ async fn example_7_a_preflight_is_answered_on_every_url() {
             ("access-control-allow-credentials", "true"),
             (
                 "access-control-allow-headers",
-                "accept, accept-encoding, authorization, content-type, dnt, idempotency-key, origin, user-agent, x-csrftoken, x-requested-with",
+                "accept, accept-encoding, authorization, baggage, cache-control, content-type, dnt, idempotency-key, origin, pragma, sentry-trace, traceparent, tracestate, user-agent, x-csrftoken, x-requested-with",
             ),
             ("access-control-allow-methods", "DELETE, GET, OPTIONS, PATCH, POST, PUT"),
             ("access-control-max-age", "86400"),
@@ -188,6 +188,8 @@ async fn the_openapi_document_lists_every_api_path_and_the_pages_show_it() {
     for path in ["/swagger/", "/redoc/"] {
         let page = app.get(path).await;
         assert_eq!((page.status.as_u16(), page.header("content-type")), (200, Some("text/html")), "{path}");
+        let policy = page.header("content-security-policy").expect("a policy");
+        assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
         assert!(!page.text.contains("http://") && !page.text.contains("https://"), "{}", page.text);
         for part in ["swagger-ui.css", "swagger-ui-bundle.js", "swagger-initializer.js"] {
             assert!(page.text.contains(part));

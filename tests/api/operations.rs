@@ -93,7 +93,7 @@ async fn every_answer_is_counted_under_its_template_and_nothing_that_clients_inv
             "le" => value == "+Inf" || value.parse::<f64>().is_ok(),
             "state" => ["in_use", "idle", "failed", "running", "due", "waiting"].contains(&value.as_str()),
             "outcome" => ["success", "wrong"].contains(&value.as_str()),
-            "kind" => value.chars().all(|c| c.is_ascii_lowercase() || c == '_'),
+            "kind" | "event" => value.chars().all(|c| c.is_ascii_lowercase() || c == '_'),
             _ => false,
         };
         assert!(is_known, "{name}=\"{value}\"");

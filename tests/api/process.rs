@@ -171,7 +171,7 @@ async fn assert_nothing_is_locked(world: &World) {
 }
 
 /// So many mails to Rita's Google account, to be sent at once.
-async fn queue_mails(world: &World, count: usize) {
+pub async fn queue_mails(world: &World, count: usize) {
     let ctx = world.context();
     let mut tx = loop {
         // A test may have cut the connections: then each fails once.

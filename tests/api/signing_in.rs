@@ -65,6 +65,49 @@ async fn a_browser_in_which_somebody_has_signed_in_is_known_for_long_and_does_no
 }
 
 #[tokio::test]
+async fn where_there_is_tls_no_other_host_can_set_the_sessions_cookie() {
+    let app = TestApp::start_with(&[("PUBLIC_URL", "https://interviews.test")]).await;
+    let mut browser = CookieClient::new(&app);
+    let answer = browser.sign_in("rita@x.test").await;
+    let cookies: Vec<&str> =
+        answer.headers.get_all("set-cookie").iter().map(|cookie| cookie.to_str().unwrap()).collect();
+    assert!(cookies.iter().all(|cookie| cookie.starts_with("__Host-")), "{cookies:?}");
+    let cookie = cookies.iter().find(|cookie| cookie.starts_with("__Host-umemployed_portal=")).unwrap();
+    assert!(cookie.ends_with("; Path=/; HttpOnly; SameSite=Lax; Max-Age=1209600; Secure"), "{cookie}");
+    assert_eq!(browser.get("/").await.header("location"), Some("/dashboard/"));
+    // One that some other host of the domain could have set.
+    for (name, _) in &mut browser.cookies {
+        *name = name.trim_start_matches("__Host-").to_owned();
+    }
+    assert_eq!(browser.get("/").await.header("location"), Some("/login/"));
+}
+
+#[tokio::test]
+async fn two_values_of_a_cookie_count_as_none() {
+    let app = TestApp::start().await;
+    let mut browser = CookieClient::of(&app, "rita@x.test").await;
+    assert_eq!(browser.get("/").await.header("location"), Some("/dashboard/"));
+    let session = browser.cookies.iter().find(|(name, _)| name == "umemployed_portal").unwrap().clone();
+    for other in ["planted", "", &session.1.clone()] {
+        for first in [true, false] {
+            let mut both = vec![session.clone(), (session.0.clone(), other.to_owned())];
+            if !first {
+                both.reverse();
+            }
+            browser.cookies = both;
+            assert_eq!(browser.get("/").await.header("location"), Some("/login/"), "{other:?} {first}");
+        }
+    }
+    // The visitor's too: with a planted one beside it nobody is signed in.
+    let mut visitor = CookieClient::new(&app);
+    let page = visitor.get("/login/").await;
+    let [(name, _)] = &visitor.cookies[..] else { panic!("{:?}", visitor.cookies) };
+    visitor.cookies.push((name.clone(), "planted".to_owned()));
+    let answer = visitor.submit(&page, "/login/", &[("email", "rita@x.test"), ("password", PASSWORD)]).await;
+    assert_eq!(answer.status, 403);
+}
+
+#[tokio::test]
 async fn a_session_ends_when_its_user_is_deactivated_or_deleted_or_has_another_password_and_by_signing_out() {
     let app = TestApp::start().await;
     for change in ["is_active = false", "is_deleted = true", "password = '!'"] {

@@ -325,12 +325,8 @@ async fn servers_on_one_database_count_together() {
     let app = TestApp::start().await;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let other = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(server::serve(
-        listener,
-        app::router(app.ctx.clone()).unwrap(),
-        app.ctx.settings.client_patience,
-        CancellationToken::new(),
-    ));
+    let (ctx, router) = (app.ctx.clone(), app::router(app.ctx.clone()).unwrap());
+    tokio::spawn(async move { server::serve(listener, router, &ctx, CancellationToken::new()).await });
     login(&app, RITAS, "wrong").await.assert(400, wrong());
     repeat_the_last_attempt(&app, 19).await;
     login_at(&app, &other, RITAS, "wrong", None).await.assert(400, wrong());

@@ -23,12 +23,14 @@ pub struct Profile {
     pub javascript: bool,
     /// Whether pages may use microphone and camera, which are made up.
     pub devices: bool,
+    /// Whether pages may keep cookies and what tabs store.
+    pub storage: bool,
     pub timezone: &'static str,
 }
 
 impl Default for Profile {
     fn default() -> Self {
-        Profile { javascript: true, devices: true, timezone: "Europe/Berlin" }
+        Profile { javascript: true, devices: true, storage: true, timezone: "Europe/Berlin" }
     }
 }
 
@@ -130,6 +132,7 @@ impl Browser {
         let allowed = |yes: bool| if yes { 1 } else { 2 };
         let settings = json!({
             "profile.managed_default_content_settings.javascript": allowed(profile.javascript),
+            "profile.managed_default_content_settings.cookies": allowed(profile.storage),
             "profile.default_content_setting_values.media_stream_mic": allowed(profile.devices),
             "profile.default_content_setting_values.media_stream_camera": allowed(profile.devices),
         });

@@ -8,6 +8,7 @@
 )]
 
 mod browser;
+mod link;
 mod pages;
 mod recruiting;
 mod room;

@@ -152,8 +152,8 @@ impl TestApp {
         let pool = db::lazily(settings.database_url.expose_secret(), database::limits(8)).unwrap();
         let ctx = app::context(settings, clock, pool).unwrap();
         let router = app::router(ctx.clone()).unwrap();
-        let served =
-            tokio::spawn(server::serve(listener, router, ctx.settings.client_patience, CancellationToken::new()));
+        let own = ctx.clone();
+        let served = tokio::spawn(async move { server::serve(listener, router, &own, CancellationToken::new()).await });
         let http = reqwest::Client::builder().redirect(Policy::none()).build().unwrap();
         TestApp { url, ctx, google, mailbox, http, served, database }
     }

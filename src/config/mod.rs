@@ -4,23 +4,31 @@
 //! each with its variable's name and never with its value. Secrets may come from files (`NAME_FILE`) and have no
 //! default.
 
+mod address;
+
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Display,
-    net::IpAddr,
     str::FromStr,
     time::Duration,
 };
 
-use ipnet::{IpNet, Ipv4Net};
+use axum::http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use url::Url;
 
+pub use self::address::Origin;
 use crate::{colour::Colour, secret::Sealer};
 
-const DEFAULTS: &str = include_str!("../config/default.toml");
+const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+/// What other origins' requests may always carry: what the web application sends, what browsers add when they reload,
+/// and what tracing adds.
+const ALLOWED_HEADERS: &str = "accept, accept-encoding, authorization, baggage, cache-control, content-type, dnt, \
+    idempotency-key, origin, pragma, sentry-trace, traceparent, tracestate, user-agent, x-csrftoken, x-requested-with";
 
 /// A picture for the pages.
 #[derive(Debug)]
@@ -40,14 +48,16 @@ pub struct Settings {
     pub secret_key: SecretString,
     pub host: String,
     pub port: u16,
-    /// This server as browsers see it; no trailing slash.
+    /// This server as browsers see it: an origin.
     pub public_url: String,
-    /// Base of the mailed join links; no trailing slash.
+    /// Base of the mailed join links: an origin.
     pub portal_url: String,
     /// Base of the SPA; no trailing slash.
     pub frontend_url: String,
-    /// Origins (`scheme://host[:port]`) that browsers may call from; never empty.
-    pub allowed_origins: Vec<String>,
+    /// Where browsers may call from; never empty.
+    pub allowed_origins: Vec<Origin>,
+    /// Which headers those may send: names separated by commas.
+    pub allowed_headers: HeaderValue,
     /// Whose `X-Forwarded-For` is believed; IPv4 addresses never in their IPv6 form.
     pub trusted_proxies: Vec<IpNet>,
     /// From where one peer signs in for many people; in the form of `trusted_proxies`.
@@ -83,8 +93,12 @@ pub struct Settings {
     pub request_patience: Duration,
     /// How long a client may take for a request's line and headers, then for its body, and to take in any of an answer.
     pub client_patience: Duration,
+    /// How long a connection is kept on which a request has been answered and the next one has not begun.
+    pub keep_alive: Duration,
     /// How many jobs this instance runs at once.
     pub job_workers: usize,
+    /// What works, but hardly as somebody wants it: a sentence each, which names settings and no value.
+    pub warnings: Vec<String>,
 }
 
 /// How the database's connections are used.
@@ -173,7 +187,8 @@ impl Settings {
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Settings, Faults> {
         let mut reader = Reader::new(stand_ins, environment);
-        let settings = reader.settings();
+        let mut settings = reader.settings();
+        settings.warnings = reader.warnings;
         if reader.faults.is_empty() { Ok(settings) } else { Err(Faults(reader.faults)) }
     }
 }
@@ -211,11 +226,12 @@ const STOOD_IN: [(&str, &str); 2] = [("google_client_id", "google_"), ("email_ho
 struct Reader {
     values: BTreeMap<String, String>,
     faults: Vec<String>,
+    warnings: Vec<String>,
 }
 
 impl Reader {
     fn new(stand_ins: &HashMap<&str, String>, environment: impl Fn(&str) -> Option<String>) -> Self {
-        let mut reader = Reader { values: BTreeMap::new(), faults: Vec::new() };
+        let mut reader = Reader { values: BTreeMap::new(), faults: Vec::new(), warnings: Vec::new() };
         let mut values = reader.parsed_toml(DEFAULTS, "config/default.toml");
         let mut given = match environment("CONFIG_FILE").map(std::fs::read_to_string) {
             None => BTreeMap::new(),
@@ -292,12 +308,12 @@ impl Reader {
                 statement: Duration::from_secs(self.number("DATABASE_STATEMENT_SECONDS", 1, 3600)),
             },
             secret_key: self.secret_key().into(),
-            portal_url: if self.text("PORTAL_URL").is_empty() {
-                public_url.clone()
-            } else {
-                self.base_url("PORTAL_URL")
+            portal_url: match self.text("PORTAL_URL").is_empty() {
+                true => public_url.clone(),
+                false => self.origin("PORTAL_URL"),
             },
             allowed_origins: self.origins(&frontend_url),
+            allowed_headers: self.allowed_headers(),
             trusted_proxies: self.networks("TRUSTED_PROXIES"),
             trusted_clients: self.networks("TRUSTED_CLIENTS"),
             google: self.google(),
@@ -327,7 +343,9 @@ impl Reader {
             log_format: self.log_format(),
             request_patience: self.request_patience(google_budget),
             client_patience: Duration::from_secs(self.number("CLIENT_SECONDS", 1, 3600)),
+            keep_alive: Duration::from_secs(self.number("KEEP_ALIVE_SECONDS", 1, 3600)),
             job_workers: self.number("JOB_WORKERS", 1, 100),
+            warnings: Vec::new(),
             host,
             port,
             public_url,
@@ -337,23 +355,30 @@ impl Reader {
 
     fn database_url(&mut self) -> String {
         let url = self.required("DATABASE_URL");
-        if !url.is_empty() && url.parse::<sqlx::postgres::PgConnectOptions>().is_err() {
-            self.fault("DATABASE_URL", "is not a postgres:// address");
-        }
+        let faults = if url.is_empty() { Vec::new() } else { address::faults_of_database(&url) };
+        faults.into_iter().for_each(|fault| self.fault("DATABASE_URL", fault));
         url
     }
 
     /// As it stands: Django signs with every byte of it.
     fn secret_key(&mut self) -> String {
         self.required("SECRET_KEY");
-        self.values.get("secret_key").cloned().unwrap_or_default()
+        let key = self.values.get("secret_key").cloned().unwrap_or_default();
+        let different = key.chars().collect::<BTreeSet<_>>().len();
+        // What `django-admin startproject` makes begins so, and lies in many a repository.
+        if key.len() < 32 || different < 8 || key.starts_with("django-insecure-") {
+            self.warn(
+                "SECRET_KEY can be guessed: whoever does makes tokens of every account. Use 50 random characters",
+            );
+        }
+        key
     }
 
     fn public_url(&mut self, host: &str, port: u16) -> String {
         if !self.text("PUBLIC_URL").is_empty() {
-            return self.base_url("PUBLIC_URL");
+            return self.origin("PUBLIC_URL");
         }
-        if !host.is_empty() && !is_loopback(host) {
+        if !host.is_empty() && !address::is_loopback(host) {
             self.fault("PUBLIC_URL", "is required when HOST is not a loopback address");
         }
         if host.contains(':') { format!("http://[{host}]:{port}") } else { format!("http://{host}:{port}") }
@@ -437,6 +462,11 @@ impl Reader {
             true => None,
             false => Sealer::parse(&key).map_err(|error| self.fault("TOKEN_ENCRYPTION_KEY", error)).ok(),
         };
+        let parts = [("GOOGLE_CLIENT_ID", &id), ("GOOGLE_CLIENT_SECRET", &secret), ("TOKEN_ENCRYPTION_KEY", &key)];
+        let missing: Vec<_> = parts.iter().filter(|(_, value)| value.is_empty()).map(|(name, _)| *name).collect();
+        if (1..parts.len()).contains(&missing.len()) {
+            self.warn(format!("there are no Google Meet interviews: {} is not set", missing.join(" and ")));
+        }
         if id.is_empty() || secret.is_empty() {
             return None;
         }
@@ -456,33 +486,33 @@ impl Reader {
         (!host.is_empty()).then_some(SmtpServer { host, port, login, security })
     }
 
-    fn origins(&mut self, frontend_url: &str) -> Vec<String> {
-        let listed = self.text("CORS_ALLOWED_ORIGINS");
-        let listed = listed.split(',').map(str::trim).filter(|origin| !origin.is_empty());
-        let mut origins: Vec<String> = Vec::new();
-        for origin in std::iter::once(frontend_url).filter(|url| !url.is_empty()).chain(listed) {
-            match Url::parse(origin).map(|url| url.origin()) {
-                Ok(origin) if origin.is_tuple() => origins.push(origin.ascii_serialization()),
-                _ => self.fault("CORS_ALLOWED_ORIGINS", "holds what is not an origin such as https://app.example"),
+    fn origins(&mut self, frontend_url: &str) -> Vec<Origin> {
+        let own = Some(frontend_url).filter(|url| !url.is_empty()).and_then(Origin::parse);
+        let listed: Vec<Option<Origin>> =
+            self.list("CORS_ALLOWED_ORIGINS").iter().map(|text| Origin::parse(text)).collect();
+        if listed.contains(&None) {
+            let what = "holds what is not an origin such as https://app.example or https://*.app.example";
+            self.fault("CORS_ALLOWED_ORIGINS", what);
+        }
+        own.into_iter().chain(listed.into_iter().flatten()).collect()
+    }
+
+    fn allowed_headers(&mut self) -> HeaderValue {
+        let mut names: BTreeSet<String> = ALLOWED_HEADERS.split(", ").map(str::to_owned).collect();
+        for name in self.list("CORS_ALLOWED_HEADERS") {
+            match name.parse::<HeaderName>() {
+                // `*` is one, but stands for itself where credentials may come along.
+                Ok(name) if name != "*" => _ = names.insert(name.to_string()),
+                _ => self.fault("CORS_ALLOWED_HEADERS", "holds what is not the name of a header"),
             }
         }
-        origins
+        let names = names.into_iter().collect::<Vec<_>>().join(", ");
+        HeaderValue::try_from(names).unwrap_or(HeaderValue::from_static(""))
     }
 
     /// Addresses or networks (`10.0.0.0/8`), separated by commas.
     fn networks(&mut self, name: &str) -> Vec<IpNet> {
-        let listed = self.text(name);
-        let listed = listed.split(',').map(str::trim).filter(|network| !network.is_empty());
-        let network = |text: &str| match text.parse() {
-            // Connections from there are seen as what they are: IPv4.
-            Ok(IpNet::V6(network)) => match network.addr().to_ipv4_mapped() {
-                Some(mapped) => Ipv4Net::new(mapped, network.prefix_len().checked_sub(96)?).ok().map(IpNet::V4),
-                None => Some(IpNet::V6(network)),
-            },
-            Ok(network) => Some(network),
-            Err(_) => text.parse::<IpAddr>().ok().map(|address| address.to_canonical().into()),
-        };
-        let networks: Option<Vec<IpNet>> = listed.map(network).collect();
+        let networks: Option<Vec<IpNet>> = self.list(name).iter().map(|text| address::network(text)).collect();
         networks.unwrap_or_else(|| {
             self.fault(name, "holds what is neither an address nor a network such as 10.0.0.0/8");
             Vec::new()
@@ -493,8 +523,17 @@ impl Reader {
         self.values.get(&name.to_lowercase()).map(|value| value.trim().to_owned()).unwrap_or_default()
     }
 
+    /// What commas separate.
+    fn list(&self, name: &str) -> Vec<String> {
+        self.text(name).split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
+    }
+
     fn fault(&mut self, name: &str, what: impl Display) {
         self.faults.push(format!("{name}: {what}"));
+    }
+
+    fn warn(&mut self, sentence: impl Into<String>) {
+        self.warnings.push(sentence.into());
     }
 
     fn required(&mut self, name: &str) -> String {
@@ -533,8 +572,7 @@ impl Reader {
 
     fn uri(&mut self, name: &str) -> String {
         let text = self.required(name);
-        let is_web = |url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host();
-        if !text.is_empty() && !Url::parse(&text).is_ok_and(|url| is_web(&url)) {
+        if !text.is_empty() && !Url::parse(&text).is_ok_and(|url| address::is_web(&url)) {
             self.fault(name, "is not an http:// or https:// address");
         }
         text
@@ -542,12 +580,32 @@ impl Reader {
 
     /// An address to append paths to, without its trailing slash.
     fn base_url(&mut self, name: &str) -> String {
-        self.uri(name).trim_end_matches('/').to_owned()
+        let text = self.uri(name);
+        if let Ok(url) = Url::parse(&text) {
+            let is_plain = url.query().is_none() && url.fragment().is_none() && url.password().is_none();
+            let is_one = url.host_str().is_some_and(|host| !host.contains('*'));
+            if !(is_plain && is_one && url.username().is_empty()) {
+                self.fault(
+                    name,
+                    "has a user, a query, a fragment or a *, which an address to append paths to cannot have",
+                );
+            }
+        }
+        text.trim_end_matches('/').to_owned()
     }
-}
 
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    /// A [`base_url`](Self::base_url) of pages of ours, whose paths begin at its host; as browsers write it.
+    fn origin(&mut self, name: &str) -> String {
+        let text = self.base_url(name);
+        let Ok(url) = Url::parse(&text) else { return text };
+        if url.path() != "/" {
+            self.fault(name, "has a path, below which this server cannot work: give it a host of its own");
+        }
+        if url.scheme() == "http" && address::is_public(&url) {
+            self.warn(format!("{name} is not https: passwords and sessions can be read on their way"));
+        }
+        url.origin().ascii_serialization()
+    }
 }
 
 #[cfg(test)]
@@ -566,7 +624,7 @@ mod tests {
         let settings = settings(&REQUIRED).unwrap();
         assert_eq!(settings.public_url, "http://127.0.0.1:8000");
         assert_eq!(settings.portal_url, settings.public_url);
-        assert_eq!(settings.allowed_origins, ["http://localhost:3000"]);
+        assert_eq!(settings.allowed_origins, [Origin::parse("http://localhost:3000").unwrap()]);
         assert!(settings.google.is_none() && settings.email.is_none());
     }
 
@@ -607,6 +665,179 @@ mod tests {
             assert!(faults.contains(&format!("  {name}: ")), "{name} is missing in {faults}");
         }
         assert!(!faults.contains("topsecret"), "{faults}");
+    }
+
+    fn with<'a>(own: &[(&'a str, &'a str)]) -> Result<Settings, Faults> {
+        settings(&[&REQUIRED[..], own].concat())
+    }
+
+    /// The name of the one setting that is refused.
+    #[track_caller]
+    fn refused(own: &[(&str, &str)]) -> String {
+        let faults = with(own).expect_err(&format!("{own:?} is accepted")).to_string();
+        let mut lines = faults.lines().skip(1);
+        let (first, rest) = (lines.next().unwrap(), lines.count());
+        assert_eq!(rest, 0, "{faults}");
+        first.trim().split(':').next().unwrap().to_owned()
+    }
+
+    #[test]
+    fn parameters_of_the_database_that_the_driver_would_log_are_refused_by_their_names() {
+        for (url, name) in [
+            ("postgres://localhost/x?sslpassword=topsecret", "sslpassword"),
+            ("postgres://u:p@localhost/x?sslmode=require&channel_binding=topsecret", "channel_binding"),
+            ("postgresql://localhost/x?options[a=topsecret", "(not a name)"),
+            ("postgres://u:1?topsecret@localhost/x", "(not a name)"),
+        ] {
+            let faults = settings(&[("DATABASE_URL", url), REQUIRED[1]]).unwrap_err().to_string();
+            assert!(
+                faults.ends_with(&format!("  DATABASE_URL: has a parameter that is not known here: {name}")),
+                "{faults}"
+            );
+            assert!(!faults.contains("topsecret"), "{faults}");
+        }
+        for url in [
+            "postgres:///x?host=%2Frun%2Fpostgresql&port=5433&user=u&password=p&dbname=x",
+            "postgres://localhost/x?sslmode=verify-full&sslrootcert=%2Fca&application_name=a&options[work_mem]=8MB&options=-cx=1",
+        ] {
+            assert!(settings(&[("DATABASE_URL", url), REQUIRED[1]]).is_ok(), "{url}");
+        }
+        assert_eq!(refused(&[("DATABASE_URL", "mysql://localhost/x")]), "DATABASE_URL");
+    }
+
+    #[test]
+    fn addresses_below_which_nothing_can_work_are_refused() {
+        for name in ["PUBLIC_URL", "PORTAL_URL"] {
+            for url in [
+                "https://a.test/interviews",
+                "https://a.test/?a",
+                "https://a.test/#a",
+                "https://u:p@a.test",
+                "https://u@a.test",
+                "https://*.a.test",
+            ] {
+                assert_eq!(refused(&[(name, url)]), name, "{url}");
+            }
+        }
+        for url in ["https://a.test/app?a", "https://a.test#a", "https://u@a.test", "https://*.a.test", "ftp://a.test"]
+        {
+            assert_eq!(refused(&[("FRONTEND_URL", url)]), "FRONTEND_URL", "{url}");
+        }
+        let settings = with(&[("PUBLIC_URL", "HTTPS://A.test:443/"), ("FRONTEND_URL", "https://a.test/app/")]).unwrap();
+        assert_eq!((settings.public_url.as_str(), settings.portal_url.as_str()), ("https://a.test", "https://a.test"));
+        assert_eq!(settings.frontend_url, "https://a.test/app");
+    }
+
+    #[test]
+    fn the_first_label_of_an_origin_may_stand_for_any_one_label() {
+        let settings =
+            with(&[("CORS_ALLOWED_ORIGINS", "https://*.Example.app, http://10.0.0.1:81, https://*.b.test:444")])
+                .unwrap();
+        let admits = |origin: &str| settings.allowed_origins.iter().any(|allowed| allowed.admits(origin.as_bytes()));
+        for origin in
+            ["http://localhost:3000", "https://pr-7.example.app", "http://10.0.0.1:81", "https://a.b.test:444"]
+        {
+            assert!(admits(origin), "{origin}");
+        }
+        for origin in [
+            "https://example.app",
+            "https://.example.app",
+            "https://a.b.example.app",
+            "http://a.example.app",
+            "https://a.example.app:8443",
+            "https://a.b.test",
+            "https://evil.test/.example.app",
+            "https://evil.test#.example.app",
+            "https://a@b.example.app",
+            "https://*.example.app",
+            "https://aexample.app",
+            "null",
+            "",
+        ] {
+            assert!(!admits(origin), "{origin}");
+        }
+        for origins in [
+            "*",
+            "https://*",
+            "https://*.app",
+            "https://*.app.",
+            "https://a.*.app",
+            "https://*a.example.app",
+            "https://*.*.app",
+            "https://a.test:*",
+        ] {
+            assert_eq!(refused(&[("CORS_ALLOWED_ORIGINS", origins)]), "CORS_ALLOWED_ORIGINS", "{origins}");
+        }
+    }
+
+    #[test]
+    fn headers_of_tracing_may_be_sent_and_more_may_be_named() {
+        let allowed = with(&[("CORS_ALLOWED_HEADERS", "X-Tenant, accept,")]).unwrap().allowed_headers;
+        assert_eq!(
+            allowed,
+            "accept, accept-encoding, authorization, baggage, cache-control, content-type, dnt, idempotency-key, origin, \
+             pragma, sentry-trace, traceparent, tracestate, user-agent, x-csrftoken, x-requested-with, x-tenant"
+        );
+        for headers in ["*", "x y", "x: y", "ä"] {
+            assert_eq!(refused(&[("CORS_ALLOWED_HEADERS", headers)]), "CORS_ALLOWED_HEADERS", "{headers}");
+        }
+    }
+
+    /// What is warned of, beside these settings.
+    fn warnings(own: &[(&str, &str)]) -> Vec<String> {
+        with(own).unwrap().warnings
+    }
+
+    const STRONG: (&str, &str) = ("SECRET_KEY", "8f2a1c9b7d3e5f60718293a4b5c6d7e8");
+    const KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+
+    #[test]
+    fn half_a_google_configuration_is_warned_of_by_what_is_missing() {
+        let all =
+            [("GOOGLE_CLIENT_ID", "topsecret"), ("GOOGLE_CLIENT_SECRET", "topsecret"), ("TOKEN_ENCRYPTION_KEY", KEY)];
+        for given in 1..7 {
+            let (given, missing): (Vec<_>, Vec<_>) = (0..3).partition(|nth| given >> nth & 1 == 1);
+            let given: Vec<_> = given.into_iter().map(|nth: usize| all[nth]).chain([STRONG]).collect();
+            let [warning] = &warnings(&given)[..] else { panic!("{given:?}") };
+            for nth in missing {
+                assert!(warning.contains(all[nth].0), "{warning}");
+            }
+            assert!(!warning.contains("topsecret") && !warning.contains(KEY), "{warning}");
+        }
+        assert_eq!(warnings(&[STRONG]), [""; 0]);
+        let all = with(&[&all[..], &[STRONG]].concat()).unwrap();
+        assert!(all.google.is_some() && all.warnings.is_empty());
+    }
+
+    #[test]
+    fn keys_that_can_be_guessed_are_warned_of_without_showing_them() {
+        let django = "django-insecure-7#x!q0s4w1z9@e8r5t2y6u3i(o)p_a-d+f=g%h^j&k*l";
+        for key in ["k", "0123456789abcdef0123456789abcde", &"ab".repeat(30), django] {
+            let [warning] = &warnings(&[("SECRET_KEY", key)])[..] else { panic!("{key}") };
+            assert!(warning.starts_with("SECRET_KEY ") && !warning.contains(key) || key == "k", "{warning}");
+        }
+    }
+
+    #[test]
+    fn plain_http_on_a_public_host_is_warned_of() {
+        for url in ["http://interviews.example.com", "http://93.184.216.34", "http://[2606:4700::1111]:8000"] {
+            for name in ["PUBLIC_URL", "PORTAL_URL"] {
+                let [warning] = &warnings(&[STRONG, (name, url)])[..] else { panic!("{url}") };
+                assert!(warning.starts_with(&format!("{name} is not https")) && !warning.contains("//"), "{warning}");
+            }
+        }
+        for url in [
+            "https://interviews.example.com",
+            "http://localhost:8000",
+            "http://127.0.0.1",
+            "http://10.0.0.7",
+            "http://[::1]",
+            "http://server:8000",
+            "http://interviews.internal",
+            "http://a.localhost",
+        ] {
+            assert_eq!(warnings(&[STRONG, ("PUBLIC_URL", url)]), [""; 0], "{url}");
+        }
     }
 
     #[test]
