@@ -626,6 +626,8 @@ mod tests {
         assert_eq!(settings.portal_url, settings.public_url);
         assert_eq!(settings.allowed_origins, [Origin::parse("http://localhost:3000").unwrap()]);
         assert!(settings.google.is_none() && settings.email.is_none());
+        // Balancers keep idle connections for 60 s, and must be the first to close one.
+        assert_eq!(settings.keep_alive, Duration::from_secs(75));
     }
 
     #[test]

@@ -38,7 +38,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpListener,
     sync::Semaphore,
-    time::{Instant, Sleep, sleep_until},
+    time::{Instant, Sleep, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -203,6 +203,9 @@ struct Limits {
     keep_alive: Duration,
 }
 
+/// A turn, and whether the client has begun a head in it.
+type Step = (u64, bool);
+
 /// A socket on which reading fails once the client has had its turn for too long, or the server stops in it; and writing
 /// once the client has taken in nothing for too long.
 struct Impatient<S> {
@@ -213,8 +216,8 @@ struct Impatient<S> {
     metrics: Metrics,
     /// The turn in which the client has begun another head.
     begun: u64,
-    /// When reading fails in this turn, before or within a head.
-    reading: Option<((u64, bool), Pin<Box<Sleep>>)>,
+    /// When reading fails in this step.
+    reading: Option<(Step, Pin<Box<Sleep>>)>,
     /// When writing fails, since the socket's buffers are full.
     writing: Option<Pin<Box<Sleep>>>,
 }
@@ -235,8 +238,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Impatient<S> {
             return Poll::Ready(written);
         }
         let patience = if self.stopping.has_begun() { LAST_PATIENCE } else { self.limits.client };
+        let gives_up = self.writing.get_or_insert_with(|| Box::pin(sleep(patience)));
+        // Sooner than it was to be, when the server stops meanwhile.
         let latest = Instant::now() + patience;
-        let gives_up = self.writing.get_or_insert_with(|| Box::pin(sleep_until(latest)));
         if latest < gives_up.deadline() {
             gives_up.as_mut().reset(latest);
         }
@@ -265,14 +269,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Impatient<S> {
             }
             return read;
         }
-        let (now, has_begun) = (turn, self.begun == turn);
+        let has_begun = self.begun == turn;
         let patience = if has_begun { self.limits.client } else { self.limits.keep_alive };
-        if self.reading.as_ref().is_none_or(|(since, _)| *since != (now, has_begun)) {
-            self.reading = Some(((now, has_begun), Box::pin(sleep_until(Instant::now() + patience))));
+        let (since, gives_up) = self.reading.get_or_insert_with(|| ((turn, has_begun), Box::pin(sleep(patience))));
+        if *since != (turn, has_begun) {
+            *since = (turn, has_begun);
+            gives_up.as_mut().reset(Instant::now() + patience);
         }
-        if let Some((_, gives_up)) = &mut self.reading {
-            ready!(gives_up.as_mut().poll(cx));
-        }
+        ready!(gives_up.as_mut().poll(cx));
         if has_begun {
             self.metrics.connection(Event::HeadTimeout);
             tracing::info!("no whole request came on a connection in time; it is closed");

@@ -823,6 +823,12 @@ async fn more_clients_than_there_are_files_wait_for_their_turn_and_the_database_
     assert_eq!(reply.status, 200, "{reply:?}");
     assert!(target.descriptors() < 300);
     assert!(!target.server.said().contains("could not be accepted"), "{}", target.server.said());
+    // It is said at most once a minute.
+    let complaints = target.server.said().matches("as many clients are connected as there may be").count();
+    assert_eq!(complaints, 1, "{}", target.server.said());
+    let metrics = target.ask("GET", "/metrics", "", b"").await.body;
+    let waited = metrics.lines().find_map(|line| line.strip_prefix("http_connections_total{event=\"waited\"} "));
+    assert!(waited.unwrap().parse::<u64>().unwrap() > 0, "{waited:?}");
     drop(idle);
     target.assert_well().await;
     target.assert_blameless().await;
@@ -970,6 +976,20 @@ async fn who_reads_no_answer_is_hung_up_on() {
     }
     target.assert_well().await;
     target.assert_blameless().await;
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_somebody_who_reads_no_answer() {
+    let mut target = Target::start_with(&[]).await;
+    let readers = ask_and_read_nothing(&target).await;
+    for socket in &readers {
+        let mut beginning = [0; 15];
+        until_async(async || socket.peek(&mut beginning).await.unwrap() == beginning.len()).await;
+    }
+    target.server.signal("TERM");
+    let begun = Instant::now();
+    assert_eq!(target.server.ended().await.code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(10), "it ends after {:?}", begun.elapsed());
 }
 
 // --- All of it
