@@ -15,6 +15,7 @@ pub mod emails;
 mod google;
 mod oauth;
 mod retry;
+mod state;
 mod store;
 mod undo;
 
@@ -182,13 +183,13 @@ async fn finish(
     let sealer = sealer(ctx);
     // Before anything else: whatever comes of it, a state is used once.
     let begun = match state {
-        Some(state) => store::take_state(&ctx.db, &PlainToken::from_outside(state), sealer).await?,
+        Some(state) => state::take(&ctx.db, &PlainToken::from_outside(state), sealer).await?,
         None => None,
     };
     let code = code.ok_or(NotFinished("Authorization code missing"))?;
     let state = state.ok_or(NotFinished("State parameter missing"))?;
     let begun = begun
-        .filter(|begun| ctx.clock.now() - begun.created_at <= store::STATE_LIFETIME)
+        .filter(|begun| ctx.clock.now() - begun.created_at <= state::LIFETIME)
         .ok_or(NotFinished("Invalid or expired OAuth state"))?;
     // In somebody else's browser, the sender of the link would get that person's calendar.
     let session = Session::of(ctx, headers).await.map_err(|_| anyhow!("the session could not be read"))?;

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use super::{
     CalendarError,
     retry::{Setback, retrying},
+    state,
     store::{self, Grant},
 };
 use crate::{
@@ -83,7 +84,7 @@ pub fn may_finish(state: &str, user_id: i64, session: Option<&Session>) -> bool 
 async fn begin_with(ctx: &Context, user_id: i64, state: PlainToken) -> http::Result<(String, String)> {
     let Some(client) = &ctx.settings.google else { return Err(super::not_configured()) };
     let verifier = PkceCodeVerifier::new(URL_SAFE_NO_PAD.encode(random_bytes::<32>()));
-    store::put_state(&ctx.db, user_id, &state, verifier.secret(), &client.sealer, ctx.clock.now()).await?;
+    state::put(&ctx.db, user_id, &state, verifier.secret(), &client.sealer, ctx.clock.now()).await?;
     let challenge = PkceCodeChallenge::from_code_verifier_sha256(&verifier);
     Ok((authorization_url(&ctx.settings, client, state.expose(), challenge.as_str()), state.expose().to_owned()))
 }

@@ -1,4 +1,4 @@
-//! The calendar's rows: grants (sealed), OAuth states (hashed), refresh leases and scheduling intents.
+//! The calendar's rows: grants (sealed), refresh leases and scheduling intents.
 //!
 //! Hides the SQL and the sealing. Promises: a token is in no column in clear once it was written here; a row is
 //! replaced or removed only while it is still the one that was read; nothing here talks to Google.
@@ -9,17 +9,12 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgExecutor;
 use uuid::Uuid;
 
+use super::state;
 use crate::{
     clock::random_uuid,
     db,
-    secret::{Place, PlainToken, Sealer},
+    secret::{Place, Sealer},
 };
-
-/// How long a state is valid.
-pub const STATE_LIFETIME: TimeDelta = TimeDelta::minutes(10);
-
-/// How many authorizations of a user can be under way.
-const MOST_STATES: i64 = 20;
 
 /// How long the grant of a deleted account is kept for the events that are to be deleted with it.
 const GRANT_OUTLIVES_INTENT: TimeDelta = TimeDelta::days(1);
@@ -104,10 +99,6 @@ pub fn is_sendable(token: &str) -> bool {
 
 fn grant_place(user_id: i64) -> Place {
     Place { table: "company_googlecredentials", row: user_id, column: "credentials_json" }
-}
-
-fn verifier_place(user_id: i64) -> Place {
-    Place { table: "company_oauthstate", row: user_id, column: "code_verifier" }
 }
 
 /// A grant and the text it was read from: what "unchanged" is measured by.
@@ -290,71 +281,6 @@ pub async fn lease(db: impl PgExecutor<'_>, user_id: i64, holder: Uuid, now: Dat
 pub async fn release(db: impl PgExecutor<'_>, user_id: i64, holder: Uuid) -> sqlx::Result<()> {
     sqlx::query!("DELETE FROM ivs_grant_lease WHERE user_id = $1 AND holder = $2", user_id, holder).execute(db).await?;
     Ok(())
-}
-
-/// An authorization that a user began.
-pub struct Begun {
-    pub user_id: i64,
-    pub created_at: DateTime<Utc>,
-    /// None when it cannot be opened.
-    pub code_verifier: Option<String>,
-    pub user_is_open: bool,
-}
-
-/// Remembers an authorization under its state's hash. Of the user's states it forgets those that are too old to be used
-/// and, beyond [`MOST_STATES`], the oldest.
-pub async fn put_state(
-    db: &db::Pool,
-    user_id: i64,
-    state: &PlainToken,
-    code_verifier: &str,
-    sealer: &Sealer,
-    now: DateTime<Utc>,
-) -> sqlx::Result<()> {
-    sqlx::query!(
-        "INSERT INTO company_oauthstate (user_id, state, code_verifier, created_at) VALUES ($1, $2, $3, $4)",
-        user_id,
-        state.hash().hex(),
-        sealer.seal(&verifier_place(user_id), code_verifier.as_bytes()),
-        now
-    )
-    .execute(db)
-    .await?;
-    // Once the new one can be seen: of several at the same time, the last to look sees them all.
-    sqlx::query!(
-        "DELETE FROM company_oauthstate WHERE id IN (
-             SELECT id FROM company_oauthstate
-             WHERE user_id = $1 AND (created_at < $2 OR id <= (
-                 SELECT id FROM company_oauthstate WHERE user_id = $1 ORDER BY id DESC OFFSET $3 LIMIT 1))
-             FOR UPDATE SKIP LOCKED)",
-        user_id,
-        now - STATE_LIFETIME,
-        MOST_STATES
-    )
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// Uses up a state, valid or too old: of two who bring it, one gets it. None: it is unknown.
-pub async fn take_state(
-    db: impl PgExecutor<'_>,
-    state: &PlainToken,
-    sealer: Option<&Sealer>,
-) -> sqlx::Result<Option<Begun>> {
-    let row = sqlx::query!(
-        r#"DELETE FROM company_oauthstate USING users_user WHERE state = $1 AND users_user.id = user_id
-           RETURNING user_id, company_oauthstate.created_at, code_verifier::text,
-                     is_active AND NOT is_deleted AS "user_is_open!""#,
-        state.hash().hex()
-    )
-    .fetch_optional(db)
-    .await?;
-    Ok(row.map(|row| {
-        let plain = row.code_verifier.and_then(|sealed| sealer?.open(&verifier_place(row.user_id), &sealed));
-        let code_verifier = plain.and_then(|plain| String::from_utf8(plain.expose_secret().to_vec()).ok());
-        Begun { user_id: row.user_id, created_at: row.created_at, code_verifier, user_is_open: row.user_is_open }
-    }))
 }
 
 /// Holds the user's row until the caller's transaction ends (others may still refer to it); whether the account is
@@ -599,7 +525,7 @@ pub async fn remove_expired(db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx
          DELETE FROM ivs_intent WHERE created_at < $2",
         now,
         now - UNDO_FOR,
-        now - STATE_LIFETIME
+        now - state::LIFETIME
     )
     .execute(db)
     .await?;

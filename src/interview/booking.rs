@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 
 use super::{
     emails::{self, EmailsSent},
+    facts::{self, Facts},
     key::{self, Key, KeyUse, Life},
     model::{self, InterviewType, JobChoice, Person, Request},
     store::{self, NewInterview},
@@ -74,7 +75,7 @@ pub struct Scheduled {
 /// Follows the rules of contract §5.6 from the fourth on. It must run [to its end](Context::to_its_end).
 pub async fn schedule(ctx: Context, user: CurrentUser, request: Request, key: KeyUse) -> Result<Scheduled> {
     let standing = standing(&ctx, user.id, &key).await?;
-    let facts = store::facts(&ctx.db, user.id, &request).await?;
+    let facts = facts::facts(&ctx.db, user.id, &request).await?;
     if !user.is_recruiter_with_company() {
         return Err(Error::forbidden("Only recruiters with a company can schedule interviews."));
     }
@@ -148,7 +149,7 @@ struct Parties {
 }
 
 /// Rules 6 to 10.
-fn check(user: &CurrentUser, request: &Request, facts: store::Facts) -> Result<Parties> {
+fn check(user: &CurrentUser, request: &Request, facts: Facts) -> Result<Parties> {
     if request.candidate_id == user.id {
         return Err(Error::bad_request("You cannot schedule an interview with yourself.").about("candidate_id"));
     }
@@ -453,7 +454,7 @@ pub async fn overlaps(
     span: (DateTime<Utc>, DateTime<Utc>),
     interview_id: i64,
 ) -> sqlx::Result<Vec<String>> {
-    let busy = store::busy(&ctx.db, candidate.id, recruiter_id, span, interview_id, &ctx.settings).await?;
+    let busy = facts::busy(&ctx.db, candidate.id, recruiter_id, span, interview_id, &ctx.settings).await?;
     Ok(model::overlap_warnings(candidate, busy.candidate, busy.recruiter))
 }
 

@@ -13,8 +13,10 @@ mod booking;
 mod change;
 mod claim;
 pub mod emails;
+mod facts;
 mod instants;
 mod key;
+mod listed;
 pub mod model;
 mod page;
 mod presence;
@@ -47,9 +49,10 @@ use self::{
     booking::Scheduled,
     change::{Cancelled, Changed},
     key::KeyUse,
+    listed::Listed,
     model::{CancelBody, Change, ChangeBody, Endpoint, MeetingStatus, Request, ScheduleBody, Side, Status},
     page::{Page, Place, query_after},
-    store::{Listed, Presence},
+    store::Presence,
 };
 use crate::{
     auth::CurrentUser,
@@ -289,7 +292,7 @@ async fn summaries(
     after: Place,
     most: i64,
 ) -> sqlx::Result<(Vec<Summary>, Option<Place>)> {
-    let (interviews, next) = store::of_user(&ctx.db, user_id, side, after, most).await?;
+    let (interviews, next) = listed::of_user(&ctx.db, user_id, side, after, most).await?;
     let now = ctx.clock.now();
     let summaries = interviews.into_iter().map(|interview| Summary::new(interview, user_id, now, &ctx));
     Ok((summaries.collect(), next))

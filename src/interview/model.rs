@@ -12,7 +12,7 @@ use utoipa::{
     },
 };
 
-use super::store::{Interview, Listed};
+use super::{listed::Listed, store::Interview};
 use crate::{
     auth,
     config::Settings,

@@ -6,7 +6,7 @@
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{NaiveDate, NaiveTime};
 
-use super::store::Listed;
+use super::listed::Listed;
 use crate::{
     http::{Error, Result, extract::QueryParams},
     zone,

@@ -5,7 +5,9 @@
 //! cancelled, not a count that another request is about to raise.
 
 use axum::{Json, extract::State, http::StatusCode};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
+use sqlx::PgExecutor;
 use utoipa::ToSchema;
 
 use super::{
@@ -90,7 +92,7 @@ pub async fn enter(ctx: &Context, id: Option<i64>, user_id: i64) -> Result<Inter
         if !interview.window(&ctx.settings).can_join(now) {
             return Err(Error::refused(StatusCode::CONFLICT, "This interview is not open for joining."));
         }
-        store::open_presence(&mut *tx, interview.id, user_id, side, now).await?;
+        open(&mut *tx, interview.id, user_id, side, now).await?;
         finish(tx, interview.id).await
     })
     .await
@@ -104,7 +106,7 @@ pub async fn leave(ctx: &Context, id: Option<i64>, user_id: i64) -> Result<Inter
     db::repeated(|| async move {
         let mut tx = ctx.db.begin().await?;
         let (interview, _) = locked(&mut tx, id, user_id).await?;
-        store::close_presence(&mut *tx, interview.id, user_id, ctx.clock.now()).await?;
+        close(&mut *tx, interview.id, user_id, ctx.clock.now()).await?;
         finish(tx, interview.id).await
     })
     .await
@@ -137,4 +139,63 @@ impl Interview {
     pub fn is_present(&self, user_id: i64) -> bool {
         self.presences().any(|presence| presence.user_id == user_id && presence.left_at.is_none())
     }
+}
+
+/// Lets a person into a locked interview, unless he is there already, and notes which recruiters have met the
+/// candidate.
+async fn open(
+    db: impl PgExecutor<'_>,
+    interview_id: i64,
+    user_id: i64,
+    side: Side,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    let role = match side {
+        Side::Candidate => "candidate",
+        Side::Recruiter => "recruiter",
+    };
+    sqlx::query!(
+        "WITH met AS (
+             UPDATE ivs_presence SET met = true
+             WHERE interview_id = $1 AND user_role = 'recruiter' AND NOT met AND $3 = 'candidate'),
+         opened AS (
+             INSERT INTO ivs_presence (interview_id, user_id, user_role, joined_at, met)
+             SELECT $1, $2, $3, $4,
+                    $3 = 'recruiter'
+                        AND EXISTS (SELECT FROM ivs_presence WHERE interview_id = $1 AND user_role = 'candidate')
+             ON CONFLICT (interview_id, user_id) WHERE left_at IS NULL DO NOTHING
+             RETURNING id)
+         UPDATE company_interview
+         SET portal_join_count = portal_join_count + 1, meeting_started_at = COALESCE(meeting_started_at, $4),
+             meeting_ended_at = NULL, updated_at = $4
+         WHERE id = $1 AND EXISTS (SELECT FROM opened)",
+        interview_id,
+        user_id,
+        role,
+        now
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Lets a person out of a locked interview, if he is there; the last one ends the meeting. Servers' clocks differ a
+/// little: nothing ends before it begins.
+async fn close(db: impl PgExecutor<'_>, interview_id: i64, user_id: i64, now: DateTime<Utc>) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH closed AS (
+             UPDATE ivs_presence SET left_at = GREATEST(joined_at, $3)
+             WHERE interview_id = $1 AND user_id = $2 AND left_at IS NULL
+             RETURNING id)
+         UPDATE company_interview SET meeting_ended_at = GREATEST(meeting_started_at, $3), updated_at = $3
+         WHERE id = $1 AND EXISTS (SELECT FROM closed)
+           AND NOT EXISTS (SELECT FROM ivs_presence
+                           WHERE interview_id = $1 AND user_id <> $2 AND left_at IS NULL)",
+        interview_id,
+        user_id,
+        now
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }

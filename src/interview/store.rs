@@ -2,59 +2,18 @@
 
 use std::ops::{Deref, DerefMut};
 
-use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use serde::Deserialize;
 use sqlx::{PgExecutor, types::Json};
 use uuid::Uuid;
 
 use super::{
     key,
-    model::{self, InterviewType, JobChoice, Person, Request, Side, Window},
-    page::Place,
+    listed::Listed,
+    model::{self, Request, Side},
     reminder,
 };
-use crate::{
-    auth,
-    clock::random_bytes,
-    config::Settings,
-    context::Context,
-    db,
-    http::array::cut,
-    icalendar, mail,
-    secret::TokenHash,
-    zone::{self, Zone},
-};
-
-/// An interview as lists show it, with the people, the job and the company that belong to it.
-#[derive(Clone, Debug)]
-pub struct Listed {
-    pub id: i64,
-    pub date: NaiveDate,
-    pub time: NaiveTime,
-    /// As stored: maybe no zone at all.
-    pub timezone: String,
-    /// As stored.
-    pub interview_type: String,
-    /// `''` when there is none.
-    pub meeting_link: String,
-    pub note: Option<String>,
-    pub location: Option<String>,
-    pub duration_minutes: Option<i32>,
-    /// As cached, maybe wrong: [`Listed::window`] is right.
-    pub starts_at: Option<DateTime<Utc>>,
-    pub starts_at_tzdb: Option<String>,
-    pub cancelled_at: Option<DateTime<Utc>>,
-    pub candidate_id: i64,
-    pub candidate_first_name: String,
-    pub candidate_last_name: String,
-    pub candidate_email: String,
-    pub recruiter_id: Option<i64>,
-    pub recruiter_first_name: Option<String>,
-    pub recruiter_last_name: Option<String>,
-    pub recruiter_email: Option<String>,
-    pub job_title: String,
-    pub company_name: String,
-}
+use crate::{clock::random_bytes, config::Settings, context::Context, db, icalendar, mail, secret::TokenHash, zone};
 
 /// An interview in full. What lists show of it is read as if it were its own.
 #[derive(Clone, Debug)]
@@ -119,81 +78,6 @@ pub struct Presence {
     pub user_role: String,
     pub joined_at: DateTime<Utc>,
     pub left_at: Option<DateTime<Utc>>,
-}
-
-impl Listed {
-    pub fn candidate(&self) -> Person {
-        Person {
-            id: self.candidate_id,
-            first_name: self.candidate_first_name.clone(),
-            last_name: self.candidate_last_name.clone(),
-            email: self.candidate_email.clone(),
-        }
-    }
-
-    /// `None` for rows that Django made.
-    pub fn recruiter(&self) -> Option<Person> {
-        Some(Person {
-            id: self.recruiter_id?,
-            first_name: self.recruiter_first_name.clone()?,
-            last_name: self.recruiter_last_name.clone()?,
-            email: self.recruiter_email.clone()?,
-        })
-    }
-
-    pub fn candidate_name(&self) -> String {
-        auth::full_name(&self.candidate_first_name, &self.candidate_last_name, &self.candidate_email)
-    }
-
-    /// `Unknown` for rows that Django made.
-    pub fn recruiter_name(&self) -> String {
-        match (&self.recruiter_first_name, &self.recruiter_last_name, &self.recruiter_email) {
-            (Some(first), Some(last), Some(email)) => auth::full_name(first, last, email),
-            _ => "Unknown".to_owned(),
-        }
-    }
-
-    /// `None` for somebody who does not take part.
-    pub fn side_of(&self, user_id: i64) -> Option<Side> {
-        match user_id {
-            id if self.recruiter_id == Some(id) => Some(Side::Recruiter),
-            id if self.candidate_id == id => Some(Side::Candidate),
-            _ => None,
-        }
-    }
-
-    /// The interview's zone; UTC for what is no zone.
-    pub fn zone(&self) -> Zone {
-        let version = self.starts_at_tzdb.as_deref();
-        model::stored_zone(self.date, self.time, &self.timezone, self.starts_at, version)
-    }
-
-    pub fn minutes(&self, settings: &Settings) -> i32 {
-        self.duration_minutes.unwrap_or(settings.interview_duration_minutes)
-    }
-
-    pub fn window(&self, settings: &Settings) -> Window {
-        let span = model::stored_span(&self.zone(), self.date, self.time, self.duration_minutes, settings);
-        Window::new(span, self.cancelled_at.is_some(), settings)
-    }
-
-    pub fn kind(&self) -> InterviewType {
-        InterviewType::stored(&self.interview_type)
-    }
-
-    /// Whether the two agree in everything that a recruiter can change.
-    pub fn says_the_same_as(&self, other: &Listed) -> bool {
-        let given = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
-        (self.date, self.time, &self.timezone, &self.interview_type, self.duration_minutes)
-            == (other.date, other.time, &other.timezone, &other.interview_type, other.duration_minutes)
-            && (given(&self.note), given(&self.location)) == (given(&other.note), given(&other.location))
-    }
-
-    /// The link to the meeting, as long as there is one to join.
-    pub fn link(&self) -> Option<&str> {
-        let has_link = matches!(self.kind(), InterviewType::GoogleMeet | InterviewType::Custom);
-        (has_link && self.cancelled_at.is_none() && !self.meeting_link.is_empty()).then_some(&*self.meeting_link)
-    }
 }
 
 /// Selects [`Interview`]s: what follows the joins, with its arguments. Before it may stand the expression of one of the
@@ -296,66 +180,6 @@ macro_rules! nearest_interviews {
     };
 }
 
-/// The interviews somebody takes part in, latest first: at most `most` of those after a place, and the place after
-/// which there are more. Each side's rows come in order from its index and are read once, so a page costs only what it
-/// shows. The caller is looked up once, and a recruiter's company only if the job has none.
-pub async fn of_user(
-    db: impl PgExecutor<'_>,
-    user_id: i64,
-    side: Option<Side>,
-    after: Place,
-    most: i64,
-) -> sqlx::Result<(Vec<Listed>, Option<Place>)> {
-    let rows = sqlx::query_as!(
-        Listed,
-        r#"
-        SELECT i.id::bigint AS "id!", i.date::date AS "date!", i.time::time AS "time!", i.timezone::text AS "timezone!",
-               i.interview_type::text AS "interview_type!", i.meeting_link::text AS "meeting_link!", i.note::text,
-               i.location::text, i.duration_minutes::int, i.starts_at::timestamptz, i.starts_at_tzdb::text,
-               i.cancelled_at::timestamptz, i.candidate_id::bigint AS "candidate_id!",
-               i.candidate_first_name::text AS "candidate_first_name!",
-               i.candidate_last_name::text AS "candidate_last_name!", i.candidate_email::text AS "candidate_email!",
-               i.recruiter_id::bigint, i.recruiter_first_name::text, i.recruiter_last_name::text, i.recruiter_email::text,
-               COALESCE(NULLIF(i.job_title, ''), j.title, 'Interview')::text AS "job_title!",
-               COALESCE((SELECT name FROM company_company WHERE id = j.company_id),
-                        (SELECT name FROM company_company WHERE user_id = i.recruiter_id), '')::text AS "company_name!"
-        FROM ((SELECT i.id, i.date, i.time, i.timezone, i.interview_type, i.meeting_link, i.note, i.location,
-                      i.duration_minutes, i.starts_at, i.starts_at_tzdb, i.cancelled_at, i.job_id, i.job_title,
-                      i.candidate_id, c.first_name AS candidate_first_name, c.last_name AS candidate_last_name,
-                      c.email AS candidate_email, i.recruiter_id, r.first_name AS recruiter_first_name,
-                      r.last_name AS recruiter_last_name, r.email AS recruiter_email
-               FROM company_interview i
-               JOIN users_user c ON c.id = $1
-               LEFT JOIN users_user r ON r.id = i.recruiter_id
-               WHERE i.candidate_id = $1 AND $2 AND (i.date, i.time, i.id) < ($4, $5, $6)
-               ORDER BY i.date DESC, i.time DESC, i.id DESC LIMIT $7)
-              UNION ALL
-              (SELECT i.id, i.date, i.time, i.timezone, i.interview_type, i.meeting_link, i.note, i.location,
-                      i.duration_minutes, i.starts_at, i.starts_at_tzdb, i.cancelled_at, i.job_id, i.job_title,
-                      i.candidate_id, c.first_name, c.last_name, c.email,
-                      i.recruiter_id, r.first_name, r.last_name, r.email
-               FROM company_interview i
-               JOIN users_user c ON c.id = i.candidate_id
-               JOIN users_user r ON r.id = $1
-               WHERE i.recruiter_id = $1 AND $3 AND NOT ($2 AND i.candidate_id = $1)
-                 AND (i.date, i.time, i.id) < ($4, $5, $6)
-               ORDER BY i.date DESC, i.time DESC, i.id DESC LIMIT $7)) i
-        LEFT JOIN job_job j ON j.id = i.job_id
-        ORDER BY i.date DESC, i.time DESC, i.id DESC LIMIT $7
-        "#,
-        user_id,
-        side != Some(Side::Recruiter),
-        side != Some(Side::Candidate),
-        after.date,
-        after.time,
-        after.id,
-        most + 1
-    )
-    .fetch_all(db)
-    .await?;
-    Ok(cut(rows, most, Place::of))
-}
-
 /// A recruiter's interviews, with what became of their invitations: at most `most` of those that may be ahead wherever
 /// they are, the soonest, and as many of the others, the latest.
 pub async fn of_recruiter_with_mails(ctx: &Context, user_id: i64, most: i64) -> sqlx::Result<Vec<Interview>> {
@@ -429,70 +253,6 @@ pub async fn lock(db: impl PgExecutor<'_>, id: i64) -> sqlx::Result<bool> {
     Ok(found.is_some())
 }
 
-/// Lets a person into a locked interview, unless he is there already, and notes which recruiters have met the
-/// candidate.
-pub async fn open_presence(
-    db: impl PgExecutor<'_>,
-    interview_id: i64,
-    user_id: i64,
-    side: Side,
-    now: DateTime<Utc>,
-) -> sqlx::Result<()> {
-    let role = match side {
-        Side::Candidate => "candidate",
-        Side::Recruiter => "recruiter",
-    };
-    sqlx::query!(
-        "WITH met AS (
-             UPDATE ivs_presence SET met = true
-             WHERE interview_id = $1 AND user_role = 'recruiter' AND NOT met AND $3 = 'candidate'),
-         opened AS (
-             INSERT INTO ivs_presence (interview_id, user_id, user_role, joined_at, met)
-             SELECT $1, $2, $3, $4,
-                    $3 = 'recruiter'
-                        AND EXISTS (SELECT FROM ivs_presence WHERE interview_id = $1 AND user_role = 'candidate')
-             ON CONFLICT (interview_id, user_id) WHERE left_at IS NULL DO NOTHING
-             RETURNING id)
-         UPDATE company_interview
-         SET portal_join_count = portal_join_count + 1, meeting_started_at = COALESCE(meeting_started_at, $4),
-             meeting_ended_at = NULL, updated_at = $4
-         WHERE id = $1 AND EXISTS (SELECT FROM opened)",
-        interview_id,
-        user_id,
-        role,
-        now
-    )
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// Lets a person out of a locked interview, if he is there; the last one ends the meeting. Servers' clocks differ a
-/// little: nothing ends before it begins.
-pub async fn close_presence(
-    db: impl PgExecutor<'_>,
-    interview_id: i64,
-    user_id: i64,
-    now: DateTime<Utc>,
-) -> sqlx::Result<()> {
-    sqlx::query!(
-        "WITH closed AS (
-             UPDATE ivs_presence SET left_at = GREATEST(joined_at, $3)
-             WHERE interview_id = $1 AND user_id = $2 AND left_at IS NULL
-             RETURNING id)
-         UPDATE company_interview SET meeting_ended_at = GREATEST(meeting_started_at, $3), updated_at = $3
-         WHERE id = $1 AND EXISTS (SELECT FROM closed)
-           AND NOT EXISTS (SELECT FROM ivs_presence
-                           WHERE interview_id = $1 AND user_id <> $2 AND left_at IS NULL)",
-        interview_id,
-        user_id,
-        now
-    )
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
 /// The interview that a mailed link opens, and whom it was made for; `None` unless the link is valid now.
 pub async fn by_portal_token(
     db: &db::Pool,
@@ -536,72 +296,6 @@ pub async fn insert_portal_token(
     .execute(db)
     .await?;
     Ok(())
-}
-
-/// What the rules of contract §5.6 ask the database about a request.
-#[derive(Clone, Debug)]
-pub struct Facts {
-    pub company_id: Option<i64>,
-    pub company_name: Option<String>,
-    pub candidate_id: Option<i64>,
-    pub candidate_first_name: Option<String>,
-    pub candidate_last_name: Option<String>,
-    pub candidate_email: Option<String>,
-    pub job_id: Option<i64>,
-    pub job_title: Option<String>,
-    pub has_applied: bool,
-}
-
-impl Facts {
-    /// `None` when there is no such person, or only an inactive or deleted one.
-    pub fn candidate(&self) -> Option<Person> {
-        Some(Person {
-            id: self.candidate_id?,
-            first_name: self.candidate_first_name.clone()?,
-            last_name: self.candidate_last_name.clone()?,
-            email: self.candidate_email.clone()?,
-        })
-    }
-}
-
-pub async fn facts(db: impl PgExecutor<'_>, user_id: i64, request: &Request) -> sqlx::Result<Facts> {
-    let (job_id, title) = match &request.job {
-        JobChoice::Id(id) => (Some(*id), None),
-        JobChoice::Title(title) => (None, Some(title)),
-    };
-    sqlx::query_as!(
-        Facts,
-        r#"
-        SELECT company.id::bigint AS company_id, company.name::text AS company_name,
-               candidate.id AS "candidate_id?", candidate.first_name::text AS "candidate_first_name?",
-               candidate.last_name::text AS "candidate_last_name?", candidate.email::text AS "candidate_email?",
-               job.id AS "job_id?", job.title::text AS "job_title?",
-               CASE WHEN $3::bigint IS NOT NULL THEN COALESCE(job.is_candidates, false)
-                    ELSE EXISTS (SELECT FROM job_application a JOIN job_job aj ON aj.id = a.job_id
-                                 WHERE a.user_id = $2 AND aj.company_id = company.id)
-                      OR EXISTS (SELECT FROM job_shortlist s JOIN job_job sj ON sj.id = s.job_id
-                                 WHERE s.candidate_id = $2 AND sj.company_id = company.id)
-               END AS "has_applied!"
-        FROM (SELECT) AS caller
-        LEFT JOIN company_company company ON company.user_id = $1
-        LEFT JOIN users_user candidate ON candidate.id = $2 AND candidate.is_active AND NOT candidate.is_deleted
-        LEFT JOIN LATERAL (
-            SELECT j.id, j.title,
-                   EXISTS (SELECT FROM job_application a WHERE a.user_id = $2 AND a.job_id = j.id)
-                OR EXISTS (SELECT FROM job_shortlist s WHERE s.candidate_id = $2 AND s.job_id = j.id) AS is_candidates
-            FROM job_job j
-            WHERE j.company_id = company.id AND (j.id = $3 OR ($3 IS NULL AND lower(btrim(j.title)) = lower($4)))
-            ORDER BY is_candidates DESC, j.id DESC
-            LIMIT 1
-        ) job ON true
-        "#,
-        user_id,
-        request.candidate_id,
-        job_id,
-        title
-    )
-    .fetch_one(db)
-    .await
 }
 
 /// Everything a new interview row holds.
@@ -785,61 +479,6 @@ fn room_id() -> String {
         room.extend(fair.take(8 - room.len()).map(|byte| char::from(ALPHABET[usize::from(byte % 36)])));
     }
     room
-}
-
-/// Who of the two has another uncancelled interview that overlaps [start, end).
-#[derive(Default)]
-pub struct Busy {
-    pub candidate: bool,
-    pub recruiter: bool,
-}
-
-pub async fn busy(
-    db: impl PgExecutor<'_>,
-    candidate_id: i64,
-    recruiter_id: i64,
-    (start, end): (DateTime<Utc>, DateTime<Utc>),
-    except: i64,
-    settings: &Settings,
-) -> sqlx::Result<Busy> {
-    // By date, since rows that Django inserted a moment ago have no instants yet. A day and a half covers every zone's
-    // offset and interviews of up to a day; the dates stay inside what `chrono` can hold.
-    let nearby = TimeDelta::hours(36);
-    let from = start.checked_sub_signed(nearby).unwrap_or(start).date_naive();
-    let to = end.checked_add_signed(nearby).unwrap_or(end).date_naive();
-    // Each role along an index of its own: with an OR, PostgreSQL may read everybody's rows of those days.
-    let others = sqlx::query!(
-        r#"
-        SELECT candidate_id, recruiter_id, date, time, timezone::text AS "timezone!", duration_minutes::int4, starts_at,
-               starts_at_tzdb::text
-        FROM company_interview
-        WHERE id IN (
-            SELECT id FROM company_interview WHERE candidate_id IN ($1, $2) AND date BETWEEN $4 AND $5
-            UNION ALL
-            SELECT id FROM company_interview WHERE recruiter_id IN ($1, $2) AND date BETWEEN $4 AND $5)
-          AND cancelled_at IS NULL AND NOT (id = $3 AND recruiter_id IS NOT DISTINCT FROM $2)
-        "#,
-        candidate_id,
-        recruiter_id,
-        except,
-        from,
-        to
-    )
-    .fetch_all(db)
-    .await?;
-    let mut busy = Busy { candidate: false, recruiter: false };
-    for other in others {
-        let version = other.starts_at_tzdb.as_deref();
-        let zone = model::stored_zone(other.date, other.time, &other.timezone, other.starts_at, version);
-        let (other_start, other_end) =
-            model::stored_span(&zone, other.date, other.time, other.duration_minutes, settings);
-        if other_start < end && other_end > start {
-            let has = |user: i64| other.candidate_id == user || other.recruiter_id == Some(user);
-            busy.candidate |= has(candidate_id);
-            busy.recruiter |= has(recruiter_id);
-        }
-    }
-    Ok(busy)
 }
 
 /// Removes what has had its time: keys after a day, links whose interview (it may have been moved since) is over.
