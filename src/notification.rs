@@ -56,9 +56,8 @@ type Place = (DateTime<Utc>, i64);
 async fn piece(ctx: Context, user_id: i64, after: Place) -> sqlx::Result<(Vec<Notification>, Option<Place>)> {
     let rows = sqlx::query_as!(
         Notification,
-        r#"SELECT id::bigint AS "id!", user_id::bigint AS "user!", notification_type::text AS "notification_type!",
-                  message::text AS "message!", "timestamp"::timestamptz AS "timestamp!", is_read::bool AS "is_read!",
-                  action_url::text
+        r#"SELECT id, user_id AS "user", notification_type::text AS "notification_type!", message::text AS "message!",
+                  "timestamp", is_read, action_url::text
            FROM notifications_notification WHERE user_id = $1 AND ("timestamp", id) < ($2, $3)
            ORDER BY "timestamp" DESC, id DESC LIMIT $4"#,
         user_id,

@@ -128,13 +128,12 @@ pub async fn of_user(
     let rows = sqlx::query_as!(
         Listed,
         r#"
-        SELECT i.id::bigint AS "id!", i.date::date AS "date!", i.time::time AS "time!", i.timezone::text AS "timezone!",
+        SELECT i.id AS "id!", i.date AS "date!", i.time AS "time!", i.timezone::text AS "timezone!",
                i.interview_type::text AS "interview_type!", i.meeting_link::text AS "meeting_link!", i.note::text,
-               i.location::text, i.duration_minutes::int, i.starts_at::timestamptz, i.starts_at_tzdb::text,
-               i.cancelled_at::timestamptz, i.candidate_id::bigint AS "candidate_id!",
-               i.candidate_first_name::text AS "candidate_first_name!",
+               i.location::text, i.duration_minutes::int, i.starts_at, i.starts_at_tzdb::text, i.cancelled_at,
+               i.candidate_id AS "candidate_id!", i.candidate_first_name::text AS "candidate_first_name!",
                i.candidate_last_name::text AS "candidate_last_name!", i.candidate_email::text AS "candidate_email!",
-               i.recruiter_id::bigint, i.recruiter_first_name::text, i.recruiter_last_name::text, i.recruiter_email::text,
+               i.recruiter_id, i.recruiter_first_name::text, i.recruiter_last_name::text, i.recruiter_email::text,
                COALESCE(NULLIF(i.job_title, ''), j.title, 'Interview')::text AS "job_title!",
                COALESCE((SELECT name FROM company_company WHERE id = j.company_id),
                         (SELECT name FROM company_company WHERE user_id = i.recruiter_id), '')::text AS "company_name!"
