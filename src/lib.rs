@@ -147,9 +147,9 @@
 //! * **One crypto stack**, aws-lc-rs; neither `ring` nor OpenSSL is linked. CI checks it.
 //! * **Sealed grants**: OAuth secrets lie in the database as XChaCha20-Poly1305 envelopes bound to table, row and
 //!   column, so that one copied elsewhere does not open. Several keys may open, the first seals: keys can be changed.
-//! * **A list of any length goes out in pieces** of 256 rows (`http::array`). The connection that reads a piece goes
-//!   back to the pool before the client gets the piece, so a slow reader holds neither connections nor memory. The
-//!   price is that a long list is no snapshot.
+//! * **A list of any length goes out in pieces** of 256 rows or 256 KiB (`http::array`). The connection that reads a
+//!   piece goes back to the pool before the client gets the piece, so a slow reader holds no connection and little
+//!   memory. The price is that a long list is no snapshot.
 //! * **Open or closed**: an inactive or deleted account is closed: it lets nobody in, and gets no mail but a
 //!   cancellation. `Account::is_open` and `is_active AND NOT is_deleted` check this, and a test looks for SQL that
 //!   checks only half.

@@ -11,11 +11,7 @@ use crate::{
     auth::CurrentUser,
     context::Context,
     db,
-    http::{
-        Error, Result,
-        array::{PIECE, array, cut},
-        extract::PathId,
-    },
+    http::{Error, Result, array::array, extract::PathId},
     zone,
 };
 
@@ -46,14 +42,19 @@ fn timestamp<S: Serializer>(instant: &DateTime<Utc>, serializer: S) -> Result<S:
 #[utoipa::path(get, path = "/api/notifications/notifications/", tag = "notifications",
     responses((status = 200, description = "All of them", body = Vec<Notification>)))]
 async fn list(State(ctx): State<Context>, user: CurrentUser) -> Result<Response> {
-    array((zone::LAST, i64::MAX), move |after| piece(ctx.clone(), user.id, after)).await
+    array((zone::LAST, i64::MAX), move |after, most| notifications(ctx.clone(), user.id, after, most)).await
 }
 
 /// When a notification was made, and its id: its place in the list.
 type Place = (DateTime<Utc>, i64);
 
-/// Some of a user's notifications after a place, and the place after which there are more.
-async fn piece(ctx: Context, user_id: i64, after: Place) -> sqlx::Result<(Vec<Notification>, Option<Place>)> {
+/// A user's notifications after a place, so many at most.
+async fn notifications(
+    ctx: Context,
+    user_id: i64,
+    after: Place,
+    most: i64,
+) -> sqlx::Result<Vec<(Place, Notification)>> {
     let rows = sqlx::query_as!(
         Notification,
         r#"SELECT id, user_id AS "user", notification_type::text AS "notification_type!", message::text AS "message!",
@@ -63,9 +64,10 @@ async fn piece(ctx: Context, user_id: i64, after: Place) -> sqlx::Result<(Vec<No
         user_id,
         after.0,
         after.1,
-        PIECE + 1
+        most
     );
-    Ok(cut(rows.fetch_all(&ctx.db).await?, PIECE, |row| (row.timestamp, row.id)))
+    let rows = rows.fetch_all(&ctx.db).await?;
+    Ok(rows.into_iter().map(|row| ((row.timestamp, row.id), row)).collect())
 }
 
 #[derive(Serialize, ToSchema)]

@@ -7,7 +7,7 @@ use super::{
     model::{self, InterviewType, Person, Side, Window},
     page::Place,
 };
-use crate::{auth, config::Settings, http::array::cut, zone::Zone};
+use crate::{auth, config::Settings, zone::Zone};
 
 /// An interview as lists show it, with the people, the job and the company that belong to it.
 #[derive(Clone, Debug)]
@@ -115,8 +115,7 @@ impl Listed {
     }
 }
 
-/// The interviews somebody takes part in, latest first: at most `most` of those after a place, and the place after
-/// which there are more. Each side's rows come in order from its index and are read once, so a page costs only what it
+/// The interviews somebody takes part in, latest first: at most `most` of those after a place. Each side's rows come in order from its index and are read once, so a page costs only what it
 /// shows. The caller is looked up once, and a recruiter's company only if the job has none.
 pub async fn of_user(
     db: impl PgExecutor<'_>,
@@ -124,8 +123,8 @@ pub async fn of_user(
     side: Option<Side>,
     after: Place,
     most: i64,
-) -> sqlx::Result<(Vec<Listed>, Option<Place>)> {
-    let rows = sqlx::query_as!(
+) -> sqlx::Result<Vec<Listed>> {
+    sqlx::query_as!(
         Listed,
         r#"
         SELECT i.id AS "id!", i.date AS "date!", i.time AS "time!", i.timezone::text AS "timezone!",
@@ -167,9 +166,8 @@ pub async fn of_user(
         after.date,
         after.time,
         after.id,
-        most + 1
+        most
     )
     .fetch_all(db)
-    .await?;
-    Ok(cut(rows, most, Place::of))
+    .await
 }

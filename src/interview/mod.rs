@@ -60,7 +60,7 @@ use crate::{
     context::Context,
     http::{
         Error, Result,
-        array::{PIECE, array},
+        array::{array, page},
         extract::{IdempotencyKey, PathId, QueryParams, RequestBody},
     },
     secret::TokenHash,
@@ -272,30 +272,30 @@ async fn list(State(ctx): State<Context>, user: CurrentUser, query: QueryParams)
     let side = role.map(|role| if role == "candidate" { Side::Candidate } else { Side::Recruiter });
     let Page { after, limit } = Page::parse(&query)?;
     let Some(limit) = limit else {
-        return array(after, move |after| summaries(ctx.clone(), user.id, side, after, PIECE)).await;
+        return array(after, move |after, most| summaries(ctx.clone(), user.id, side, after, most)).await;
     };
     let public_url = ctx.settings.public_url.clone();
-    let (summaries, next) = summaries(ctx, user.id, side, after, limit).await?;
+    let (answer, next) = page(&summaries(ctx, user.id, side, after, limit + 1).await?, limit)?;
     let next = next.map(|place| {
         let role = role.map(|role| format!("role={role}&")).unwrap_or_default();
         let query = query_after(place, limit);
         [(header::LINK, format!("<{public_url}/api/company/interviews/?{role}{query}>; rel=\"next\""))]
     });
-    Ok((next, Json(summaries)).into_response())
+    Ok((next, answer).into_response())
 }
 
-/// At most `most` of a user's interviews after a place, and the place after which there are more.
+/// At most `most` of a user's interviews after a place, each with its own.
 async fn summaries(
     ctx: Context,
     user_id: i64,
     side: Option<Side>,
     after: Place,
     most: i64,
-) -> sqlx::Result<(Vec<Summary>, Option<Place>)> {
-    let (interviews, next) = listed::of_user(&ctx.db, user_id, side, after, most).await?;
+) -> sqlx::Result<Vec<(Place, Summary)>> {
+    let interviews = listed::of_user(&ctx.db, user_id, side, after, most).await?;
     let now = ctx.clock.now();
-    let summaries = interviews.into_iter().map(|interview| Summary::new(interview, user_id, now, &ctx));
-    Ok((summaries.collect(), next))
+    let summary = |interview| (Place::of(&interview), Summary::new(interview, user_id, now, &ctx));
+    Ok(interviews.into_iter().map(summary).collect())
 }
 
 /// An interview in full.

@@ -140,7 +140,7 @@ impl Target {
     /// It serves, at once.
     async fn assert_well(&self) {
         let asked = Instant::now();
-        let reply = self.call("GET", "/api/company/interviews/", "", b"").await;
+        let reply = self.call("GET", "/api/company/interviews/?limit=1", "", b"").await;
         assert_eq!(reply.status, 200, "{reply:?}");
         assert!(asked.elapsed() < Duration::from_secs(3), "answers after {:?}", asked.elapsed());
     }
@@ -867,24 +867,14 @@ async fn large_bodies_that_never_end_take_little_memory_and_small_ones_are_read_
     target.assert_blameless().await;
 }
 
-/// Gives Rita and Carl so many interviews with notes of 5,000 characters.
-async fn long_rows(target: &Target, many: i32) {
-    sqlx::query(
-        "INSERT INTO company_interview(candidate_id, recruiter_id, interview_type, date, time, timezone, meeting_link,
-             room_id, note, created_at, updated_at)
-         SELECT 201, 101, 'phone', date '2030-01-01' + n, '14:00', 'UTC', '', 'R' || n, repeat('x', 5000), now(), now()
-         FROM generate_series(1, $1) n",
-    )
-    .bind(many)
-    .execute(&target.world.database.pool)
-    .await
-    .unwrap();
-}
-
 /// Connections whose clients ask for Rita's list so often, and read nothing of it.
 async fn ask_for_the_list(target: &Target, connections: usize, times: usize) -> Vec<TcpStream> {
-    let list =
-        format!("GET /api/company/interviews/ HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n", target.token);
+    ask_for(target, "/api/company/interviews/", connections, times).await
+}
+
+/// The same for any path.
+async fn ask_for(target: &Target, path: &str, connections: usize, times: usize) -> Vec<TcpStream> {
+    let list = format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n", target.token);
     let mut sockets = Vec::new();
     for _ in 0..connections {
         let mut socket = target.connect().await;
@@ -896,7 +886,7 @@ async fn ask_for_the_list(target: &Target, connections: usize, times: usize) -> 
 
 /// The same with a long list, again and again, which is more than the system keeps for a connection.
 async fn ask_and_read_nothing(target: &Target) -> Vec<TcpStream> {
-    long_rows(target, 250).await;
+    long_rows(&target.world.database.pool, RITA, 250).await;
     ask_for_the_list(target, 4, 6).await
 }
 
@@ -932,7 +922,7 @@ async fn eight_readers_of_twenty_thousand_long_rows_take_64_mib_and_no_connectio
     const MOST: u64 = 64 << 10;
     let settings = [("CLIENT_SECONDS", "60"), ("DATABASE_MAX_CONNECTIONS", "2"), ("DATABASE_ACQUIRE_SECONDS", "8")];
     let target = Target::start_with(&settings).await;
-    long_rows(&target, 20_000).await;
+    long_rows(&target.world.database.pool, RITA, 20_000).await;
     target.call("GET", "/api/company/interviews/?limit=200", "", b"").await;
     let memory = target.resident();
     let readers = ask_for_the_list(&target, 8, 1).await;
@@ -961,6 +951,31 @@ async fn eight_readers_of_twenty_thousand_long_rows_take_64_mib_and_no_connectio
     println!("{grown} KiB more at the peak");
     assert!(grown < MOST, "{grown} KiB for 8 readers");
     target.assert_blameless().await;
+}
+
+#[tokio::test]
+async fn a_hundred_who_read_nothing_of_a_list_or_page_of_the_longest_rows_take_half_a_mib_each() {
+    const READERS: usize = 100;
+    let settings = [("CLIENT_SECONDS", "120"), ("DATABASE_MAX_CONNECTIONS", "2")];
+    let target = Target::start_with(&settings).await;
+    let db = &target.world.database.pool;
+    long_rows(db, RITA, 300).await;
+    sqlx::query("UPDATE company_interview SET note = repeat(chr(128512), 5000)").execute(db).await.unwrap();
+    target.call("GET", "/api/company/interviews/?limit=200", "", b"").await;
+    let memory = target.resident();
+    let mut readers = Vec::new();
+    for query in ["", "?limit=200"] {
+        // No more at once than wait for a connection.
+        for _ in 0..READERS / 10 {
+            let more = ask_for(&target, &format!("/api/company/interviews/{query}"), 5, 1).await;
+            until_all_are_answered(&more).await;
+            readers.extend(more);
+        }
+    }
+    let grown = target.resident().saturating_sub(memory);
+    println!("{grown} KiB for {READERS} readers");
+    assert!(grown < READERS as u64 * 512, "{grown} KiB for {READERS} readers");
+    assert_eq!(target.connections(), readers.len(), "all of them are still there");
 }
 
 #[tokio::test]

@@ -443,6 +443,22 @@ pub async fn until_async(mut ready: impl AsyncFnMut() -> bool) {
     }
 }
 
+/// Gives a recruiter and Carl so many interviews with notes of 5,000 characters.
+pub async fn long_rows(db: &db::Pool, recruiter: i64, many: i32) {
+    sqlx::query(
+        "INSERT INTO company_interview (candidate_id, recruiter_id, interview_type, date, time, timezone, meeting_link,
+             room_id, note, created_at, updated_at)
+         SELECT 201, $1, 'phone', '2030-01-01'::date + n % 1000, '09:00', 'Asia/Tokyo', '', 'R' || n, repeat('x', 5000),
+                now(), now()
+         FROM generate_series(1, $2) n",
+    )
+    .bind(recruiter)
+    .bind(many)
+    .execute(db)
+    .await
+    .unwrap();
+}
+
 /// How many SQL statements ran meanwhile, in this test's thread: the server runs in it too.
 pub async fn counting_statements<T>(work: impl Future<Output = T>) -> (T, usize) {
     struct Counter(Arc<AtomicUsize>);
