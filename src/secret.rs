@@ -83,6 +83,11 @@ impl Sealer {
     }
 }
 
+/// Whether a text has the form of a sealed value, whatever its key and place.
+pub fn is_sealed(text: &str) -> bool {
+    serde_json::from_str::<Envelope>(text).is_ok()
+}
+
 impl fmt::Debug for Sealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.keys.iter().map(|(id, _)| id)).finish()
@@ -221,6 +226,14 @@ mod tests {
             &sealer.seal(&PLACE, b"x").replace("\"version\":1", "\"version\":2"),
         ] {
             assert_eq!(opened(&sealer, &PLACE, text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_form_of_a_sealed_value_shows_without_its_key() {
+        assert!(is_sealed(&sealer(&[7]).seal(&PLACE, b"x")));
+        for text in ["", "{}", "null", "not json", r#"{"token":"t","refresh_token":"r"}"#] {
+            assert!(!is_sealed(text), "{text}");
         }
     }
 

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use interviews::dev::google::{Call, FaultKind};
+use interviews::{
+    config::{LogFormat, log_filter},
+    dev::google::{Call, FaultKind},
+    secret::{Place, Sealer},
+    telemetry,
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -105,6 +110,47 @@ async fn a_deleted_accounts_row_that_cannot_be_read_is_removed_too() {
     app.execute(DELETE_RITA).await;
     app.sweep().await;
     assert_eq!((grants(&app).await.len(), calls(&app, Call::Revoke)), (0, 0));
+}
+
+#[tokio::test]
+async fn sealed_grants_that_no_key_here_opens_are_kept_and_hold_up_no_other() {
+    let app = TestApp::start().await;
+    app.connected(RITA).await;
+    // More than are read at a time, all of them before Rita's.
+    app.execute(
+        "INSERT INTO users_user SELECT (jsonb_populate_record(u, jsonb_build_object('id', n, 'username', n, 'email', n))).*
+         FROM users_user u, generate_series(1, 40) n WHERE u.id = 101",
+    )
+    .await;
+    let foreign = Sealer::parse("CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=").unwrap();
+    let (users, mut rows): (Vec<i64>, Vec<String>) = (1..=40)
+        .map(|row| {
+            let place = Place { table: "company_googlecredentials", row, column: "credentials_json" };
+            (row, foreign.seal(&place, b"{}"))
+        })
+        .unzip();
+    rows[39] = "not json".to_owned();
+    sqlx::query(
+        "INSERT INTO company_googlecredentials (user_id, credentials_json, created_at, updated_at)
+         SELECT user_id, text, now(), now() FROM unnest($1::bigint[], $2::text[]) AS row (user_id, text)",
+    )
+    .bind(&users)
+    .bind(&rows)
+    .execute(app.db())
+    .await
+    .unwrap();
+    app.execute("UPDATE users_user SET is_deleted = true WHERE id <= 101").await;
+    let (lines, revocations) = (Lines::default(), calls(&app, Call::Revoke));
+    let writer = lines.clone();
+    let subscriber = telemetry::subscriber(log_filter("warn").unwrap(), LogFormat::Text, move || writer.clone(), false);
+    let guard = tracing::subscriber::set_default(subscriber);
+    app.sweep().await;
+    drop(guard);
+    assert_eq!(grants(&app).await, users[..39]);
+    assert_eq!(calls(&app, Call::Revoke), revocations + 1);
+    let log = lines.text();
+    assert_eq!(log.matches("no key here opens these grants").count(), 1, "{log}");
+    assert!(log.contains("grants=39 first_user_ids=[1, 2, ") && !log.contains("sealed\":"), "{log}");
 }
 
 #[tokio::test]
