@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use interviews::http::array::PIECE;
+use interviews::http::array::ROWS;
 
 use super::{
     data::Scale,
@@ -182,7 +182,7 @@ pub fn pgbench(
     let script = dir.join("pgbench.sql");
     fs::write(&script, endpoint.pgbench_script(scale))?;
     // A piece of the list, and one row more.
-    let most = format!("most={}", PIECE + 1);
+    let most = format!("most={}", ROWS + 1);
     let variables =
         ["yes=true", "last_day=9999-12-31", "last_time=23:59:59.999999", "last_id=9223372036854775807", &most];
     let mut command = Command::new("pgbench");

@@ -17,7 +17,7 @@ use tracing::{Instrument, Span};
 use super::{Result, routes::JSON};
 
 /// So many rows are read at a time, and one more: most lists are one piece.
-const ROWS: i64 = 256;
+pub const ROWS: i64 = 256;
 
 /// A piece ends with the row that makes it so long.
 const BYTES: usize = 256 << 10;
@@ -63,14 +63,16 @@ pub fn page<T: Serialize, P: Copy>(rows: &[(P, T)], most: i64) -> Result<(Respon
     Ok((([(header::CONTENT_TYPE, JSON)], json).into_response(), next.map(|(place, _)| place)))
 }
 
+/// The place that a part comes after, and how many rows to read for it.
+type Next<P> = (P, i64);
+
 /// The first of `rows` as a part of an array's text: at most `most`, of which `rows` may have one more. If there are
-/// more, also the place that the next part comes after, and how many rows to read for it: as many as have filled this
-/// one, or twice as many.
+/// more, also the next part: with as many rows as have filled this one, or twice as many.
 fn piece<T: Serialize, P: Copy>(
     is_first: bool,
     rows: &[(P, T)],
     most: i64,
-) -> serde_json::Result<(Vec<u8>, Option<(P, i64)>)> {
+) -> serde_json::Result<(Vec<u8>, Option<Next<P>>)> {
     let mut json = Vec::new();
     if is_first {
         json.push(b'[');
@@ -88,7 +90,8 @@ fn piece<T: Serialize, P: Copy>(
         return Ok((json, None));
     }
     let then = if json.len() < BYTES { ROWS.min(2 * most) } else { sent as i64 };
-    json.shrink_to_fit();
+    // With room for the end of a page.
+    json.shrink_to(json.len() + 1);
     Ok((json, Some((rows[sent - 1].0, then))))
 }
 
