@@ -185,11 +185,13 @@ async fn watch_clock(ctx: Context, stop: CancellationToken) {
 /// While the database is unreachable, the last result stands.
 async fn compare_clocks(ctx: &Context) {
     const TOLERATED: TimeDelta = TimeDelta::seconds(5);
-    let Ok(theirs) = db::now(&ctx.db.reserved()).await else { return };
-    let off = ctx.clock.now() - theirs;
-    let is_off = off.abs() > TOLERATED;
+    let before = ctx.clock.now();
+    let Ok(theirs) = db::now(&ctx.db.probing()).await else { return };
+    // Theirs was read at some moment between these two: a slow answer is no wrong clock.
+    let (ahead, behind) = (before - theirs, theirs - ctx.clock.now());
+    let is_off = ahead.max(behind) > TOLERATED;
     if is_off {
-        let seconds = off.num_seconds();
+        let seconds = if ahead > behind { ahead.num_seconds() } else { -behind.num_seconds() };
         tracing::error!(seconds, "this machine's clock is ahead of the database's (behind it where negative): set it");
     }
     ctx.set_clock_off(is_off);
