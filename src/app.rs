@@ -44,9 +44,9 @@ use crate::{
 /// How long a graceful stop waits for requests, bookings and jobs to finish.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Puts the shared parts together.
+/// Puts the shared parts together; `stopping` begins the graceful stop.
 #[allow(clippy::disallowed_methods, reason = "the one client, with time limits")]
-pub fn context(settings: Settings, clock: Clock, db: db::Pool) -> anyhow::Result<Context> {
+pub fn context(settings: Settings, clock: Clock, db: db::Pool, stopping: CancellationToken) -> anyhow::Result<Context> {
     let http = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(Duration::from_secs(5))
@@ -55,8 +55,7 @@ pub fn context(settings: Settings, clock: Clock, db: db::Pool) -> anyhow::Result
         .build()
         .context("the HTTP client")?;
     let smtp = settings.email.as_ref().map(Smtp::new).transpose()?;
-    let (metrics, hashing, stopping, tasks) =
-        (Metrics::new()?, Gate::default(), CancellationToken::new(), TaskTracker::new());
+    let (metrics, hashing, tasks) = (Metrics::new()?, Gate::default(), TaskTracker::new());
     let clock_is_off = AtomicBool::new(false);
     Ok(Context::new(Parts { settings, clock, clock_is_off, db, http, smtp, metrics, hashing, stopping, tasks }))
 }
@@ -197,18 +196,14 @@ async fn compare_clocks(ctx: &Context) {
     ctx.set_clock_off(is_off);
 }
 
-/// Serves requests, runs jobs and sweeps, until `stop` is cancelled; then finishes what has begun.
-pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+/// Serves requests, runs jobs and sweeps, until the stop begins; then finishes what has begun.
+pub async fn serve(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
+    let stop = ctx.stopping.clone();
     let beside = TaskTracker::new();
     compare_clocks(&ctx).await;
     beside.spawn(watch_clock(ctx.clone(), stop.clone()));
     beside.spawn(jobs::work(ctx.clone(), run_job, stop.clone()));
     sweep::run(SWEEPS, &ctx, &beside, &stop);
-    let (stopped, stopping) = (stop.clone(), ctx.stopping.clone());
-    beside.spawn(async move {
-        stopped.cancelled().await;
-        stopping.cancel();
-    });
     beside.close();
 
     let serving = server::serve(listener, router(ctx.clone())?, &ctx, stop.clone());

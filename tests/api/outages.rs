@@ -10,7 +10,6 @@ use interviews::{app, db, metrics::SweepOutcome};
 use reqwest::Method;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::support::{process::World, relay::Relay, *};
 
@@ -410,8 +409,7 @@ async fn an_instance_whose_clock_is_off_runs_no_sweeps_and_is_not_ready() {
     .unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let stop = CancellationToken::new();
-    let served = tokio::spawn(app::serve(app.ctx.clone(), listener, stop.clone()));
+    let served = tokio::spawn(app::serve(app.ctx.clone(), listener));
     until_async(async || app.request(Method::GET, &format!("{url}/healthz")).send().await.is_ok()).await;
     assert_eq!(app.get(&format!("{url}/readyz")).await.status, 503);
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -424,7 +422,7 @@ async fn an_instance_whose_clock_is_off_runs_no_sweeps_and_is_not_ready() {
         app.get(&format!("{url}/readyz")).await.status == 200
     })
     .await;
-    stop.cancel();
+    app.ctx.stopping.cancel();
     served.await.unwrap().unwrap();
 }
 
