@@ -393,10 +393,12 @@ async fn missing_rights(conn: &mut PgConnection) -> sqlx::Result<Vec<String>> {
     .await
 }
 
-/// Whether a column of type `is` can be used where we expect `wanted`: all texts are alike to us.
+/// Whether a column of type `is` can be used where we expect `wanted`. All texts are alike to us. Where we expect `int4`
+/// any whole number will do: Django widens such columns, and every statement casts what it reads of them. (A number that
+/// does not fit into a narrower one is refused, as it is for Django.)
 fn is_like(is: &str, wanted: &str) -> bool {
-    let is_text = |kind| matches!(kind, "text" | "varchar" | "bpchar" | "citext");
-    is == wanted || is_text(is) && is_text(wanted)
+    const TEXTS: [&str; 4] = ["text", "varchar", "bpchar", "citext"];
+    is == wanted || TEXTS.contains(&is) && TEXTS.contains(&wanted) || wanted == "int4" && matches!(is, "int2" | "int8")
 }
 
 /// Makes the index `name` exist and be valid. A build that was killed leaves one that is kept up to date, but never

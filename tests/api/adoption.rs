@@ -7,11 +7,12 @@ use std::{
 };
 
 use interviews::db;
+use reqwest::Method;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
 use crate::support::{
     database::{TestDatabase, empty, folder, fresh, limits},
-    process::{Server, free_ports, program},
+    process::{Server, World, free_ports, program},
     until_async,
 };
 
@@ -252,6 +253,47 @@ async fn what_is_missing_is_named_before_anything_is_changed() {
     );
     assert_eq!(catalog(&database.pool).await, before);
     assert!(!db::is_migrated(&database.pool).await);
+}
+
+/// Alters, as Django does, every column of its tables that has one type to another one.
+async fn retype(pool: &db::Pool, from: &str, to: &str) {
+    let sql = format!(
+        "DO $$ DECLARE altered record; BEGIN
+             FOR altered IN
+                 SELECT attrelid::regclass AS name, attname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+                 WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname NOT LIKE 'ivs\\_%'
+                   AND attnum > 0 AND NOT attisdropped AND atttypid = '{from}'::regtype
+             LOOP EXECUTE format('ALTER TABLE %s ALTER COLUMN %I TYPE {to}', altered.name, altered.attname);
+             END LOOP; END $$"
+    );
+    run(pool, &sql).await;
+}
+
+/// Starts a server on the database, schedules with it and reads the list.
+async fn assert_serves(database: TestDatabase) {
+    let world = World::on(database).await;
+    let _server = world.serve().await;
+    world.connect().await;
+    let (status, scheduled) = world.schedule().await.unwrap();
+    assert_eq!(status, 200, "{scheduled}");
+    let (status, list) = world.call(Method::GET, "/api/company/interviews/", None).await.unwrap();
+    assert_eq!(status, 200, "{list}");
+    assert!(list.to_string().contains(&format!("\"id\":{}", scheduled["interview_id"])), "{list}");
+}
+
+#[tokio::test]
+async fn a_restart_after_django_has_widened_its_numbers_serves() {
+    let database = django("").await;
+    db::migrate(&database.pool).await.unwrap();
+    retype(&database.pool, "integer", "bigint").await;
+    assert_serves(database).await;
+}
+
+#[tokio::test]
+async fn a_database_whose_numbers_are_narrower_is_adopted_and_serves() {
+    let database = django("ALTER TABLE company_interview ADD COLUMN duration_minutes integer NULL").await;
+    retype(&database.pool, "integer", "smallint").await;
+    assert_serves(database).await;
 }
 
 #[tokio::test]
