@@ -8,7 +8,7 @@
 //! Indexes on Django's tables are not migrations but a list, [`INDEXES`]: each is built without stopping writers, and
 //! one that a killed build left invalid is built again.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, future::Future, io, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use sqlx::{
@@ -16,7 +16,7 @@ use sqlx::{
     migrate::{Migration, MigrationType, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{JOBS_SCHEMA, Pool};
 use crate::clock::random_uuid;
@@ -158,7 +158,7 @@ pub(super) async fn check_server(mut conn: PgConnection, options: &PgConnectOpti
         "the database's encoding is {encoding}: the server needs one in UTF8"
     );
     // Skipped if there is no second connection: a database with so little room shows itself soon enough.
-    let shared = tokio::time::timeout(Duration::from_secs(2), shares_sessions(&mut conn, options)).await;
+    let shared = timeout(Duration::from_secs(2), shares_sessions(&mut conn, options)).await;
     ensure!(
         !matches!(shared, Ok(Ok(true))),
         "a pooler in transaction mode stands before the database: use session mode, or connect to PostgreSQL itself"
@@ -183,13 +183,17 @@ async fn shares_sessions(one: &mut PgConnection, options: &PgConnectOptions) -> 
 
 /// Brings the database to the schema this program needs. Running it again changes nothing.
 ///
-/// Waits while another instance migrates. Waits at most 5 s for a lock that blocks others from a table, and without a
+/// Waits while another instance migrates, and logs which. Waits at most 5 s for a lock that blocks others from a table, and without a
 /// limit for transactions older than an index build. Fails, with nothing changed, if a table or column of Django's is
 /// missing or has another type, or if the role lacks a right.
 pub async fn migrate(pool: &Pool) -> anyhow::Result<()> {
     let options = pool.connect_options();
-    let mut conn = PgConnection::connect_with(options).await.context("cannot connect to the database")?;
-    conn.execute(SESSION).await?;
+    let connected = async {
+        let mut conn = PgConnection::connect_with(options).await?;
+        conn.execute(SESSION).await?;
+        Ok(conn)
+    };
+    let mut conn = answered(connected).await.context("cannot connect to the database")?;
     take_turn(&mut conn).await.context("waiting for the right to migrate the database")?;
     let outcome = migrate_alone(&mut conn, options).await;
     // The lock ends with the session, however the session ends.
@@ -198,20 +202,52 @@ pub async fn migrate(pool: &Pool) -> anyhow::Result<()> {
 }
 
 /// Settings of a session that migrates. Building an index on a large table takes as long as it takes; nobody wants to
-/// hear "relation already exists, skipping" at every start.
+/// hear "relation already exists, skipping" at every start. If the machine vanishes, the server ends its session, and
+/// with it the lock, after a minute.
 const SESSION: &str = "SET lock_timeout = '5s'; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0;
-                       SET default_transaction_isolation = 'read committed'; SET client_min_messages = warning";
+                       SET default_transaction_isolation = 'read committed'; SET client_min_messages = warning;
+                       SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3";
+
+/// Ends a wait for what the server answers at once, if the network has fallen silent.
+async fn answered<T>(answer: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    const LONGEST: Duration = Duration::from_secs(10);
+    timeout(LONGEST, answer).await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+}
+
+/// Of whom a wait is told: how often.
+const TOLD_EVERY: Duration = Duration::from_secs(30);
 
 /// Takes the lock that keeps other instances from migrating, for as long as the session lives. Polls, because a
 /// session that is blocked in a statement would keep `CREATE INDEX CONCURRENTLY` waiting for it, and it for that.
+/// Says at once, and then every 30 s, who holds it.
 async fn take_turn(conn: &mut PgConnection) -> sqlx::Result<()> {
-    const LOCK: i64 = i64::from_be_bytes(*b"ivs_migr");
-    let mut told = false;
-    while !sqlx::query_scalar::<_, bool>("SELECT pg_try_advisory_lock($1)").bind(LOCK).fetch_one(&mut *conn).await? {
-        if !std::mem::replace(&mut told, true) {
-            tracing::info!("another instance is migrating the database, waiting for it");
+    let mut told: Option<Instant> = None;
+    while !answered(sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK).fetch_one(&mut *conn)).await? {
+        if told.is_none_or(|at| at.elapsed() >= TOLD_EVERY) {
+            told = Some(Instant::now());
+            answered(tell_of_holder(conn)).await?;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+/// The advisory lock of whoever migrates.
+const LOCK: i64 = i64::from_be_bytes(*b"ivs_migr");
+
+/// Address and time are empty where the role may not see them.
+async fn tell_of_holder(conn: &mut PgConnection) -> sqlx::Result<()> {
+    let holder = sqlx::query_as::<_, (i32, String, String)>(
+        "SELECT pid, coalesce(host(client_addr), ''), coalesce(query_start::text, '')
+         FROM pg_locks JOIN pg_stat_activity USING (pid)
+         WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND (classid::bigint << 32) + objid::bigint = $1
+               AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+    )
+    .bind(LOCK)
+    .fetch_optional(conn)
+    .await?;
+    if let Some((pid, address, since)) = holder {
+        tracing::info!(pid, address, since, "another instance is migrating the database, waiting for it");
     }
     Ok(())
 }
@@ -429,7 +465,7 @@ async fn patiently(conn: &mut PgConnection, options: &PgConnectOptions, index: &
 
 /// Says, after 5 s and then every 30 s, who keeps `process` waiting. Never ends.
 async fn tell_of_others(options: &PgConnectOptions, process: i32, index: &str) {
-    let mut ticks = tokio::time::interval_at(Instant::now() + Duration::from_secs(5), Duration::from_secs(30));
+    let mut ticks = tokio::time::interval_at(Instant::now() + Duration::from_secs(5), TOLD_EVERY);
     loop {
         ticks.tick().await;
         let asked = async {
@@ -442,7 +478,7 @@ async fn tell_of_others(options: &PgConnectOptions, process: i32, index: &str) {
             .fetch_all(&mut other)
             .await
         };
-        match asked.await {
+        match answered(asked).await {
             Ok(others) => others.into_iter().for_each(|(pid, role, application, since)| {
                 tracing::warn!(
                     index,

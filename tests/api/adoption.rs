@@ -13,6 +13,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use crate::support::{
     database::{TestDatabase, empty, folder, fresh, limits},
     process::{Server, World, free_ports, program},
+    relay::Relay,
     until_async,
 };
 
@@ -294,6 +295,44 @@ async fn a_database_whose_numbers_are_narrower_is_adopted_and_serves() {
     let database = django("ALTER TABLE company_interview ADD COLUMN duration_minutes integer NULL").await;
     retype(&database.pool, "integer", "smallint").await;
     assert_serves(database).await;
+}
+
+/// Holds the lock of whoever migrates, as a machine does that has vanished; returns its process at the server too.
+async fn migrating(database: &TestDatabase) -> (PgConnection, i32) {
+    let mut holder = PgConnection::connect(&database.url).await.unwrap();
+    let lock = i64::from_be_bytes(*b"ivs_migr");
+    sqlx::query("SELECT pg_advisory_lock($1)").bind(lock).execute(&mut holder).await.unwrap();
+    let process = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut holder).await.unwrap();
+    (holder, process)
+}
+
+#[tokio::test]
+async fn a_start_that_waits_for_anothers_migration_says_whose() {
+    let database = fresh().await;
+    let (holder, process) = migrating(&database).await;
+    let mut command = program(&["migrate"]);
+    command.envs([("DATABASE_URL", database.url.as_str()), ("SECRET_KEY", "key")]);
+    let mut server = Server::start(command);
+    until_async(async || server.said().contains("another instance is migrating the database")).await;
+    assert!(!server.has_ended() && server.said().contains(&format!("pid={process} ")), "{}", server.said());
+    holder.close().await.unwrap();
+    assert!(server.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_start_that_waits_for_anothers_migration_ends_when_the_network_falls_silent() {
+    let database = fresh().await;
+    let (_holder, _) = migrating(&database).await;
+    let relay = Relay::start(&database.url).await;
+    let pool = db::connect(&relay.url(&database.name), limits(2)).await.unwrap();
+    let start = tokio::spawn(async move { db::migrate(&pool).await });
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND query LIKE 'SELECT pg_try_advisory_lock%'";
+    until_async(async || count(&database.pool, waiting).await == 1).await;
+    relay.silence_open();
+    let outcome = tokio::time::timeout(Duration::from_secs(20), start).await.expect("it still waits").unwrap();
+    let error = text(outcome);
+    assert!(error.contains("waiting for the right to migrate the database"), "{error}");
 }
 
 #[tokio::test]
