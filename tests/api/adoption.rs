@@ -297,6 +297,23 @@ async fn a_database_whose_numbers_are_narrower_is_adopted_and_serves() {
     assert_serves(database).await;
 }
 
+#[tokio::test]
+async fn a_migration_that_is_missing_below_the_newest_is_missed_and_applied() {
+    let database = fresh().await;
+    run(&database.pool, "DROP TABLE ivs_token_revocation; DELETE FROM ivs_migrations WHERE version = 13").await;
+    assert!(!db::is_migrated(&database.pool).await);
+
+    let role = Role::create(&database).await;
+    run(&database.pool, &format!("GRANT SELECT ON ivs_migrations TO {}", role.name)).await;
+    let error = text(role.migrate().await);
+    assert!(error.contains("lacks the right REFERENCES on the table users_user"), "{error}");
+    role.drop().await;
+
+    db::migrate(&database.pool).await.unwrap();
+    assert!(db::is_migrated(&database.pool).await);
+    assert_eq!(count(&database.pool, "SELECT count(*) FROM ivs_token_revocation").await, 0);
+}
+
 /// Holds the lock of whoever migrates, as a machine does that has vanished; returns its process at the server too.
 async fn migrating(database: &TestDatabase) -> (PgConnection, i32) {
     let mut holder = PgConnection::connect(&database.url).await.unwrap();
