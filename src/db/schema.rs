@@ -10,7 +10,7 @@
 
 use std::{collections::HashMap, future::Future, io, time::Duration};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use sqlx::{
     AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, SqlSafeStr as _,
     migrate::{Migration, MigrationType, Migrator},
@@ -136,8 +136,7 @@ const ADDED: &[(&str, &str)] = &[
     ("notifications_notification", "action_url varchar"),
 ];
 
-/// The numbers of [`MIGRATIONS`]. Having the newest does not mean having all: one with a lower number may come later, in
-/// a release made from another branch.
+/// The numbers of [`MIGRATIONS`]. To have the newest is not to have all: one with a lower number may be released later.
 fn versions() -> Vec<i64> {
     MIGRATIONS.iter().map(|&(version, ..)| version).collect()
 }
@@ -188,21 +187,25 @@ async fn shares_sessions(one: &mut PgConnection, options: &PgConnectOptions) -> 
 
 /// Brings the database to the schema this program needs. Running it again changes nothing.
 ///
-/// Waits while another instance migrates, and logs which. Waits at most 5 s for a lock that blocks others from a table, and without a
-/// limit for transactions older than an index build. Fails, with nothing changed, if a table or column of Django's is
-/// missing or has another type, or if the role lacks a right.
+/// Waits while another instance migrates. Waits at most 5 s for a lock that blocks others from a table, and without a
+/// limit for transactions older than an index build. Logs for whom it waits. Fails, with nothing changed, if a table or
+/// column of Django's is missing or has another type, or if the role lacks a right.
 pub async fn migrate(pool: &Pool) -> anyhow::Result<()> {
     let options = pool.connect_options();
     let connected = async {
         let mut conn = PgConnection::connect_with(options).await?;
         conn.execute(SESSION).await?;
-        Ok(conn)
+        let process = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut conn).await?;
+        Ok((conn, process))
     };
-    let mut conn = answered(connected).await.context("cannot connect to the database")?;
+    let (mut conn, process) = answered(connected).await.context("cannot connect to the database")?;
     take_turn(&mut conn).await.context("waiting for the right to migrate the database")?;
-    let outcome = migrate_alone(&mut conn, options).await;
+    let outcome = tokio::select! {
+        outcome = migrate_alone(&mut conn, options) => outcome,
+        () = watch(options, process) => Err(anyhow!("the connection to the database was lost")),
+    };
     // The lock ends with the session, however the session ends.
-    conn.close().await.ok();
+    answered(conn.close()).await.ok();
     outcome.map_err(explain)
 }
 
@@ -219,13 +222,11 @@ async fn answered<T>(answer: impl Future<Output = sqlx::Result<T>>) -> sqlx::Res
     timeout(LONGEST, answer).await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }
 
-/// Of whom a wait is told: how often.
-const TOLD_EVERY: Duration = Duration::from_secs(30);
-
 /// Takes the lock that keeps other instances from migrating, for as long as the session lives. Polls, because a
 /// session that is blocked in a statement would keep `CREATE INDEX CONCURRENTLY` waiting for it, and it for that.
 /// Says at once, and then every 30 s, who holds it.
 async fn take_turn(conn: &mut PgConnection) -> sqlx::Result<()> {
+    const TOLD_EVERY: Duration = Duration::from_secs(30);
     let mut told: Option<Instant> = None;
     while !answered(sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK).fetch_one(&mut *conn)).await? {
         if told.is_none_or(|at| at.elapsed() >= TOLD_EVERY) {
@@ -286,10 +287,10 @@ async fn migrate_alone(conn: &mut PgConnection, options: &PgConnectOptions) -> a
     // Concurrent builds block nobody while they wait for older transactions.
     conn.execute("SET lock_timeout = 0").await?;
     for (name, on) in INDEXES {
-        build_index(conn, options, name, on).await.with_context(|| format!("building the index {name}"))?;
+        build_index(conn, name, on).await.with_context(|| format!("building the index {name}"))?;
     }
     for name in RETIRED_INDEXES {
-        patiently(conn, options, name, format!("DROP INDEX CONCURRENTLY IF EXISTS {name}")).await?;
+        execute(conn, format!("DROP INDEX CONCURRENTLY IF EXISTS {name}")).await?;
     }
     Ok(())
 }
@@ -303,14 +304,14 @@ async fn make_room_for_jobs(conn: &mut PgConnection) -> sqlx::Result<()> {
             .fetch_one(&mut *conn)
             .await?;
     if !has_schema {
-        conn.execute(sqlx::raw_sql(AssertSqlSafe(format!("CREATE SCHEMA {JOBS_SCHEMA}")))).await?;
+        execute(conn, format!("CREATE SCHEMA {JOBS_SCHEMA}")).await?;
     }
     if !has_table {
         let sql = format!(
             "CREATE TABLE {JOBS_SCHEMA}.migrations
                  (id int PRIMARY KEY, ts timestamptz NOT NULL DEFAULT now(), breaking boolean NOT NULL DEFAULT false)"
         );
-        conn.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
+        execute(conn, sql).await?;
     }
     Ok(())
 }
@@ -443,57 +444,63 @@ fn is_like(is: &str, wanted: &str) -> bool {
 
 /// Makes the index `name` exist and be valid. A build that was killed leaves one that is kept up to date, but never
 /// used: it is dropped first.
-async fn build_index(conn: &mut PgConnection, options: &PgConnectOptions, name: &str, on: &str) -> sqlx::Result<()> {
+async fn build_index(conn: &mut PgConnection, name: &str, on: &str) -> sqlx::Result<()> {
     let valid: Option<bool> = sqlx::query_scalar("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)")
         .bind(name)
         .fetch_optional(&mut *conn)
         .await?;
     if valid == Some(false) {
         tracing::warn!(index = name, "dropping an index whose build was interrupted");
-        patiently(conn, options, name, format!("DROP INDEX CONCURRENTLY {name}")).await?;
+        execute(conn, format!("DROP INDEX CONCURRENTLY {name}")).await?;
     }
     if valid != Some(true) {
-        patiently(conn, options, name, format!("CREATE INDEX CONCURRENTLY {name} ON {on}")).await?;
+        execute(conn, format!("CREATE INDEX CONCURRENTLY {name} ON {on}")).await?;
     }
     Ok(())
 }
 
-/// Runs an index statement that waits for every older transaction, and logs which ones.
-async fn patiently(conn: &mut PgConnection, options: &PgConnectOptions, index: &str, sql: String) -> sqlx::Result<()> {
-    let process: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *conn).await?;
-    tokio::select! {
-        done = conn.execute(sqlx::raw_sql(AssertSqlSafe(sql))) => done.map(|_| ()),
-        () = tell_of_others(options, process, index) => Ok(()),
-    }
+async fn execute(conn: &mut PgConnection, sql: String) -> sqlx::Result<()> {
+    conn.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.map(|_| ())
 }
 
-/// Says, after 5 s and then every 30 s, who keeps `process` waiting. Never ends.
-async fn tell_of_others(options: &PgConnectOptions, process: i32, index: &str) {
-    let mut ticks = tokio::time::interval_at(Instant::now() + Duration::from_secs(5), TOLD_EVERY);
-    loop {
-        ticks.tick().await;
+/// Ends when the session of `process` has ended: across a silent network nobody would hear of it. Says, after 5 s and
+/// then every 30 s, who keeps the session waiting.
+async fn watch(options: &PgConnectOptions, process: i32) {
+    for look in 0_u32.. {
+        tokio::time::sleep(Duration::from_secs(5)).await;
         let asked = async {
             let mut other = PgConnection::connect_with(options).await?;
-            sqlx::query_as::<_, (i32, String, String, String)>(
+            let statement: Option<String> =
+                sqlx::query_scalar("SELECT left(query, 100) FROM pg_stat_activity WHERE pid = $1")
+                    .bind(process)
+                    .fetch_optional(&mut other)
+                    .await?;
+            let waited_for = sqlx::query_as::<_, (i32, String, String, String)>(
                 "SELECT pid, coalesce(usename, '')::text, coalesce(application_name, ''), coalesce(xact_start::text, '')
                  FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids($1))",
             )
             .bind(process)
             .fetch_all(&mut other)
-            .await
+            .await?;
+            other.close().await?;
+            Ok((statement, waited_for))
         };
         match answered(asked).await {
-            Ok(others) => others.into_iter().for_each(|(pid, role, application, since)| {
-                tracing::warn!(
-                    index,
-                    pid,
-                    role,
-                    application,
-                    since,
-                    "building an index waits for a transaction to end"
-                );
-            }),
-            Err(error) => tracing::warn!(index, %error, "building an index takes long"),
+            Ok((None, _)) => return,
+            Ok((Some(statement), waited_for)) if look % 6 == 0 => {
+                waited_for.into_iter().for_each(|(pid, role, application, since)| {
+                    tracing::warn!(
+                        statement,
+                        pid,
+                        role,
+                        application,
+                        since,
+                        "migrating the database waits for a transaction to end"
+                    );
+                });
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "migrating the database takes long"),
         }
     }
 }

@@ -518,11 +518,35 @@ async fn a_transaction_that_was_open_before_delays_the_indexes_and_is_named() {
     let mut command = program(&["migrate"]);
     command.envs([("DATABASE_URL", database.url.as_str()), ("SECRET_KEY", "key")]);
     let mut server = Server::start(command);
-    until_async(async || server.said().contains("building an index waits for a transaction to end")).await;
+    until_async(async || server.said().contains("migrating the database waits for a transaction to end")).await;
     assert!(!server.has_ended() && server.said().contains("application=\"report\""), "{}", server.said());
     other.execute("ROLLBACK").await.unwrap();
     assert!(server.ended().await.success());
     assert!(db::is_migrated(&database.pool).await);
+}
+
+#[tokio::test]
+async fn a_migration_whose_session_ended_while_the_network_was_silent_ends_too() {
+    let database = django("").await;
+    let mut other = PgConnection::connect(&database.url).await.unwrap();
+    other.execute("BEGIN; LOCK TABLE job_shortlist IN ROW EXCLUSIVE MODE").await.unwrap();
+    let relay = Relay::start(&database.url).await;
+    let pool = db::connect(&relay.url(&database.name), limits(2)).await.unwrap();
+    let start = tokio::spawn(async move { db::migrate(&pool).await });
+    let builders =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+                    AND query LIKE 'CREATE INDEX CONCURRENTLY ivs_shortlist%'";
+    until_async(async || count(&database.pool, builders).await == 1).await;
+    relay.silence_open();
+    // As keepalives do.
+    run(
+        &database.pool,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND query LIKE 'CREATE INDEX CONCURRENTLY ivs_shortlist%'",
+    )
+    .await;
+    let outcome = tokio::time::timeout(Duration::from_secs(20), start).await.expect("it still waits").unwrap();
+    assert_eq!(text(outcome), "the database could not be migrated: the connection to the database was lost");
 }
 
 #[tokio::test]
