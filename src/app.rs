@@ -153,7 +153,12 @@ static SWEEPS: &[Sweep] = &[
     })
     .as_walk(),
     Sweep::new("remind", 5, |ctx| async move { interview::remind(&ctx).await }.boxed()),
-    Sweep::new("remove_expired", 600, |ctx| async move { remove_expired(&ctx).await }.boxed()),
+    // One for each module, so that a locked table keeps no other module's rows from being removed.
+    Sweep::new("auth::remove_expired", 600, |ctx| async move { auth::remove_expired(&ctx).await }.boxed()),
+    Sweep::new("interview::remove_expired", 600, |ctx| async move { interview::remove_expired(&ctx).await }.boxed()),
+    Sweep::new("calendar::remove_expired", 600, |ctx| async move { calendar::remove_expired(&ctx).await }.boxed()),
+    Sweep::new("mail::remove_expired", 600, |ctx| async move { mail::remove_expired(&ctx).await }.boxed()),
+    Sweep::new("remove_replaced", 600, |ctx| async move { Ok(jobs::remove_replaced(&ctx.db).await?) }.boxed()),
     Sweep::new("requeue_orphans", 60, |ctx| async move { mail::requeue_orphans(&ctx).await }.boxed()),
 ];
 
@@ -163,14 +168,6 @@ pub async fn sweep(ctx: &Context) -> anyhow::Result<()> {
         sweep.pass(ctx).await?;
     }
     Ok(())
-}
-
-async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
-    auth::remove_expired(ctx).await?;
-    interview::remove_expired(ctx).await?;
-    calendar::remove_expired(ctx).await?;
-    jobs::remove_replaced(&ctx.db).await?;
-    mail::remove_expired(ctx).await
 }
 
 /// Keeps comparing this machine's clock with the database's, since leases and intents hold only between servers whose

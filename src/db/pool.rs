@@ -277,6 +277,8 @@ impl Opener {
             ("tcp_keepalives_idle", "30"),
             ("tcp_keepalives_interval", "10"),
             ("tcp_keepalives_count", "3"),
+            // The same while the server waits for an acknowledgement, when nothing is sent to keep alive.
+            ("tcp_user_timeout", "60s"),
         ];
         let set: String = all.iter().chain(settings).map(|(name, value)| format!("SET {name} = '{value}'; ")).collect();
         let greeting = format!("{set}{ABANDONED} SELECT pg_backend_pid()");

@@ -397,6 +397,32 @@ async fn a_server_counts_how_its_sweeps_end_and_stays_ready_while_a_table_is_loc
 }
 
 #[tokio::test]
+async fn a_locked_table_keeps_no_rows_of_other_tables_from_being_removed() {
+    let world = World::new().await;
+    sqlx::raw_sql(
+        "INSERT INTO ivs_idempotency_key (user_id, key_hash, fingerprint, created_at)
+             VALUES (101, '\\x01', '\\x02', now() - interval '2 days');
+         INSERT INTO company_oauthstate (state, created_at, user_id) VALUES ('abandoned', now() - interval '1 day', 101);
+         INSERT INTO ivs_counted_mail (id, recruiter_id, candidate_id, is_invitation, counted_at)
+             VALUES (gen_random_uuid(), 101, 201, true, now() - interval '2 days')",
+    )
+    .execute(&world.database.pool)
+    .await
+    .unwrap();
+    let mut somebody = world.database.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE ivs_login_throttle IN ACCESS EXCLUSIVE MODE").execute(&mut *somebody).await.unwrap();
+    let _server = world.serve().await;
+    let left = async || {
+        let tables = ["ivs_idempotency_key", "company_oauthstate", "ivs_counted_mail"];
+        join_all(tables.map(|table| world.count(table))).await
+    };
+    until_async(async || left().await == [0, 0, 0]).await;
+    let failed = "sweeps_total{outcome=\"failed\",sweep=\"auth::remove_expired\"} 1";
+    let scrape = async || reqwest::get(format!("{}/metrics", world.url())).await.unwrap().text().await.unwrap();
+    until_async(async || scrape().await.contains(failed)).await;
+}
+
+#[tokio::test]
 async fn an_instance_whose_clock_is_off_runs_no_sweeps_and_is_not_ready() {
     let app = TestApp::start().await;
     // By the manual clock it is another week than for the database.
