@@ -120,7 +120,7 @@ enum Refusal {
 }
 
 /// A refusal that would tell what is stored, if it were sent, or let another attempt in, before its time.
-struct Untold {
+struct PendingRefusal {
     refusal: Refusal,
     until: Instant,
     _place: Place,
@@ -178,27 +178,33 @@ async fn judge(
     let entered = enter(&ctx, permit, &email, password).await;
     match &entered {
         Ok(Ok(_)) => throttle.reset(attempt).await,
-        Ok(Err(Untold { refusal: Refusal::Wrong | Refusal::UnsupportedHash, .. })) => {}
-        Ok(Err(Untold { refusal: Refusal::Deleted | Refusal::Inactive, .. })) | Err(_) => {
+        Ok(Err(PendingRefusal { refusal: Refusal::Wrong | Refusal::UnsupportedHash, .. })) => {}
+        Ok(Err(PendingRefusal { refusal: Refusal::Deleted | Refusal::Inactive, .. })) | Err(_) => {
             throttle.take_back(attempt).await;
         }
     }
     match entered? {
         Ok(account) => Ok(Ok(account)),
-        Err(untold) => {
-            sleep_until(untold.until).await;
-            Ok(Err(untold.refusal))
+        Err(pending) => {
+            sleep_until(pending.until).await;
+            Ok(Err(pending.refusal))
         }
     }
 }
 
 /// The account that email and password sign in to, with the stored hash that they matched.
-async fn enter(ctx: &Context, permit: Permit, email: &str, password: SecretString) -> Result<Result<Account, Untold>> {
+async fn enter(
+    ctx: &Context,
+    permit: Permit,
+    email: &str,
+    password: SecretString,
+) -> Result<Result<Account, PendingRefusal>> {
     let account = store::account_by_email(&ctx.db.reserved(), email).await?;
     let stored = account.as_ref().map(|account| account.password.clone());
     let (permit, verdict) = password::verify(permit, password.clone(), stored).await?;
-    let refused =
-        |permit: Permit, refusal| Ok(Err(Untold { refusal, until: verdict.refused_at, _place: permit.free_core() }));
+    let refused = |permit: Permit, refusal| {
+        Ok(Err(PendingRefusal { refusal, until: verdict.refused_at, _place: permit.free_core() }))
+    };
     let Some(mut account) = account.filter(|_| verdict.right) else {
         return refused(permit, if verdict.is_unsupported { Refusal::UnsupportedHash } else { Refusal::Wrong });
     };

@@ -3,8 +3,8 @@
 //!
 //! An attempt is counted before its password is checked, and taken back if it was no failure. So parallel attempts
 //! allow no more guesses than successive ones. The count is by peer, so nobody can lock out somebody who comes from
-//! elsewhere. An email's count is by IPv6's /64 network, which is one line's; a peer is a /48, the most that a customer
-//! usually gets.
+//! elsewhere. The count of an email is by the /64 network of an IPv6 address, which is what one connection has; its peer
+//! is the /48 network, the largest that providers give a customer.
 //!
 //! A peer in `TRUSTED_CLIENTS` signs in for many people, who would lock each other out. There nobody is throttled.
 //! Instead each attempt waits, longer with every failure of its email. The waits run side by side: an attempt that had to
