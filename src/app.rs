@@ -44,9 +44,9 @@ use crate::{
 /// How long a graceful stop waits for requests, bookings and jobs to finish.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Puts the shared parts together.
+/// Puts the shared parts together; `stopping` begins the graceful stop.
 #[allow(clippy::disallowed_methods, reason = "the one client, with time limits")]
-pub fn context(settings: Settings, clock: Clock, db: db::Pool) -> anyhow::Result<Context> {
+pub fn context(settings: Settings, clock: Clock, db: db::Pool, stopping: CancellationToken) -> anyhow::Result<Context> {
     let http = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(Duration::from_secs(5))
@@ -55,8 +55,7 @@ pub fn context(settings: Settings, clock: Clock, db: db::Pool) -> anyhow::Result
         .build()
         .context("the HTTP client")?;
     let smtp = settings.email.as_ref().map(Smtp::new).transpose()?;
-    let (metrics, hashing, stopping, tasks) =
-        (Metrics::new()?, Gate::default(), CancellationToken::new(), TaskTracker::new());
+    let (metrics, hashing, tasks) = (Metrics::new()?, Gate::default(), TaskTracker::new());
     let clock_is_off = AtomicBool::new(false);
     Ok(Context::new(Parts { settings, clock, clock_is_off, db, http, smtp, metrics, hashing, stopping, tasks }))
 }
@@ -154,7 +153,12 @@ static SWEEPS: &[Sweep] = &[
     })
     .as_walk(),
     Sweep::new("remind", 5, |ctx| async move { interview::remind(&ctx).await }.boxed()),
-    Sweep::new("remove_expired", 600, |ctx| async move { remove_expired(&ctx).await }.boxed()),
+    // One for each module, so that a locked table keeps no other module's rows from being removed.
+    Sweep::new("auth::remove_expired", 600, |ctx| async move { auth::remove_expired(&ctx).await }.boxed()),
+    Sweep::new("interview::remove_expired", 600, |ctx| async move { interview::remove_expired(&ctx).await }.boxed()),
+    Sweep::new("calendar::remove_expired", 600, |ctx| async move { calendar::remove_expired(&ctx).await }.boxed()),
+    Sweep::new("mail::remove_expired", 600, |ctx| async move { mail::remove_expired(&ctx).await }.boxed()),
+    Sweep::new("remove_replaced", 600, |ctx| async move { Ok(jobs::remove_replaced(&ctx.db).await?) }.boxed()),
     Sweep::new("requeue_orphans", 60, |ctx| async move { mail::requeue_orphans(&ctx).await }.boxed()),
 ];
 
@@ -164,14 +168,6 @@ pub async fn sweep(ctx: &Context) -> anyhow::Result<()> {
         sweep.pass(ctx).await?;
     }
     Ok(())
-}
-
-async fn remove_expired(ctx: &Context) -> anyhow::Result<()> {
-    auth::remove_expired(ctx).await?;
-    interview::remove_expired(ctx).await?;
-    calendar::remove_expired(ctx).await?;
-    jobs::remove_replaced(&ctx.db).await?;
-    mail::remove_expired(ctx).await
 }
 
 /// Keeps comparing this machine's clock with the database's, since leases and intents hold only between servers whose
@@ -185,28 +181,26 @@ async fn watch_clock(ctx: Context, stop: CancellationToken) {
 /// While the database is unreachable, the last result stands.
 async fn compare_clocks(ctx: &Context) {
     const TOLERATED: TimeDelta = TimeDelta::seconds(5);
-    let Ok(theirs) = db::now(&ctx.db.reserved()).await else { return };
-    let off = ctx.clock.now() - theirs;
-    let is_off = off.abs() > TOLERATED;
+    let before = ctx.clock.now();
+    let Ok(theirs) = db::now(&ctx.db.probing()).await else { return };
+    // Theirs was read at some moment between these two: a slow answer is no wrong clock.
+    let (ahead, behind) = (before - theirs, theirs - ctx.clock.now());
+    let is_off = ahead.max(behind) > TOLERATED;
     if is_off {
-        let seconds = off.num_seconds();
+        let seconds = if ahead > behind { ahead.num_seconds() } else { -behind.num_seconds() };
         tracing::error!(seconds, "this machine's clock is ahead of the database's (behind it where negative): set it");
     }
     ctx.set_clock_off(is_off);
 }
 
-/// Serves requests, runs jobs and sweeps, until `stop` is cancelled; then finishes what has begun.
-pub async fn serve(ctx: Context, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+/// Serves requests, runs jobs and sweeps, until the stop begins; then finishes what has begun.
+pub async fn serve(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
+    let stop = ctx.stopping.clone();
     let beside = TaskTracker::new();
     compare_clocks(&ctx).await;
     beside.spawn(watch_clock(ctx.clone(), stop.clone()));
     beside.spawn(jobs::work(ctx.clone(), run_job, stop.clone()));
     sweep::run(SWEEPS, &ctx, &beside, &stop);
-    let (stopped, stopping) = (stop.clone(), ctx.stopping.clone());
-    beside.spawn(async move {
-        stopped.cancelled().await;
-        stopping.cancel();
-    });
     beside.close();
 
     let serving = server::serve(listener, router(ctx.clone())?, &ctx, stop.clone());

@@ -1,11 +1,13 @@
 //! Limits long CPU-bound work: as many pieces run at once as there are cores, and the others take turns.
 //!
-//! Promises: a [`Flow`] has at most two permits. Its next piece runs after one of every other waiting flow, so one
-//! flow's crowd delays another by only a piece or two. Every second permit goes first to preferred flows. A piece
-//! waits at most [`PATIENCE`]. Hides the queues and the turns.
+//! Promises: a [`Flow`] has at most two permits. Lanes get free cores in turn, and so do the flows of a lane: the next
+//! piece of one runs after a piece of every other that waits there. So a crowd in one flow delays another flow by only a
+//! piece or two, and a crowd of flows those of another lane. A piece waits at most [`PATIENCE`]. Hides the queues and
+//! the turns.
 
 use std::{
     collections::{HashMap, VecDeque},
+    iter,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -19,59 +21,79 @@ use tokio::{
 /// How long a piece may wait for a permit; and how long a caller who got none should stay away.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 /// How many permits a flow has at once.
-const PERMITS_A_FLOW: usize = 2;
+const PLACES_OF_A_FLOW: usize = 2;
 /// How many pieces of a flow may wait: more than a machine can do within the patience, and no matter for its memory.
 const LONGEST_LINE: usize = 200;
 
-/// The owner of a piece of work: everything with the same `id` takes turns as one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// The owner of a piece of work. All with the same `id` are one flow, also where they wait in several lanes.
+#[derive(Clone, Debug)]
 pub struct Flow {
     pub id: Vec<u8>,
-    pub is_preferred: bool,
+    pub lane: Lane,
 }
 
-/// Lets as many pieces of work in at once as there are permits.
+/// Where a flow waits: each of them is served as often as the others.
+#[derive(Clone, Copy, Debug)]
+pub enum Lane {
+    Strangers,
+    KnownBrowsers,
+    TrustedClients,
+}
+
+/// Lets as many pieces of work in at once as there are cores.
 pub struct Gate {
     lines: Arc<Lines>,
     patience: Duration,
 }
 
-/// The right to do one piece of work after the other; the next flow's turn comes when it is dropped.
+/// The right to do one piece of work after the other.
 pub struct Permit {
-    lines: Arc<Lines>,
-    flow: Flow,
+    // Dropped in this order, so that the next turn may be its own flow's.
+    place: Place,
+    _core: Core,
 }
+
+/// One of the two that a flow has; taken until it is dropped.
+pub struct Place {
+    lines: Arc<Lines>,
+    id: Vec<u8>,
+}
+
+/// Free for the next flow when it is dropped.
+struct Core(Arc<Lines>);
 
 #[derive(Default)]
 struct Lines(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    free_permits: usize,
-    /// Of every flow that works or waits.
-    flows: HashMap<Flow, Line>,
-    /// Every flow that waits, the next one first: those that are not preferred, and those that are.
-    turns: [VecDeque<Flow>; 2],
-    preferred_first: bool,
+    free_cores: usize,
+    /// How many are taken, of every flow that has any.
+    places: HashMap<Vec<u8>, usize>,
+    lanes: [Waiting; 3],
+    /// The lane whose turn is next.
+    next_lane: usize,
 }
 
+/// The flows that wait in a lane.
 #[derive(Default)]
-struct Line {
-    permits: usize,
-    /// Callers that went away stay until their turn.
-    waiting: VecDeque<Sender<Permit>>,
+struct Waiting {
+    /// None is empty. Callers that went away stay until their turn.
+    lines: HashMap<Vec<u8>, VecDeque<Sender<Permit>>>,
+    /// The same flows, the next one first.
+    turns: VecDeque<Vec<u8>>,
 }
 
 impl Default for Gate {
-    /// A permit for each core: what serves requests sleeps most of the time, so the system lets it pass in between.
+    /// What serves requests sleeps most of the time, so the system lets it pass in between.
     fn default() -> Self {
         Gate::new(std::thread::available_parallelism().map_or(1, usize::from), PATIENCE)
     }
 }
 
 impl Gate {
-    fn new(permits: usize, patience: Duration) -> Self {
-        let state = State { free_permits: permits, ..State::default() };
+    fn new(cores: usize, patience: Duration) -> Self {
+        let state = State { free_cores: cores, ..State::default() };
         Gate { lines: Arc::new(Lines(Mutex::new(state))), patience }
     }
 
@@ -89,7 +111,8 @@ impl Gate {
     /// How many callers wait.
     pub fn waiting(&self) -> usize {
         let state = self.lines.lock();
-        state.flows.values().flat_map(|line| &line.waiting).filter(|caller| !caller.is_closed()).count()
+        let lines = state.lanes.iter().flat_map(|lane| lane.lines.values());
+        lines.flatten().filter(|caller| !caller.is_closed()).count()
     }
 }
 
@@ -108,11 +131,23 @@ impl Permit {
         })
         .await?)
     }
+
+    /// Lets others work, while its own flow does not see yet that this piece is done.
+    pub fn free_core(self) -> Place {
+        self.place
+    }
 }
 
-impl Drop for Permit {
+impl Drop for Core {
     fn drop(&mut self) {
-        self.lines.lock().leave(&self.flow);
+        self.0.lock().free_cores += 1;
+        self.0.call();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.lines.lock().leave(&self.id);
         self.lines.call();
     }
 }
@@ -122,78 +157,71 @@ impl Lines {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives free permits to those whose turn it is.
+    /// Gives free cores to those whose turn it is.
     fn call(self: &Arc<Self>) {
         loop {
-            let Some((flow, caller)) = self.lock().next() else { return };
+            let Some((id, caller)) = self.lock().next() else { return };
             // One that has gone away in this moment drops its permit, which calls the next.
-            _ = caller.send(Permit { lines: self.clone(), flow });
+            _ = caller.send(Permit { place: Place { lines: self.clone(), id }, _core: Core(self.clone()) });
         }
     }
 }
 
 impl State {
     fn line_up(&mut self, flow: Flow, caller: Sender<Permit>) -> bool {
-        let line = self.flows.entry(flow.clone()).or_default();
-        if line.waiting.is_empty() {
-            self.turns[usize::from(flow.is_preferred)].push_back(flow);
-        } else if line.waiting.len() >= LONGEST_LINE {
-            line.waiting.retain(|waiting| !waiting.is_closed());
-            if line.waiting.len() >= LONGEST_LINE {
+        let Waiting { lines, turns } = &mut self.lanes[flow.lane as usize];
+        let line = lines.entry(flow.id.clone()).or_default();
+        if line.is_empty() {
+            turns.push_back(flow.id);
+        } else if line.len() >= LONGEST_LINE {
+            line.retain(|waiting| !waiting.is_closed());
+            if line.len() >= LONGEST_LINE {
                 return false;
             }
         }
-        line.waiting.push_back(caller);
+        line.push_back(caller);
         true
     }
 
-    /// Takes a permit for the caller whose turn it is.
-    fn next(&mut self) -> Option<(Flow, Sender<Permit>)> {
-        if self.free_permits == 0 {
+    /// Takes a core and a place for the caller whose turn it is.
+    fn next(&mut self) -> Option<(Vec<u8>, Sender<Permit>)> {
+        if self.free_cores == 0 {
             return None;
         }
-        let first = usize::from(self.preferred_first);
-        let found = self.next_of(first).or_else(|| self.next_of(1 - first))?;
-        self.free_permits -= 1;
-        self.preferred_first = !self.preferred_first;
+        let lanes = self.lanes.len();
+        let (lane, found) = (0..lanes).find_map(|nr| {
+            let lane = (self.next_lane + nr) % lanes;
+            Some((lane, self.next_of(lane)?))
+        })?;
+        self.next_lane = (lane + 1) % lanes;
+        self.free_cores -= 1;
+        *self.places.entry(found.0.clone()).or_default() += 1;
         Some(found)
     }
 
-    fn next_of(&mut self, lane: usize) -> Option<(Flow, Sender<Permit>)> {
-        for _ in 0..self.turns[lane].len() {
-            let flow = self.turns[lane].pop_front()?;
-            let line = self.flows.get_mut(&flow)?;
-            if line.permits >= PERMITS_A_FLOW {
-                self.turns[lane].push_back(flow);
-                continue;
+    /// A flow that has all its places keeps its turn.
+    fn next_of(&mut self, lane: usize) -> Option<(Vec<u8>, Sender<Permit>)> {
+        let Waiting { lines, turns } = &mut self.lanes[lane];
+        loop {
+            let may_work = |id: &Vec<u8>| self.places.get(id).is_none_or(|taken| *taken < PLACES_OF_A_FLOW);
+            let id = turns.remove(turns.iter().position(may_work)?)?;
+            let line = lines.get_mut(&id)?;
+            let caller = iter::from_fn(|| line.pop_front()).find(|caller| !caller.is_closed());
+            match line.is_empty() {
+                true => _ = lines.remove(&id),
+                false => turns.push_back(id.clone()),
             }
-            let caller = loop {
-                match line.waiting.pop_front() {
-                    Some(gone) if gone.is_closed() => {}
-                    other => break other,
-                }
-            };
-            if !line.waiting.is_empty() {
-                self.turns[lane].push_back(flow.clone());
-            }
-            match caller {
-                Some(caller) => {
-                    line.permits += 1;
-                    return Some((flow, caller));
-                }
-                None if line.permits == 0 => _ = self.flows.remove(&flow),
-                None => {}
+            if let Some(caller) = caller {
+                return Some((id, caller));
             }
         }
-        None
     }
 
-    fn leave(&mut self, flow: &Flow) {
-        self.free_permits += 1;
-        let Some(line) = self.flows.get_mut(flow) else { return };
-        line.permits -= 1;
-        if line.permits == 0 && line.waiting.is_empty() {
-            self.flows.remove(flow);
+    fn leave(&mut self, id: &[u8]) {
+        let Some(taken) = self.places.get_mut(id) else { return };
+        *taken -= 1;
+        if *taken == 0 {
+            self.places.remove(id);
         }
     }
 }
@@ -217,11 +245,15 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     fn flow(id: &str) -> Flow {
-        Flow { id: id.into(), is_preferred: false }
+        Flow { id: id.into(), lane: Lane::Strangers }
     }
 
-    fn preferred(id: &str) -> Flow {
-        Flow { id: id.into(), is_preferred: true }
+    fn known(id: &str) -> Flow {
+        Flow { id: id.into(), lane: Lane::KnownBrowsers }
+    }
+
+    fn trusted(id: &str) -> Flow {
+        Flow { id: id.into(), lane: Lane::TrustedClients }
     }
 
     /// A permit that is asked for, and is in line from now on.
@@ -247,10 +279,10 @@ mod tests {
     }
 
     /// All that have ever asked are gone.
-    fn assert_empty(gate: &Gate, permits: usize) {
+    fn assert_empty(gate: &Gate, cores: usize) {
         let state = gate.lines.lock();
-        assert_eq!((state.free_permits, state.flows.len()), (permits, 0));
-        assert!(state.turns.iter().all(VecDeque::is_empty));
+        assert_eq!((state.free_cores, state.places.len()), (cores, 0));
+        assert!(state.lanes.iter().all(|lane| lane.lines.is_empty() && lane.turns.is_empty()));
     }
 
     async fn until(condition: impl Fn() -> bool) {
@@ -274,24 +306,54 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_second_permit_goes_first_to_those_who_are_preferred() {
+    async fn lanes_take_turns_however_many_flows_wait_in_one() {
         let gate = Arc::new(Gate::new(1, LONG));
         let holder = gate.permit(flow("1")).await.unwrap();
         let mut waiting: Vec<_> = ["1", "2", "3", "4"].map(|id| (id, asked(&gate, flow(id)))).into();
-        waiting.extend(["a", "b"].map(|id| (id, asked(&gate, preferred(id)))));
-        assert_eq!(order(waiting, holder), "a 1 b 2 3 4");
+        waiting.extend(["v", "w", "x", "y", "z"].map(|id| (id, asked(&gate, trusted(id)))));
+        waiting.extend(["a", "b"].map(|id| (id, asked(&gate, known(id)))));
+        assert_eq!(order(waiting, holder), "a v 1 b w 2 x 3 y 4 z");
         assert_empty(&gate, 1);
     }
 
     #[tokio::test]
-    async fn a_flow_has_two_permits_at_most() {
+    async fn a_flow_has_two_permits_at_most_in_all_lanes_together() {
         let gate = Arc::new(Gate::new(4, LONG));
-        let (one, _two) = (gate.permit(flow("a")).await.unwrap(), gate.permit(flow("a")).await.unwrap());
-        let mut third = asked(&gate, flow("a"));
-        let _others = (gate.permit(flow("b")).await.unwrap(), gate.permit(preferred("a")).await.unwrap());
+        let (one, two) = (gate.permit(flow("a")).await.unwrap(), gate.permit(known("a")).await.unwrap());
+        let (mut third, mut fourth) = (asked(&gate, flow("a")), asked(&gate, known("a")));
+        let _others = (gate.permit(flow("b")).await.unwrap(), gate.permit(known("c")).await.unwrap());
+        assert!((&mut third).now_or_never().is_none() && (&mut fourth).now_or_never().is_none());
+        drop((one, two));
+        assert!(third.await.is_some() && fourth.await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_place_stays_taken_when_its_core_is_free() {
+        let gate = Arc::new(Gate::new(2, LONG));
+        let (one, two) = (gate.permit(flow("a")).await.unwrap(), gate.permit(flow("a")).await.unwrap());
+        let (mut third, other) = (asked(&gate, flow("a")), asked(&gate, flow("b")));
+        let place = one.free_core();
         assert!((&mut third).now_or_never().is_none());
-        drop(one);
+        drop((other.await.unwrap(), two.free_core(), place));
         assert!(third.await.is_some());
+        assert_empty(&gate, 2);
+    }
+
+    #[tokio::test]
+    async fn a_flow_that_has_all_its_places_keeps_its_turn() {
+        let gate = Arc::new(Gate::new(2, LONG));
+        let (one, two) = (gate.permit(flow("a")).await.unwrap(), gate.permit(flow("a")).await.unwrap());
+        let (mut third, other, mut last) = (asked(&gate, flow("a")), asked(&gate, flow("b")), asked(&gate, flow("c")));
+        let place = one.free_core();
+        let other = other.await.unwrap();
+        drop(place);
+        drop(other);
+        assert!((&mut third).now_or_never().is_some_and(|permit| permit.is_some_and(|permit| {
+            drop(permit);
+            true
+        })));
+        assert!((&mut last).now_or_never().is_some());
+        drop(two);
     }
 
     #[tokio::test]
@@ -359,28 +421,32 @@ mod tests {
             task.await.unwrap();
         }
         assert_eq!(most.load(Ordering::SeqCst), 2);
-        until(|| gate.lines.lock().free_permits == 2).await;
+        until(|| gate.lines.lock().free_cores == 2).await;
         assert_empty(&gate, 2);
     }
 
     proptest! {
-        /// In whatever order callers come, go away and leave, no permit is lost. None is free while a caller waits who
-        /// may have it.
+        /// In whatever order callers come, free their core, go away and leave, none is lost. No core is free while a
+        /// caller waits who may have it.
         #[test]
-        fn no_permit_is_lost(permits in 1..5usize, steps in prop::collection::vec((0..3u8, 0..4u8, any::<bool>()), 0..60)) {
-            let gate = Arc::new(Gate::new(permits, LONG));
-            let mut held: Vec<Permit> = Vec::new();
+        fn no_core_and_no_place_is_lost(cores in 1..5usize, steps in prop::collection::vec((0..4u8, 0..4u8, 0..3u8), 0..60)) {
+            let gate = Arc::new(Gate::new(cores, LONG));
+            let (mut held, mut places): (Vec<Permit>, Vec<Place>) = Default::default();
             let mut waiting: Vec<BoxFuture<'static, Option<Permit>>> = Vec::new();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             let _entered = runtime.enter();
-            for (step, id, is_preferred) in steps {
+            for (step, id, lane) in steps {
+                let nr = usize::from(id);
                 match step {
                     0 => {
-                        let (gate, flow) = (gate.clone(), Flow { id: vec![id], is_preferred });
+                        let lane = [Lane::Strangers, Lane::KnownBrowsers, Lane::TrustedClients][usize::from(lane)];
+                        let (gate, flow) = (gate.clone(), Flow { id: vec![id], lane });
                         waiting.push(async move { gate.permit(flow).await }.boxed());
                     }
-                    1 if !held.is_empty() => drop(held.remove(usize::from(id) % held.len())),
-                    2 if !waiting.is_empty() => drop(waiting.remove(usize::from(id) % waiting.len())),
+                    1 if !held.is_empty() && lane == 0 => places.push(held.remove(nr % held.len()).free_core()),
+                    1 if !held.is_empty() => drop(held.remove(nr % held.len())),
+                    2 if !waiting.is_empty() => drop(waiting.remove(nr % waiting.len())),
+                    3 if !places.is_empty() => drop(places.remove(nr % places.len())),
                     _ => {}
                 }
                 waiting.retain_mut(|permit| match permit.now_or_never() {
@@ -388,13 +454,16 @@ mod tests {
                     None => true,
                 });
                 let state = gate.lines.lock();
-                prop_assert_eq!(state.free_permits + held.len(), permits);
-                let of = |line: &&Line| line.permits < PERMITS_A_FLOW && line.waiting.iter().any(|one| !one.is_closed());
-                prop_assert!(state.free_permits == 0 || !state.flows.values().any(|line| of(&line)));
+                prop_assert_eq!(state.free_cores + held.len(), cores);
+                prop_assert_eq!(state.places.values().sum::<usize>(), held.len() + places.len());
+                let may_work = |(id, line): (&Vec<u8>, &VecDeque<Sender<Permit>>)| {
+                    state.places.get(id).is_none_or(|taken| *taken < PLACES_OF_A_FLOW) && line.iter().any(|one| !one.is_closed())
+                };
+                prop_assert!(state.free_cores == 0 || !state.lanes.iter().flat_map(|lane| &lane.lines).any(may_work));
             }
-            drop((held, waiting));
+            drop((held, places, waiting));
             // The last ones who went away leave when others come.
-            prop_assert_eq!(gate.lines.lock().free_permits, permits);
+            prop_assert_eq!(gate.lines.lock().free_cores, cores);
         }
     }
 }

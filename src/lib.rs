@@ -19,7 +19,7 @@
 //! | `colour` | an accent that stays readable |
 //! | `config` | the settings: `config/default.toml` < `CONFIG_FILE` < environment |
 //! | `telemetry` | the log, and what never gets into it |
-//! | `metrics` | what is counted, for Prometheus |
+//! | `metrics` | what is counted, for Prometheus; which sweeps are overdue |
 //! | `gate` | long CPU-bound work: a few pieces at a time, its owners taking turns |
 //!
 //! | floor | |
@@ -27,14 +27,14 @@
 //! | `db` | connections, statements that always end, what a failure means; migrations that adopt Django's database or create one |
 //! | `smtp` | one SMTP server: what counts as refused, what is worth another try |
 //! | `context` | what every request and job works with; axum's state |
-//! | `http` | connections, the door around all routes, typed requests, the one error type |
+//! | `http` | connections, the door around all routes, typed requests, lists of any length, the one error type |
 //! | `jobs` | work to be done later, for certain: a thin face of graphile_worker |
 //! | `mail` | from a queued row to an accepted mail, once |
 //! | `sweep` | recurring background work, and which of it is overdue |
 //!
 //! | features | |
 //! |---|---|
-//! | `auth` | login and how often it may fail, profile, Django's tokens and password hashes, portal sessions |
+//! | `auth` | login, how often it may fail and whose turn it is, profile, Django's tokens and password hashes, portal sessions |
 //! | `calendar` | Google: OAuth, grants, events, and the undoing of what a dead request left there |
 //! | `notification` | what a person has been told |
 //! | `interview` | scheduling, changing, cancelling; listing, opening, joining, counting; reminders; new time rules; the words of the mails |
@@ -118,7 +118,8 @@
 //!
 //! The process itself keeps nothing: all of this holds among any number of instances on one database. Leases (a mail
 //! being sent, a grant being refreshed) are rows with an end, so a dead holder blocks nobody for long.
-//! They rely on the servers' clocks agreeing within seconds: each compares its own with the database's and complains.
+//! They rely on the servers' clocks agreeing within seconds: one whose clock disagrees with the database's by more
+//! than 5 s does no background work and is not ready.
 //!
 //! # Decisions, with their reasons
 //!

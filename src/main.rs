@@ -211,8 +211,8 @@ async fn serve() -> anyhow::Result<()> {
         anyhow::anyhow!("cannot listen on {}:{}: {error}; set HOST and PORT", settings.host, settings.port)
     })?;
     tracing::info!(address = %listener.local_addr()?, public_url = settings.public_url, "serving");
-    let ctx = app::context(settings, Clock::System, pool)?;
-    app::serve(ctx, listener, app::stop_signal()?).await
+    let ctx = app::context(settings, Clock::System, pool, app::stop_signal()?)?;
+    app::serve(ctx, listener).await
 }
 
 async fn create_user(new: NewUser) -> anyhow::Result<()> {

@@ -34,9 +34,11 @@ pub struct Metrics {
     open_connections: IntGauge,
     connections: IntCounterVec,
     sweeps: IntCounterVec,
-    /// Until when each sweep should have come to its end again, and how long it has for that.
-    due: Arc<Mutex<BTreeMap<&'static str, (DateTime<Utc>, TimeDelta)>>>,
+    due: Arc<Mutex<Due>>,
 }
+
+/// Until when each sweep should have come to its end again, and how long it has for that.
+type Due = BTreeMap<&'static str, (DateTime<Utc>, TimeDelta)>;
 
 /// How a pass of a sweep ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -46,7 +46,7 @@ async fn healthz() -> Json<Value> {
 /// the sweeps that are overdue.
 #[utoipa::path(get, path = "/readyz", tag = "operations", security(()), responses((status = 200), (status = 503)))]
 async fn readyz(State(ctx): State<Context>) -> (StatusCode, Json<Value>) {
-    let is_migrated = async { db::is_migrated(&ctx.db.reserved()).await };
+    let is_migrated = async { db::is_migrated(&ctx.db.probing()).await };
     if ctx.clock_is_off() || !tokio::time::timeout(PROBE, is_migrated).await.unwrap_or(false) {
         return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "unavailable" })));
     }

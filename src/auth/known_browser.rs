@@ -1,8 +1,8 @@
-//! Browsers in which somebody has signed in before: every second permit for a sign-in goes to them first.
+//! Browsers in which somebody has signed in before: they wait for their sign-in in a lane of their own.
 //!
 //! Such a browser has a cookie from the portal's sign-in. The cookie proves the earlier sign-in, gives access to
-//! nothing, and reveals nothing about the account to anyone without `SECRET_KEY`. All browsers of one account count as
-//! one, so more sign-ins give no more turns.
+//! nothing, and reveals nothing about the account to anyone without `SECRET_KEY`. All browsers of one account have the
+//! same.
 
 use aws_lc_rs::hmac;
 use axum::http::{HeaderMap, HeaderValue};

@@ -114,7 +114,8 @@ impl Pace {
         let now = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).saturating_mul(1000) / u64::from(iterations);
         let average = match self.picoseconds.load(Ordering::Relaxed) {
             0 => now,
-            before => before - before / 8 + now / 8,
+            // At most so much slower: a process that stood still has not hashed all that time.
+            before => before - before / 8 + now.min(before.saturating_mul(4)) / 8,
         };
         self.picoseconds.store(average, Ordering::Relaxed);
     }
@@ -298,6 +299,17 @@ mod tests {
         }
         let slower = pace.of_the_dearest().as_secs_f64();
         assert!((0.59..0.61).contains(&slower), "{slower}");
+    }
+
+    #[test]
+    fn a_hash_during_which_the_process_stood_still_does_not_slow_all_refusals() {
+        let pace = Pace { picoseconds: AtomicU64::new(100_000), dearest: AtomicU32::new(1_500_000) };
+        pace.learn(1_000_000, Duration::from_secs(60));
+        assert!(pace.of_the_dearest() < Duration::from_millis(225), "{:?}", pace.of_the_dearest());
+        for _ in 0..10 {
+            pace.learn(1_000_000, Duration::from_millis(100));
+        }
+        assert!(pace.of_the_dearest() < Duration::from_millis(170), "{:?}", pace.of_the_dearest());
     }
 
     proptest! {

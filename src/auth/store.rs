@@ -192,32 +192,45 @@ pub async fn insert_company(db: &mut db::Connection, now: DateTime<Utc>, owner: 
     Ok(())
 }
 
-/// Adds the attempt `now` unless `most` are there that still count, those after `since`; says whether it did. Of any
-/// number at the same time no more are added than there is room for. `always` makes room: the oldest goes.
+/// Adds the attempt `now` to all subjects, unless one of them has as many after `since` as it may have (`most`, in the
+/// same order); says whether it did. Of any number at the same time no more are added than there is room for. `always`
+/// makes room: the oldest goes.
 pub async fn count_attempt(
     db: impl PgExecutor<'_>,
-    subject: &[u8],
+    subjects: &[&[u8]],
+    most: &[i64],
     now: DateTime<Utc>,
     since: DateTime<Utc>,
-    most: i64,
     always: bool,
 ) -> Result<bool> {
-    // One statement on one row, which it locks before it counts.
+    // What is locked is also the newest. A row that was not there yet is looked at by the last condition, which then
+    // leaves the attempt at the first subject; only dozens of servers together could make it full so quickly.
     let counted = sqlx::query!(
-        "INSERT INTO ivs_login_throttle AS t (subject, attempts) VALUES ($1, ARRAY[$2::timestamptz])
+        "WITH counts AS (
+             SELECT * FROM unnest($1::bytea[], $2::bigint[]) WITH ORDINALITY AS counts (subject, most, nr)),
+         locked AS (
+             SELECT known.attempts, counts.most FROM counts JOIN ivs_login_throttle known USING (subject)
+             ORDER BY nr FOR UPDATE OF known)
+         INSERT INTO ivs_login_throttle AS t (subject, attempts)
+         SELECT subject, ARRAY[$3::timestamptz] FROM counts
+         WHERE $5 OR NOT EXISTS (SELECT FROM locked
+                                 WHERE (SELECT count(*) FROM unnest(attempts) AS at WHERE at > $4) >= most)
+         ORDER BY nr
          ON CONFLICT (subject) DO UPDATE
-         SET attempts = ARRAY(SELECT at FROM unnest(t.attempts) AS at WHERE at > $3 ORDER BY at DESC LIMIT $4::bigint - 1)
-                        || $2::timestamptz
-         WHERE $5 OR (SELECT count(*) FROM unnest(t.attempts) AS at WHERE at > $3) < $4",
-        subject,
+         SET attempts = ARRAY(SELECT at FROM unnest(t.attempts) AS at WHERE at > $4 ORDER BY at DESC
+                              LIMIT (SELECT most - 1 FROM counts WHERE counts.subject = t.subject))
+                        || $3::timestamptz
+         WHERE $5 OR (SELECT count(*) FROM unnest(t.attempts) AS at WHERE at > $4)
+                     < (SELECT most FROM counts WHERE counts.subject = t.subject)",
+        subjects as &[&[u8]],
+        most,
         now,
         since,
-        most,
         always
     )
     .execute(db)
     .await?;
-    Ok(counted.rows_affected() > 0)
+    Ok(counted.rows_affected() == subjects.len() as u64)
 }
 
 /// How many attempts there are after `since`.
@@ -231,30 +244,38 @@ pub async fn attempts(db: impl PgExecutor<'_>, subject: &[u8], since: DateTime<U
     .await
 }
 
-/// The oldest attempt after `since`, if there are `most` of them.
+/// The oldest attempt after `since` of the subject that is full, which has `most` of them; of several full ones that
+/// which has room last.
 pub async fn oldest_if_full(
     db: impl PgExecutor<'_>,
-    subject: &[u8],
+    subjects: &[&[u8]],
+    most: &[i64],
     since: DateTime<Utc>,
-    most: i64,
 ) -> Result<Option<DateTime<Utc>>> {
-    let oldest = sqlx::query_scalar!(
-        "SELECT min(at) FROM ivs_login_throttle, unnest(attempts) AS at WHERE subject = $1 AND at > $2
-         HAVING count(*) >= $3",
-        subject,
-        since,
-        most
-    );
-    Ok(oldest.fetch_optional(db).await?.flatten())
+    sqlx::query_scalar!(
+        "SELECT max(oldest) FROM (
+             SELECT min(at) AS oldest
+             FROM unnest($1::bytea[], $2::bigint[]) AS counts (subject, most)
+             JOIN ivs_login_throttle USING (subject), unnest(attempts) AS at
+             WHERE at > $3 GROUP BY subject, most HAVING count(*) >= most) AS full_subjects",
+        subjects as &[&[u8]],
+        most,
+        since
+    )
+    .fetch_one(db)
+    .await
 }
 
-/// Removes one attempt of the instant `at`.
-pub async fn take_attempt_back(db: impl PgExecutor<'_>, subject: &[u8], at: DateTime<Utc>) -> Result<()> {
+/// Removes one attempt of the instant `at` from all subjects. They are locked in the order in which they are counted.
+pub async fn take_attempt_back(db: impl PgExecutor<'_>, subjects: &[Vec<u8>], at: DateTime<Utc>) -> Result<()> {
     sqlx::query!(
-        "UPDATE ivs_login_throttle
+        "WITH locked AS (
+             SELECT subject FROM unnest($1::bytea[]) WITH ORDINALITY AS counts (subject, nr)
+             JOIN ivs_login_throttle known USING (subject) ORDER BY nr FOR UPDATE OF known)
+         UPDATE ivs_login_throttle
          SET attempts = attempts[:array_position(attempts, $2) - 1] || attempts[array_position(attempts, $2) + 1:]
-         WHERE subject = $1 AND $2 = ANY (attempts)",
-        subject,
+         WHERE subject IN (SELECT subject FROM locked) AND $2 = ANY (attempts)",
+        subjects,
         at
     )
     .execute(db)

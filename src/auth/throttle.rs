@@ -3,10 +3,12 @@
 //!
 //! An attempt is counted before its password is checked, and taken back if it was no failure. So parallel attempts
 //! allow no more guesses than successive ones. The count is by peer, so nobody can lock out somebody who comes from
-//! elsewhere. An IPv6 peer is its /64 network, which is what one customer gets.
+//! elsewhere. The count of an email is by the /64 network of an IPv6 address, which is what one connection has; its peer
+//! is the /48 network, the largest that providers give a customer.
 //!
 //! A peer in `TRUSTED_CLIENTS` signs in for many people, who would lock each other out. There nobody is throttled.
-//! Instead each attempt waits, longer with every failure of its email.
+//! Instead each attempt waits, longer with every failure of its email. The waits run side by side: an attempt that had to
+//! wait for the other ones' waits would be shut out by them.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -15,9 +17,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use ipnet::IpNet;
 use secrecy::ExposeSecret;
 
-use super::store;
+use super::{KnownBrowser, store};
 use crate::{
     context::Context,
+    gate::{Flow, Lane},
     http::{Error, Result},
 };
 
@@ -47,14 +50,21 @@ impl Throttle {
         let is_trusted = ctx.settings.trusted_clients.iter().any(|network| network.contains(&peer));
         let (place, peer) = match is_trusted {
             true => ("trusted clients".to_owned(), None),
-            false => (network(peer), Some(subject(&network(peer), ""))),
+            false => (network(peer, 64), Some(subject(&network(peer, 48), ""))),
         };
         Throttle { ctx: ctx.clone(), email: subject(&place, email), peer }
     }
 
-    /// The flow whose turn an attempt takes: its peer, or at a trusted client its email.
-    pub fn flow(&self) -> &[u8] {
-        self.peer.as_ref().unwrap_or(&self.email)
+    /// Whose turn an attempt takes: its peer's. At a trusted client it is the browser's or, as far as it is unknown, the
+    /// email's.
+    pub fn flow(&self, browser: Option<KnownBrowser>) -> Flow {
+        let (id, lane) = match (&self.peer, browser) {
+            (Some(peer), None) => (peer.clone(), Lane::Strangers),
+            (Some(peer), Some(_)) => (peer.clone(), Lane::KnownBrowsers),
+            (None, Some(browser)) => (browser.id, Lane::KnownBrowsers),
+            (None, None) => (self.email.clone(), Lane::TrustedClients),
+        };
+        Flow { id, lane }
     }
 
     /// How long an attempt waits before its turn.
@@ -63,8 +73,7 @@ impl Throttle {
             return Ok(Duration::ZERO);
         }
         let since = self.ctx.clock.now() - WINDOW;
-        let failures = store::attempts(&self.ctx.db.reserved(), &self.email, since).await?;
-        Ok(DELAY * u32::try_from(failures.min(FAILURES)).unwrap_or_default())
+        Ok(delay_after(store::attempts(&self.ctx.db.reserved(), &self.email, since).await?))
     }
 
     /// Counts nothing.
@@ -76,64 +85,71 @@ impl Throttle {
             return Ok(());
         }
         let now = self.ctx.clock.now();
-        let db = &self.ctx.db.reserved();
-        for (subject, most) in self.counts() {
-            if let Some(oldest) = store::oldest_if_full(db, subject, now - WINDOW, most).await? {
-                return Err(throttled(Some(oldest), now));
-            }
+        let (subjects, most) = self.counts();
+        match store::oldest_if_full(&self.ctx.db.reserved(), &subjects, &most, now - WINDOW).await? {
+            Some(oldest) => Err(Error::throttled_until(oldest + WINDOW, now)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// Counts an attempt.
+    /// Counts an attempt, under its peer and its email or not at all.
     ///
     /// # Errors
     /// [`Error::Throttled`] after too many failures; then it is not counted.
     pub async fn attempt(&self) -> Result<Attempt> {
         let now = self.ctx.clock.now();
-        let db = &self.ctx.db.reserved();
-        for (nr, (subject, most)) in self.counts().enumerate() {
-            if store::count_attempt(db, subject, now, now - WINDOW, most, self.peer.is_none()).await? {
-                continue;
-            }
-            for (counted, _) in self.counts().take(nr) {
-                store::take_attempt_back(db, counted, now).await?;
-            }
-            return Err(throttled(store::oldest_if_full(db, subject, now - WINDOW, most).await?, now));
+        let (db, always) = (&self.ctx.db.reserved(), self.peer.is_none());
+        let (subjects, most) = self.counts();
+        if store::count_attempt(db, &subjects, &most, now, now - WINDOW, always).await? {
+            return Ok(Attempt(now));
         }
-        Ok(Attempt(now))
+        self.check().await?;
+        // Somebody has just come in or taken an attempt back.
+        Err(Error::Throttled { retry_after: 1 })
     }
 
-    /// An attempt was none: no password was found wrong.
-    pub async fn take_back(&self, Attempt(at): Attempt) -> Result<()> {
-        let db = &self.ctx.db.reserved();
-        for (subject, _) in self.counts() {
-            store::take_attempt_back(db, subject, at).await?;
-        }
-        Ok(())
+    /// An attempt was none: no password was found wrong. A database that is away for a moment learns it later, so that
+    /// it does not use up the peer's guesses.
+    pub async fn take_back(&self, attempt: Attempt) {
+        self.write(attempt, false).await;
     }
 
     /// Forgets all failures of the e-mail, after a success; those of the peer's others stay.
-    pub async fn reset(&self, attempt: Attempt) -> Result<()> {
-        self.take_back(attempt).await?;
-        Ok(store::forget_attempts(&self.ctx.db.reserved(), &self.email).await?)
+    pub async fn reset(&self, attempt: Attempt) {
+        self.write(attempt, true).await;
     }
 
-    /// What an attempt is counted under, and how many may fail. The peer comes first, so that one that is full leaves
-    /// no row for each e-mail.
-    fn counts(&self) -> impl Iterator<Item = (&[u8], i64)> {
+    async fn write(&self, Attempt(at): Attempt, is_success: bool) {
+        let subjects: Vec<_> = self.counts().0.into_iter().map(<[u8]>::to_vec).collect();
+        let email = self.email.clone();
+        let write = move |ctx: Context| {
+            let (subjects, email) = (subjects.clone(), email.clone());
+            async move {
+                let db = &ctx.db.reserved();
+                store::take_attempt_back(db, &subjects, at).await?;
+                if is_success {
+                    store::forget_attempts(db, &email).await?;
+                }
+                Ok(())
+            }
+        };
+        self.ctx.persist("that a sign-in was no failure", write).await;
+    }
+
+    /// What an attempt is counted under, and how many may fail. The peer comes first: whoever counts waits there.
+    fn counts(&self) -> (Vec<&[u8]>, Vec<i64>) {
         let peer = self.peer.as_deref().map(|peer| (peer, FAILURES_OF_A_PEER));
-        peer.into_iter().chain([(&*self.email, FAILURES)])
+        peer.into_iter().chain([(&*self.email, FAILURES)]).unzip()
     }
 }
 
-/// `oldest` is `None` when somebody has just come in or taken an attempt back.
-fn throttled(oldest: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Error {
-    Error::Throttled { retry_after: oldest.map_or(1, |oldest| seconds_until(oldest + WINDOW, now)) }
+fn delay_after(failures: i64) -> Duration {
+    DELAY * u32::try_from(failures.min(FAILURES)).unwrap_or_default()
 }
 
-fn network(peer: IpAddr) -> String {
-    IpNet::new_assert(peer, if peer.is_ipv4() { 32 } else { 64 }).trunc().to_string()
+/// An IPv4 address, or an IPv6 network of this length.
+fn network(peer: IpAddr, length: u8) -> String {
+    IpNet::new_assert(peer, if peer.is_ipv4() { 32 } else { length }).trunc().to_string()
 }
 
 /// Reveals nothing about peer and email to a reader of the database without the key. The one for all emails has an
@@ -144,18 +160,12 @@ fn subject(key: &str, place: &str, email: &str) -> Vec<u8> {
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), text.as_bytes()).as_ref().to_vec()
 }
 
-/// Rounded up: who waits so long is let in.
-fn seconds_until(then: DateTime<Utc>, now: DateTime<Utc>) -> u64 {
-    let micros = (then - now).num_microseconds().unwrap_or_default();
-    u64::try_from(micros).unwrap_or_default().div_ceil(1_000_000)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn same(one: (&str, &str), other: (&str, &str)) -> bool {
-        let of = |(peer, email): (&str, &str)| subject("key", &network(peer.parse().unwrap()), email);
+        let of = |(peer, email): (&str, &str)| subject("key", &network(peer.parse().unwrap(), 64), email);
         of(one) == of(other)
     }
 
@@ -169,22 +179,33 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_peer_is_its_64_network() {
+    fn an_ipv6_address_is_its_64_network_for_an_email_and_its_48_network_for_all() {
         assert!(same(("2001:db8:0:1::1", "a@x.test"), ("2001:db8:0:1:ffff:ffff:ffff:ffff", "a@x.test")));
         assert!(!same(("2001:db8:0:1::1", "a@x.test"), ("2001:db8:0:2::1", "a@x.test")));
+        let peer = |text: &str| network(text.parse().unwrap(), 48);
+        assert_eq!(peer("2001:db8:0:1::1"), peer("2001:db8:0:ffff::1"));
+        assert_ne!(peer("2001:db8:0:1::1"), peer("2001:db8:1:1::1"));
     }
 
     #[test]
     fn another_key_gives_another_subject() {
-        let place = network("192.0.2.1".parse().unwrap());
+        let place = network("192.0.2.1".parse().unwrap(), 64);
         assert_ne!(subject("key", &place, "a@x.test"), subject("other", &place, "a@x.test"));
+    }
+
+    #[test]
+    fn at_a_trusted_client_a_failure_delays_by_half_a_second_up_to_ten() {
+        for (failures, millis) in [(0, 0), (1, 500), (6, 3000), (20, 10_000), (250, 10_000)] {
+            assert_eq!(delay_after(failures), Duration::from_millis(millis), "after {failures}");
+        }
     }
 
     #[test]
     fn waits_are_rounded_up() {
         let now: DateTime<Utc> = "2026-11-20T12:00:00Z".parse().unwrap();
         for (micros, seconds) in [(1, 1), (1_000_000, 1), (1_000_001, 2), (872_000_001, 873), (900_000_000, 900)] {
-            assert_eq!(seconds_until(now + TimeDelta::microseconds(micros), now), seconds);
+            let refusal = Error::throttled_until(now + TimeDelta::microseconds(micros), now);
+            assert!(matches!(refusal, Error::Throttled { retry_after } if retry_after == seconds), "{refusal:?}");
         }
     }
 }

@@ -115,7 +115,7 @@ pub struct PoolLimits {
 impl PoolLimits {
     /// How long a statement waits for a lock: who waits for its connection can still be served after that.
     pub fn lock(&self) -> Duration {
-        (self.acquire * 2 / 5).min(self.statement)
+        (self.acquire / 5).min(self.statement)
     }
 }
 

@@ -1,14 +1,17 @@
 //! What a failure of the database means for its connection, for a retry, and for the caller.
 
-use sqlx::Error;
+use sqlx::{Error, postgres::PgDatabaseError};
 
 /// A commit that no answer came to: it may have happened.
 #[derive(Debug, thiserror::Error)]
 #[error("no answer came to a commit: {0}")]
 pub struct Unanswered(#[source] pub Error);
 
+/// `read_only_sql_transaction`.
+pub const READ_ONLY: &str = "25006";
+
 /// The SQLSTATE (PostgreSQL's documentation, appendix A), where the server has answered.
-fn code(error: &Error) -> Option<std::borrow::Cow<'_, str>> {
+pub fn code(error: &Error) -> Option<std::borrow::Cow<'_, str>> {
     error.as_database_error()?.code()
 }
 
@@ -28,19 +31,17 @@ pub fn is_useless(error: &Error) -> bool {
 /// The same by a SQLSTATE; there is none where the server has not answered.
 pub fn is_useless_code(code: Option<&str>) -> bool {
     // admin_shutdown, crash_shutdown, cannot_connect_now, idle_session_timeout,
-    // idle_in_transaction_session_timeout, read_only_sql_transaction; connection exceptions
-    let listed = |code| matches!(code, "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25006");
+    // idle_in_transaction_session_timeout; connection exceptions
+    let listed = |code| matches!(code, "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | READ_ONLY);
     code.is_none_or(|code| listed(code) || code.starts_with("08"))
 }
 
 /// Whether the server refused the statement before it did anything, because of its session. Either the server is
 /// read-only since a failover, or the statement was prepared for a type that a column no longer has.
 pub fn is_refused(error: &Error) -> bool {
-    let is_stale = || {
-        let words = error.as_database_error().map(|error| error.message().to_owned());
-        has_code(error, &["0A000"]) && words.is_some_and(|words| words.contains("cached plan"))
-    };
-    has_code(error, &["25006"]) || is_stale()
+    // By the place in PostgreSQL's source: the code says less, and the message is in the server's language.
+    let place = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>()?.routine());
+    has_code(error, &[READ_ONLY]) || place == Some("RevalidateCachedQuery")
 }
 
 /// Whether the server has undone it for the sake of another transaction: a serialization failure or a deadlock.
@@ -62,10 +63,14 @@ pub fn is_starting(error: &Error) -> bool {
 pub fn is_passing(error: &Error) -> bool {
     match error {
         Error::PoolTimedOut => true,
-        Error::AnyDriverError(error) => error.is::<Unanswered>(),
         // lock_not_available, query_canceled, too_many_connections
         _ => is_useless(error) || is_rolled_back(error) || is_starting(error) || has_code(error, &["55P03", "57014"]),
     }
+}
+
+/// Whether a commit has no answer: it must be looked up whether it happened.
+pub fn is_unanswered(error: &Error) -> bool {
+    matches!(error, Error::AnyDriverError(error) if error.is::<Unanswered>())
 }
 
 /// How often something is done once more that had no effect.

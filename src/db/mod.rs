@@ -58,8 +58,13 @@ pub async fn now(pool: &Pool) -> sqlx::Result<DateTime<Utc>> {
 }
 
 /// Whether a failure is the database's and likely to pass in a moment.
-pub fn is_passing(error: &anyhow::Error) -> bool {
+pub fn is_passing(error: &impl MayBeDatabase) -> bool {
     error.database_error().is_some_and(fault::is_passing)
+}
+
+/// Whether it is not known if a commit happened.
+pub fn is_unanswered(error: &impl MayBeDatabase) -> bool {
+    error.database_error().is_some_and(fault::is_unanswered)
 }
 
 /// The `Retry-After` of an answer that says the database is busy.

@@ -12,14 +12,13 @@
 use std::{
     ops::{Deref, DerefMut},
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex as SyncMutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use deadpool::managed::{self, Metrics, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType, Timeouts};
+use deadpool::managed::{
+    self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType, Timeouts,
+};
 use futures_util::{
     FutureExt as _, StreamExt as _, TryStreamExt as _,
     future::BoxFuture,
@@ -47,46 +46,70 @@ const ASKED: Duration = Duration::from_millis(500);
 const LOOKED_UP: Duration = Duration::from_secs(2);
 /// After this long without an answer, the pool asks the server on another connection whether it is still at work.
 const LOOKED_AFTER: Duration = Duration::from_secs(1);
-/// How long an answer that the server has given may still take to arrive.
-const ON_ITS_WAY: Duration = Duration::from_millis(100);
+/// How long an answer that the server has given may still take to arrive: one lost packet is sent again after 200 ms or
+/// a little more.
+const ON_ITS_WAY: Duration = Duration::from_millis(500);
 /// The server ends a statement at its own limit. This much later no answer will come.
 const SPARE: Duration = Duration::from_secs(5);
 /// How long a connection is kept. Closing it frees what its session has gathered at the server.
 const OLDEST: Duration = Duration::from_secs(30 * 60);
+/// How often all connections may be replaced because the server is read-only: while it stays so, a fresh one is no
+/// better.
+const REPLACED: Duration = Duration::from_secs(1);
+/// Connections that are set aside for credentials.
+const FOR_CREDENTIALS: u32 = 2;
+/// For probes.
+const FOR_PROBES: u32 = 1;
 /// Connections that are set aside.
-pub const RESERVED: u32 = 2;
+pub const RESERVED: u32 = FOR_CREDENTIALS + FOR_PROBES;
 
 /// Kept connections; cheap to clone. Statements on `&Pool` take one each.
 #[derive(Clone)]
 pub struct Pool {
     kept: managed::Pool<Opener>,
-    /// For [`reserved`](Self::reserved).
-    aside: Option<managed::Pool<Opener>>,
-    opener: Opener,
-    is_reserved: bool,
+    aside: Option<Aside>,
+    purpose: Purpose,
 }
 
-/// A connection in use; it goes back to its pool when it is dropped.
-pub type Pooled = managed::Object<Opener>;
+#[derive(Clone)]
+struct Aside {
+    for_credentials: managed::Pool<Opener>,
+    for_probes: managed::Pool<Opener>,
+}
+
+#[derive(Clone, Copy)]
+enum Purpose {
+    Any,
+    Credentials,
+    Probes,
+}
 
 impl Pool {
     /// Opens nothing yet. `settings` are the session's, besides those that all have.
     pub fn new(options: PgConnectOptions, limits: PoolLimits, settings: &[(&str, &str)]) -> Pool {
-        let opener = Opener::new(options, limits, settings);
-        let kept = opener.pool(limits.connections);
-        Pool { kept, aside: None, opener, is_reserved: false }
+        let kept = Opener::new(options, limits, settings).pool(limits.connections);
+        Pool { kept, aside: None, purpose: Purpose::Any }
     }
 
-    /// The same with a few more connections, for [`reserved`](Self::reserved).
-    pub fn with_reserve(mut self) -> Pool {
-        self.aside = Some(self.opener.pool(RESERVED));
-        self
+    /// The same with a few more connections, for [`reserved`](Self::reserved) and [`probing`](Self::probing).
+    pub fn with_reserve(self) -> Pool {
+        let [for_credentials, for_probes] = [FOR_CREDENTIALS, FOR_PROBES].map(|most| self.opener().pool(most));
+        Pool { aside: Some(Aside { for_credentials, for_probes }), ..self }
     }
 
-    /// For credentials and probes, which must be answered even while all connections wait, for a locked table for
-    /// example. Takes a free connection, or one of the reserved ones.
+    /// For credentials, which must be checked even while all connections wait, for a locked table for example. Takes a
+    /// connection that rests, or one of the reserved ones. Only for statements that read no other tables.
     pub fn reserved(&self) -> Pool {
-        Pool { is_reserved: self.aside.is_some(), ..self.clone() }
+        Pool { purpose: Purpose::Credentials, ..self.clone() }
+    }
+
+    /// For probes, which must be answered even while all that check credentials wait too.
+    pub fn probing(&self) -> Pool {
+        Pool { purpose: Purpose::Probes, ..self.clone() }
+    }
+
+    fn opener(&self) -> &Opener {
+        self.kept.manager()
     }
 
     /// A connection that is believed to live.
@@ -94,21 +117,34 @@ impl Pool {
     /// # Errors
     /// [`Error::PoolTimedOut`] when none became free, or could be opened, in time.
     pub async fn acquire(&self) -> Result<Pooled> {
-        let acquired = async {
-            if let Some(aside) = self.aside.as_ref().filter(|_| self.is_reserved) {
-                let at_once = Timeouts { wait: Some(Duration::ZERO), ..Timeouts::default() };
-                return match self.kept.timeout_get(&at_once).await {
-                    Err(PoolError::Timeout(TimeoutType::Wait)) => aside.get().await,
-                    acquired => acquired,
-                };
-            }
-            self.kept.get().await
-        };
-        match timeout(self.opener.limits.acquire, acquired).await {
-            Ok(Ok(connection)) => Ok(connection),
+        match timeout(self.limits().acquire, self.get()).await {
+            Ok(Ok(connection)) => Ok(Pooled(Some(connection))),
             Ok(Err(PoolError::Backend(error))) => Err(error),
             Ok(Err(PoolError::Closed)) => Err(Error::PoolClosed),
             Ok(Err(_)) | Err(_) => Err(Error::PoolTimedOut),
+        }
+    }
+
+    async fn get(&self) -> Result<Object<Opener>, PoolError<Error>> {
+        let Some(Aside { for_credentials, for_probes }) = &self.aside else { return self.kept.get().await };
+        match self.purpose {
+            Purpose::Any => self.kept.get().await,
+            Purpose::Probes => for_probes.get().await,
+            Purpose::Credentials => {
+                // One that rests before one that must be opened: the server may have none to give.
+                let mut pools = [for_credentials, &self.kept];
+                if self.kept.status().available > 0 {
+                    pools.reverse();
+                }
+                let at_once = Timeouts { wait: Some(Duration::ZERO), ..Timeouts::default() };
+                for pool in pools {
+                    match pool.timeout_get(&at_once).await {
+                        Err(PoolError::Timeout(TimeoutType::Wait)) => {}
+                        got => return got,
+                    }
+                }
+                for_credentials.get().await
+            }
         }
     }
 
@@ -124,39 +160,69 @@ impl Pool {
         }
     }
 
+    fn pools(&self) -> impl Iterator<Item = &managed::Pool<Opener>> {
+        let aside = self.aside.iter().flat_map(|aside| [&aside.for_credentials, &aside.for_probes]);
+        std::iter::once(&self.kept).chain(aside)
+    }
+
     /// How many connections are open, and how many of those rest.
     pub fn open_and_idle(&self) -> (i64, i64) {
-        let pools = [Some(&self.kept), self.aside.as_ref()].into_iter().flatten();
-        pools
+        self.pools()
             .map(managed::Pool::status)
             .fold((0, 0), |(open, idle), status| (open + status.size as i64, idle + status.available as i64))
     }
 
     /// How many connections there may be.
     pub fn most(&self) -> i64 {
-        let reserved = if self.aside.is_some() { RESERVED } else { 0 };
-        i64::from(self.opener.limits.connections + reserved)
+        self.pools().map(|pool| pool.status().max_size as i64).sum()
     }
 
     pub fn limits(&self) -> PoolLimits {
-        self.opener.limits
+        self.opener().limits
     }
 
     /// How connections are opened.
     pub fn connect_options(&self) -> &PgConnectOptions {
-        &self.opener.options
+        &self.opener().options
     }
 
     /// Gives out no more connections and closes those that rest, at once: nothing is waited for.
     pub fn close(&self) {
-        self.kept.close();
-        self.aside.iter().for_each(managed::Pool::close);
+        self.pools().for_each(managed::Pool::close);
     }
 }
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Pool")
+    }
+}
+
+/// A connection in use. Dropped, it goes back to its pool, or is closed if it is of no use: what it has locked must not
+/// stay locked until somebody looks at it.
+pub struct Pooled(Option<Object<Opener>>);
+
+const IN_USE: &str = "a connection is in use until it is dropped";
+
+impl Deref for Pooled {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.0.as_ref().expect(IN_USE)
+    }
+}
+
+impl DerefMut for Pooled {
+    fn deref_mut(&mut self) -> &mut Connection {
+        self.0.as_mut().expect(IN_USE)
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        if let Some(useless) = self.0.take().filter(|connection| connection.health.state == State::Useless) {
+            drop(Object::take(useless));
+        }
     }
 }
 
@@ -169,10 +235,16 @@ pub struct Opening {
     limits: PoolLimits,
     /// SQL that sets up a fresh session and asks for its process at the server.
     greeting: String,
-    /// Rises when a connection turns out to be dead: then so may be all that are as old.
-    generation: AtomicU64,
+    /// Of connections opened now.
+    generation: SyncMutex<Generation>,
     /// Held while the server is asked about a connection: one at a time, since each asks on one more.
     asking: Mutex<()>,
+}
+
+/// Rises when a connection turns out to be dead: then so may be all that are as old.
+struct Generation {
+    nr: u64,
+    began: Option<Instant>,
 }
 
 impl Deref for Opener {
@@ -182,6 +254,11 @@ impl Deref for Opener {
         &self.0
     }
 }
+
+/// The server ends a statement whose client has gone, rather than run it to its end; a setting of PostgreSQL 14 and
+/// later, and not of all systems.
+const ABANDONED: &str = "DO $$ BEGIN SET client_connection_check_interval = '1s';
+    EXCEPTION WHEN undefined_object OR invalid_parameter_value THEN END $$;";
 
 impl Opener {
     fn new(options: PgConnectOptions, limits: PoolLimits, settings: &[(&str, &str)]) -> Opener {
@@ -200,10 +277,13 @@ impl Opener {
             ("tcp_keepalives_idle", "30"),
             ("tcp_keepalives_interval", "10"),
             ("tcp_keepalives_count", "3"),
+            // The same while the server waits for an acknowledgement, when nothing is sent to keep alive.
+            ("tcp_user_timeout", "60s"),
         ];
         let set: String = all.iter().chain(settings).map(|(name, value)| format!("SET {name} = '{value}'; ")).collect();
-        let greeting = format!("{set}SELECT pg_backend_pid()");
-        Opener(Arc::new(Opening { options, limits, greeting, generation: AtomicU64::new(0), asking: Mutex::default() }))
+        let greeting = format!("{set}{ABANDONED} SELECT pg_backend_pid()");
+        let generation = SyncMutex::new(Generation { nr: 0, began: None });
+        Opener(Arc::new(Opening { options, limits, greeting, generation, asking: Mutex::default() }))
     }
 
     fn pool(&self, connections: u32) -> managed::Pool<Opener> {
@@ -215,10 +295,10 @@ impl Opener {
     }
 
     async fn open(&self) -> Result<Connection> {
-        let generation = self.generation.load(Ordering::Acquire);
+        let generation = self.generation().nr;
         let mut raw = self.options.connect().await?;
         let pid = sqlx::raw_sql(AssertSqlSafe(self.greeting.clone())).fetch_one(&mut raw).await?.try_get(0)?;
-        let line = Line {
+        let health = Health {
             opener: self.clone(),
             pid,
             generation,
@@ -226,17 +306,19 @@ impl Opener {
             answered: Instant::now(),
             state: State::Clean,
         };
-        Ok(Connection { raw, line })
+        Ok(Connection { raw, health })
     }
 
-    /// Whether the server is idle on a connection that waits for its answer: then the answer or the question got lost.
-    /// False if the server cannot be asked.
+    /// Whether the server is idle on a connection that waits for its answer, or knows it no longer: then the answer or
+    /// the question got lost. False if the server cannot be asked, does not say (another role's state is hidden), or is
+    /// a standby, which knows nothing of the primary's connections.
     async fn has_lost(&self, pid: i32) -> bool {
         let asked = async {
             let _turn = self.asking.lock().await;
             let mut other = self.options.connect().await?;
             sqlx::query_scalar(
-                "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND state NOT LIKE 'idle%')",
+                "SELECT NOT pg_is_in_recovery() AND NOT EXISTS (
+                     SELECT FROM pg_stat_activity WHERE pid = $1 AND (state LIKE 'idle%') IS NOT TRUE)",
             )
             .bind(pid)
             .persistent(false)
@@ -246,9 +328,16 @@ impl Opener {
         matches!(timeout(LOOKED_UP, asked).await, Ok(Result::Ok(true)))
     }
 
-    /// All connections of this generation are to be replaced.
-    fn renew(&self, generation: u64) {
-        _ = self.generation.compare_exchange(generation, generation + 1, Ordering::AcqRel, Ordering::Acquire);
+    fn generation(&self) -> MutexGuard<'_, Generation> {
+        self.generation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All connections of this generation are to be replaced, if it is at least so old.
+    fn renew(&self, nr: u64, after: Duration) {
+        let mut generation = self.generation();
+        if generation.nr == nr && generation.began.is_none_or(|began| began.elapsed() >= after) {
+            *generation = Generation { nr: nr + 1, began: Some(Instant::now()) };
+        }
     }
 }
 
@@ -271,13 +360,16 @@ impl managed::Manager for Opener {
     }
 
     async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Error> {
-        let line = &connection.line;
-        let is_renewed = line.generation != self.generation.load(Ordering::Acquire);
-        if line.state == State::Useless || is_renewed || line.opened.elapsed() > OLDEST {
-            return Err(RecycleError::message("replaced"));
-        }
-        if line.state == State::Clean && line.answered.elapsed() <= UNTESTED {
-            return Ok(());
+        let health = &connection.health;
+        let is_renewed = health.generation != self.generation().nr;
+        let is_recent = health.answered.elapsed() <= UNTESTED;
+        match health.state {
+            _ if is_renewed || health.opened.elapsed() > OLDEST => return Err(RecycleError::message("replaced")),
+            State::Useless => return Err(RecycleError::message("of no use")),
+            // Asking would take long if its peer has vanished, and each such connection has to be asked by itself.
+            State::Left if !is_recent => return Err(RecycleError::message("left without an answer")),
+            State::Clean if is_recent => return Ok(()),
+            _ => {}
         }
         if connection.settle().await { Ok(()) } else { Err(RecycleError::message("it does not answer")) }
     }
@@ -286,11 +378,11 @@ impl managed::Manager for Opener {
 /// A connection on which every statement ends.
 pub struct Connection {
     raw: PgConnection,
-    line: Line,
+    health: Health,
 }
 
 /// What is known of a connection.
-pub(super) struct Line {
+pub(super) struct Health {
     opener: Opener,
     /// The process at the server.
     pid: i32,
@@ -310,7 +402,7 @@ enum State {
     Useless,
 }
 
-impl Line {
+impl Health {
     /// Waits for an answer of the server as long as one can come.
     pub(super) async fn answer<T>(&mut self, asked: impl Future<Output = Result<T>>) -> Result<T> {
         if self.state == State::Clean {
@@ -333,7 +425,7 @@ impl Line {
             }
         };
         match &answer {
-            Err(error) if fault::is_useless(error) => self.give_up(),
+            Err(error) if fault::is_useless(error) => self.give_up(fault::code(error).as_deref()),
             _ => {
                 self.answered = Instant::now();
                 if self.state == State::Left {
@@ -344,38 +436,39 @@ impl Line {
         answer
     }
 
-    /// Retires this connection and all others of its generation.
-    pub(super) fn give_up(&mut self) {
+    /// Retires this connection and all others of its generation, after an error with this SQLSTATE.
+    pub(super) fn give_up(&mut self, code: Option<&str>) {
         self.state = State::Useless;
-        self.opener.renew(self.generation);
+        let after = if code == Some(fault::READ_ONLY) { REPLACED } else { Duration::ZERO };
+        self.opener.renew(self.generation, after);
     }
 }
 
 impl Connection {
     /// Ends what was left unfinished. Returns whether the connection then answers; if not, it is never used again.
     async fn settle(&mut self) -> bool {
-        let Connection { raw, line } = self;
+        let Connection { raw, health } = self;
         let settled = async {
-            match line.state {
+            match health.state {
                 State::Open => raw.execute("ROLLBACK").await.is_ok(),
                 _ => raw.ping().await.is_ok(),
             }
         };
         if timeout(ASKED, settled).await.unwrap_or(false) {
-            (line.state, line.answered) = (State::Clean, Instant::now());
+            (health.state, health.answered) = (State::Clean, Instant::now());
             return true;
         }
         // One that was left in the middle of something may just be busy: that tells nothing of others.
-        if line.state == State::Clean {
-            self.line.opener.renew(self.line.generation);
+        if health.state == State::Clean {
+            self.health.opener.renew(self.health.generation, Duration::ZERO);
         }
-        self.line.state = State::Useless;
+        self.health.state = State::Useless;
         false
     }
 
-    /// For code that talks to the server in another way, within [`Line::answer`].
-    pub(super) fn parts(&mut self) -> (&mut PgConnection, &mut Line) {
-        (&mut self.raw, &mut self.line)
+    /// For code that talks to the server in another way, within [`Health::answer`].
+    pub(super) fn parts(&mut self) -> (&mut PgConnection, &mut Health) {
+        (&mut self.raw, &mut self.health)
     }
 }
 
@@ -393,8 +486,8 @@ impl<'c> Executor<'c> for &'c mut Connection {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let Connection { raw, line } = self;
-        line.answer(raw.execute(query)).boxed()
+        let Connection { raw, health } = self;
+        health.answer(raw.execute(query)).boxed()
     }
 
     /// All rows are there before the first is given out: nobody can keep a connection by reading slowly.
@@ -403,8 +496,8 @@ impl<'c> Executor<'c> for &'c mut Connection {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let Connection { raw, line } = self;
-        let all = line.answer(raw.fetch_many(query).try_collect::<Vec<_>>());
+        let Connection { raw, health } = self;
+        let all = health.answer(raw.fetch_many(query).try_collect::<Vec<_>>());
         stream::once(all).map_ok(|all| stream::iter(all.into_iter().map(Ok))).try_flatten().boxed()
     }
 
@@ -413,8 +506,8 @@ impl<'c> Executor<'c> for &'c mut Connection {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let Connection { raw, line } = self;
-        line.answer(raw.fetch_all(query)).boxed()
+        let Connection { raw, health } = self;
+        health.answer(raw.fetch_all(query)).boxed()
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>>>
@@ -422,24 +515,24 @@ impl<'c> Executor<'c> for &'c mut Connection {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let Connection { raw, line } = self;
-        line.answer(raw.fetch_optional(query)).boxed()
+        let Connection { raw, health } = self;
+        health.answer(raw.fetch_optional(query)).boxed()
     }
 
     fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> BoxFuture<'e, Result<PgStatement>>
     where
         'c: 'e,
     {
-        let Connection { raw, line } = self;
-        line.answer(raw.prepare_with(sql, parameters)).boxed()
+        let Connection { raw, health } = self;
+        health.answer(raw.prepare_with(sql, parameters)).boxed()
     }
 
     fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<sqlx::Describe<Postgres>>>
     where
         'c: 'e,
     {
-        let Connection { raw, line } = self;
-        line.answer(raw.describe(sql)).boxed()
+        let Connection { raw, health } = self;
+        health.answer(raw.describe(sql)).boxed()
     }
 }
 
@@ -494,11 +587,12 @@ impl DerefMut for Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        let Some(mut connection) = self.connection.take().filter(|connection| connection.line.state != State::Useless)
+        let Some(mut connection) =
+            self.connection.take().filter(|connection| connection.health.state != State::Useless)
         else {
             return;
         };
-        connection.line.state = State::Open;
+        connection.health.state = State::Open;
         // At once, since others may wait for what it has locked. Without a runtime nobody waits.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move { connection.settle().await });

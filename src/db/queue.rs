@@ -34,10 +34,14 @@ struct Queue(Pool);
 macro_rules! run {
     ($connection:expr, $way:ident, $sql:expr, $params:expr) => {{
         let connection: &mut Connection = $connection;
-        let (mut raw, line) = connection.parts();
-        let ran = line.answer(async { Ok(DbExecutorArg::$way(&mut raw, $sql, $params).await) }).await?;
-        if ran.as_ref().is_err_and(|error| fault::is_useless_code(error.code())) {
-            line.give_up();
+        let (mut raw, health) = connection.parts();
+        let ran = health.answer(async { Ok(DbExecutorArg::$way(&mut raw, $sql, $params).await) }).await?;
+        // feature_not_supported: most likely a plan from before a migration of the queue.
+        let is_useless = |code: Option<&str>| fault::is_useless_code(code) || code == Some("0A000");
+        if let Err(error) = &ran
+            && is_useless(error.code())
+        {
+            health.give_up(error.code());
         }
         ran
     }};

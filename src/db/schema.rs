@@ -8,15 +8,15 @@
 //! Indexes on Django's tables are not migrations but a list, [`INDEXES`]: each is built without stopping writers, and
 //! one that a killed build left invalid is built again.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, future::Future, io, time::Duration};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use sqlx::{
     AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, SqlSafeStr as _,
     migrate::{Migration, MigrationType, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{JOBS_SCHEMA, Pool};
 use crate::clock::random_uuid;
@@ -136,15 +136,19 @@ const ADDED: &[(&str, &str)] = &[
     ("notifications_notification", "action_url varchar"),
 ];
 
-/// Whether the database answers, can be written, and has our newest migration.
+/// The numbers of [`MIGRATIONS`]. To have the newest is not to have all: one with a lower number may be released later.
+fn versions() -> Vec<i64> {
+    MIGRATIONS.iter().map(|&(version, ..)| version).collect()
+}
+
+/// Whether the database answers, can be written, and has all our migrations.
 pub async fn is_migrated(pool: &Pool) -> bool {
-    let newest = MIGRATIONS.last().map(|&(version, ..)| version);
     // The second part locks no row, and is refused where one can only read.
     sqlx::query_scalar::<_, bool>(
-        "SELECT EXISTS (SELECT FROM ivs_migrations WHERE version = $1 AND success)
+        "SELECT (SELECT count(*) FROM ivs_migrations WHERE version = ANY ($1) AND success) = cardinality($1)
                 AND NOT EXISTS (SELECT FROM (SELECT FROM ivs_migrations LIMIT 0 FOR UPDATE) AS written)",
     )
-    .bind(newest)
+    .bind(versions())
     .fetch_one(pool)
     .await
     .unwrap_or(false)
@@ -158,7 +162,7 @@ pub(super) async fn check_server(mut conn: PgConnection, options: &PgConnectOpti
         "the database's encoding is {encoding}: the server needs one in UTF8"
     );
     // Skipped if there is no second connection: a database with so little room shows itself soon enough.
-    let shared = tokio::time::timeout(Duration::from_secs(2), shares_sessions(&mut conn, options)).await;
+    let shared = timeout(Duration::from_secs(2), shares_sessions(&mut conn, options)).await;
     ensure!(
         !matches!(shared, Ok(Ok(true))),
         "a pooler in transaction mode stands before the database: use session mode, or connect to PostgreSQL itself"
@@ -184,34 +188,73 @@ async fn shares_sessions(one: &mut PgConnection, options: &PgConnectOptions) -> 
 /// Brings the database to the schema this program needs. Running it again changes nothing.
 ///
 /// Waits while another instance migrates. Waits at most 5 s for a lock that blocks others from a table, and without a
-/// limit for transactions older than an index build. Fails, with nothing changed, if a table or column of Django's is
-/// missing or has another type, or if the role lacks a right.
+/// limit for transactions older than an index build. Logs for whom it waits. Fails, with nothing changed, if a table or
+/// column of Django's is missing or has another type, or if the role lacks a right.
 pub async fn migrate(pool: &Pool) -> anyhow::Result<()> {
     let options = pool.connect_options();
-    let mut conn = PgConnection::connect_with(options).await.context("cannot connect to the database")?;
-    conn.execute(SESSION).await?;
+    let connected = async {
+        let mut conn = PgConnection::connect_with(options).await?;
+        conn.execute(SESSION).await?;
+        let process = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut conn).await?;
+        Ok((conn, process))
+    };
+    let (mut conn, process) = answered(connected).await.context("cannot connect to the database")?;
     take_turn(&mut conn).await.context("waiting for the right to migrate the database")?;
-    let outcome = migrate_alone(&mut conn, options).await;
+    let outcome = tokio::select! {
+        outcome = migrate_alone(&mut conn, options) => outcome,
+        () = watch(options, process) => Err(anyhow!("the connection to the database was lost")),
+    };
     // The lock ends with the session, however the session ends.
-    conn.close().await.ok();
+    answered(conn.close()).await.ok();
     outcome.map_err(explain)
 }
 
 /// Settings of a session that migrates. Building an index on a large table takes as long as it takes; nobody wants to
-/// hear "relation already exists, skipping" at every start.
+/// hear "relation already exists, skipping" at every start. If the machine vanishes, the server ends its session, and
+/// with it the lock, after a minute.
 const SESSION: &str = "SET lock_timeout = '5s'; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0;
-                       SET default_transaction_isolation = 'read committed'; SET client_min_messages = warning";
+                       SET default_transaction_isolation = 'read committed'; SET client_min_messages = warning;
+                       SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;
+                       SET tcp_user_timeout = '60s'";
+
+/// Ends a wait for what the server answers at once, if the network has fallen silent.
+async fn answered<T>(answer: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    const LONGEST: Duration = Duration::from_secs(10);
+    timeout(LONGEST, answer).await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+}
 
 /// Takes the lock that keeps other instances from migrating, for as long as the session lives. Polls, because a
 /// session that is blocked in a statement would keep `CREATE INDEX CONCURRENTLY` waiting for it, and it for that.
+/// Says at once, and then every 30 s, who holds it.
 async fn take_turn(conn: &mut PgConnection) -> sqlx::Result<()> {
-    const LOCK: i64 = i64::from_be_bytes(*b"ivs_migr");
-    let mut told = false;
-    while !sqlx::query_scalar::<_, bool>("SELECT pg_try_advisory_lock($1)").bind(LOCK).fetch_one(&mut *conn).await? {
-        if !std::mem::replace(&mut told, true) {
-            tracing::info!("another instance is migrating the database, waiting for it");
+    const TOLD_EVERY: Duration = Duration::from_secs(30);
+    let mut told: Option<Instant> = None;
+    while !answered(sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK).fetch_one(&mut *conn)).await? {
+        if told.is_none_or(|at| at.elapsed() >= TOLD_EVERY) {
+            told = Some(Instant::now());
+            answered(tell_of_holder(conn)).await?;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+/// The advisory lock of whoever migrates.
+const LOCK: i64 = i64::from_be_bytes(*b"ivs_migr");
+
+/// Address and time are empty where the role may not see them.
+async fn tell_of_holder(conn: &mut PgConnection) -> sqlx::Result<()> {
+    let holder = sqlx::query_as::<_, (i32, String, String)>(
+        "SELECT pid, coalesce(host(client_addr), ''), coalesce(query_start::text, '')
+         FROM pg_locks JOIN pg_stat_activity USING (pid)
+         WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND (classid::bigint << 32) + objid::bigint = $1
+               AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+    )
+    .bind(LOCK)
+    .fetch_optional(conn)
+    .await?;
+    if let Some((pid, address, since)) = holder {
+        tracing::info!(pid, address, since, "another instance is migrating the database, waiting for it");
     }
     Ok(())
 }
@@ -245,10 +288,10 @@ async fn migrate_alone(conn: &mut PgConnection, options: &PgConnectOptions) -> a
     // Concurrent builds block nobody while they wait for older transactions.
     conn.execute("SET lock_timeout = 0").await?;
     for (name, on) in INDEXES {
-        build_index(conn, options, name, on).await.with_context(|| format!("building the index {name}"))?;
+        build_index(conn, name, on).await.with_context(|| format!("building the index {name}"))?;
     }
     for name in RETIRED_INDEXES {
-        patiently(conn, options, name, format!("DROP INDEX CONCURRENTLY IF EXISTS {name}")).await?;
+        execute(conn, format!("DROP INDEX CONCURRENTLY IF EXISTS {name}")).await?;
     }
     Ok(())
 }
@@ -262,14 +305,14 @@ async fn make_room_for_jobs(conn: &mut PgConnection) -> sqlx::Result<()> {
             .fetch_one(&mut *conn)
             .await?;
     if !has_schema {
-        conn.execute(sqlx::raw_sql(AssertSqlSafe(format!("CREATE SCHEMA {JOBS_SCHEMA}")))).await?;
+        execute(conn, format!("CREATE SCHEMA {JOBS_SCHEMA}")).await?;
     }
     if !has_table {
         let sql = format!(
             "CREATE TABLE {JOBS_SCHEMA}.migrations
                  (id int PRIMARY KEY, ts timestamptz NOT NULL DEFAULT now(), breaking boolean NOT NULL DEFAULT false)"
         );
-        conn.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
+        execute(conn, sql).await?;
     }
     Ok(())
 }
@@ -348,9 +391,8 @@ async fn missing_rights(conn: &mut PgConnection) -> sqlx::Result<Vec<String>> {
         ("company_googlecredentials", "SELECT,INSERT,UPDATE,DELETE"),
         ("job_job", "REFERENCES"),
     ];
-    let newest = MIGRATIONS.last().map(|&(version, ..)| version);
     let indexes: Vec<&str> = INDEXES.iter().map(|(name, _)| *name).collect();
-    let (is_migrated, is_indexed): (bool, bool) = sqlx::query_as(
+    let (has_migrations, is_indexed): (bool, bool) = sqlx::query_as(
         "SELECT to_regclass('ivs_migrations') IS NOT NULL,
                 (SELECT count(*) FROM pg_index WHERE indisvalid AND indexrelid = ANY (
                      SELECT to_regclass(name) FROM unnest($1) AS name)) = cardinality($1)",
@@ -358,10 +400,10 @@ async fn missing_rights(conn: &mut PgConnection) -> sqlx::Result<Vec<String>> {
     .bind(&indexes)
     .fetch_one(&mut *conn)
     .await?;
-    let newest_is_there = "SELECT EXISTS (SELECT FROM ivs_migrations WHERE version = $1 AND success)";
-    if is_migrated
+    let all_applied = "SELECT count(*) = cardinality($1) FROM ivs_migrations WHERE version = ANY ($1) AND success";
+    if has_migrations
         && is_indexed
-        && sqlx::query_scalar::<_, bool>(newest_is_there).bind(newest).fetch_one(&mut *conn).await?
+        && sqlx::query_scalar::<_, bool>(all_applied).bind(versions()).fetch_one(&mut *conn).await?
     {
         return Ok(Vec::new());
     }
@@ -393,65 +435,73 @@ async fn missing_rights(conn: &mut PgConnection) -> sqlx::Result<Vec<String>> {
     .await
 }
 
-/// Whether a column of type `is` can be used where we expect `wanted`: all texts are alike to us.
+/// Whether a column of type `is` can be used where we expect `wanted`. All texts are alike to us. Where we expect `int4`
+/// any whole number will do: Django widens such columns, and every statement casts what it reads of them. (A number that
+/// does not fit into a narrower one is refused, as it is for Django.)
 fn is_like(is: &str, wanted: &str) -> bool {
-    let is_text = |kind| matches!(kind, "text" | "varchar" | "bpchar" | "citext");
-    is == wanted || is_text(is) && is_text(wanted)
+    const TEXTS: [&str; 4] = ["text", "varchar", "bpchar", "citext"];
+    is == wanted || TEXTS.contains(&is) && TEXTS.contains(&wanted) || wanted == "int4" && matches!(is, "int2" | "int8")
 }
 
 /// Makes the index `name` exist and be valid. A build that was killed leaves one that is kept up to date, but never
 /// used: it is dropped first.
-async fn build_index(conn: &mut PgConnection, options: &PgConnectOptions, name: &str, on: &str) -> sqlx::Result<()> {
+async fn build_index(conn: &mut PgConnection, name: &str, on: &str) -> sqlx::Result<()> {
     let valid: Option<bool> = sqlx::query_scalar("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)")
         .bind(name)
         .fetch_optional(&mut *conn)
         .await?;
     if valid == Some(false) {
         tracing::warn!(index = name, "dropping an index whose build was interrupted");
-        patiently(conn, options, name, format!("DROP INDEX CONCURRENTLY {name}")).await?;
+        execute(conn, format!("DROP INDEX CONCURRENTLY {name}")).await?;
     }
     if valid != Some(true) {
-        patiently(conn, options, name, format!("CREATE INDEX CONCURRENTLY {name} ON {on}")).await?;
+        execute(conn, format!("CREATE INDEX CONCURRENTLY {name} ON {on}")).await?;
     }
     Ok(())
 }
 
-/// Runs an index statement that waits for every older transaction, and logs which ones.
-async fn patiently(conn: &mut PgConnection, options: &PgConnectOptions, index: &str, sql: String) -> sqlx::Result<()> {
-    let process: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *conn).await?;
-    tokio::select! {
-        done = conn.execute(sqlx::raw_sql(AssertSqlSafe(sql))) => done.map(|_| ()),
-        () = tell_of_others(options, process, index) => Ok(()),
-    }
+async fn execute(conn: &mut PgConnection, sql: String) -> sqlx::Result<()> {
+    conn.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.map(|_| ())
 }
 
-/// Says, after 5 s and then every 30 s, who keeps `process` waiting. Never ends.
-async fn tell_of_others(options: &PgConnectOptions, process: i32, index: &str) {
-    let mut ticks = tokio::time::interval_at(Instant::now() + Duration::from_secs(5), Duration::from_secs(30));
-    loop {
-        ticks.tick().await;
+/// Ends when the session of `process` has ended: across a silent network nobody would hear of it. Says, after 5 s and
+/// then every 30 s, who keeps the session waiting.
+async fn watch(options: &PgConnectOptions, process: i32) {
+    for look in 0_u32.. {
+        tokio::time::sleep(Duration::from_secs(5)).await;
         let asked = async {
             let mut other = PgConnection::connect_with(options).await?;
-            sqlx::query_as::<_, (i32, String, String, String)>(
+            let statement: Option<String> =
+                sqlx::query_scalar("SELECT left(query, 100) FROM pg_stat_activity WHERE pid = $1")
+                    .bind(process)
+                    .fetch_optional(&mut other)
+                    .await?;
+            let waited_for = sqlx::query_as::<_, (i32, String, String, String)>(
                 "SELECT pid, coalesce(usename, '')::text, coalesce(application_name, ''), coalesce(xact_start::text, '')
                  FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids($1))",
             )
             .bind(process)
             .fetch_all(&mut other)
-            .await
+            .await?;
+            other.close().await?;
+            Ok((statement, waited_for))
         };
-        match asked.await {
-            Ok(others) => others.into_iter().for_each(|(pid, role, application, since)| {
-                tracing::warn!(
-                    index,
-                    pid,
-                    role,
-                    application,
-                    since,
-                    "building an index waits for a transaction to end"
-                );
-            }),
-            Err(error) => tracing::warn!(index, %error, "building an index takes long"),
+        match answered(asked).await {
+            Ok((None, _)) => return,
+            Ok((Some(statement), waited_for)) if look % 6 == 0 => {
+                waited_for.into_iter().for_each(|(pid, role, application, since)| {
+                    tracing::warn!(
+                        statement,
+                        pid,
+                        role,
+                        application,
+                        since,
+                        "migrating the database waits for a transaction to end"
+                    );
+                });
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "migrating the database takes long"),
         }
     }
 }

@@ -95,12 +95,12 @@ async fn run_on(cluster: Option<&Cluster>, dir: &Path, ports: Ports, stop: Cance
     };
     let google = Simulator::on(listener(ports.google)?, options)?;
     let mailbox = Mailbox::on(listener(ports.smtp)?, listener(ports.mailbox)?, Some(dir.join("mails")))?;
-    let ctx = app::context(settings, Clock::System, pool)?;
+    let ctx = app::context(settings, Clock::System, pool, stop)?;
     let server = listener(ports.server)?;
     let database = cluster.map(|cluster| cluster.url(DATABASE));
     let urls = [&ctx.settings.public_url, google.url(), mailbox.url()];
     println!("{}", banner(urls, database.as_deref(), Clock::System.now()));
-    app::serve(ctx, server, stop).await
+    app::serve(ctx, server).await
 }
 
 /// What is used where the environment sets nothing.

@@ -62,6 +62,10 @@ pub enum Error {
 }
 
 impl Error {
+    /// The database is busy or away: nothing was done, and a retry is likely to succeed soon.
+    pub const DATABASE_BUSY: Error =
+        Error::Busy { detail: "The server is busy. Please try again.", retry_after: db::RETRY_AFTER.as_secs() };
+
     pub fn refused(status: StatusCode, error: impl Into<Cow<'static, str>>) -> Self {
         Error::Refused { status, error: error.into(), detail: None, field: None }
     }
@@ -83,6 +87,15 @@ impl Error {
     pub fn throttled_until(then: DateTime<Utc>, now: DateTime<Utc>) -> Self {
         let micros = (then - now).num_microseconds().unwrap_or_default();
         Error::Throttled { retry_after: u64::try_from(micros).unwrap_or_default().div_ceil(1_000_000) }
+    }
+
+    /// The same, where it is certain that nothing was done although a commit was not answered.
+    pub fn undone(self) -> Self {
+        if !db::is_unanswered(&self) {
+            return self;
+        }
+        tracing::error!(error = ?self, "request failed");
+        Error::DATABASE_BUSY
     }
 
     /// The same refusal, about this field of the request; other errors are about none.
@@ -169,10 +182,12 @@ impl IntoResponse for Error {
             Error::Internal(fault) => {
                 tracing::error!(error = format!("{fault:#}"), "request failed");
                 if status == StatusCode::SERVICE_UNAVAILABLE {
-                    let text = "The server is busy. Please try again.";
-                    return (status, wait(db::RETRY_AFTER.as_secs()), Json(detail(text))).into_response();
+                    return Error::DATABASE_BUSY.into_response();
                 }
-                detail("Internal server error.")
+                detail(match db::is_unanswered(&fault) {
+                    true => "It is not known whether this was done. Please check before you try again.",
+                    false => "Internal server error.",
+                })
             }
         };
         (status, Json(body)).into_response()

@@ -3,7 +3,10 @@
 //! `X-Forwarded-For` is believed as far as those who have written it are in `TRUSTED_PROXIES`, from the nearest on; so
 //! what a client writes into it itself is never reached.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Once,
+};
 
 use anyhow::anyhow;
 use axum::{
@@ -27,17 +30,39 @@ impl FromRequestParts<Context> for Peer {
             .extensions
             .get::<ConnectInfo<SocketAddr>>()
             .ok_or_else(|| anyhow!("the connection's address did not come with the request"))?;
-        Ok(Peer(nearest_untrusted(connection.ip(), &parts.headers, &ctx.settings.trusted_proxies)))
+        let (connection, trusted) = (connection.ip().to_canonical(), &ctx.settings.trusted_proxies);
+        if parts.headers.contains_key(FORWARDED_FOR) && !is_in(trusted, connection) {
+            warn_of_a_proxy(connection);
+        }
+        Ok(Peer(nearest_untrusted(connection, &parts.headers, trusted)))
     }
+}
+
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// Once, since any client can send the header.
+fn warn_of_a_proxy(connection: IpAddr) {
+    static WARNED: Once = Once::new();
+    WARNED.call_once(|| {
+        tracing::warn!(
+            %connection,
+            "X-Forwarded-For came from an address that TRUSTED_PROXIES does not name; if it is your proxy's, all its \
+             clients count as one, and one of them can keep all others from signing in"
+        );
+    });
+}
+
+fn is_in(networks: &[IpNet], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(&address))
 }
 
 /// Walks from the connection back along the hops of `X-Forwarded-For`, as long as the address at hand is trusted and
 /// the hop before it can be read.
 fn nearest_untrusted(connection: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let headers = headers.get_all("x-forwarded-for").iter().rev();
+    let headers = headers.get_all(FORWARDED_FOR).iter().rev();
     let mut hops = headers.flat_map(|header| header.as_bytes().rsplit(|byte| *byte == b','));
     let mut peer = connection.to_canonical();
-    while trusted.iter().any(|network| network.contains(&peer)) {
+    while is_in(trusted, peer) {
         match hops.next().and_then(address) {
             Some(before) => peer = before,
             None => break,

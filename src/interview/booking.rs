@@ -74,12 +74,12 @@ pub struct Scheduled {
 ///
 /// Follows the rules of contract §5.6 from the fourth on. It must run [to its end](Context::to_its_end).
 pub async fn schedule(ctx: Context, user: CurrentUser, request: Request, key: KeyUse) -> Result<Scheduled> {
-    let standing = standing(&ctx, user.id, &key).await?;
+    let before = standing(&ctx, user.id, &key).await?;
     let facts = facts::facts(&ctx.db, user.id, &request).await?;
     if !user.is_recruiter_with_company() {
         return Err(Error::forbidden("Only recruiters with a company can schedule interviews."));
     }
-    if let Standing::Made(interview_id) = standing {
+    if let Standing::Made(interview_id) = before {
         return replay(&ctx, interview_id).await;
     }
     let parties = check(&user, &request, facts)?;
@@ -88,7 +88,7 @@ pub async fn schedule(ctx: Context, user: CurrentUser, request: Request, key: Ke
         calendar::require_grant(&ctx, user.id).await.map_err(|refusal| refusal.about("interview_type"))?;
     }
     let people = (user.id, parties.candidate.id);
-    let (intent, event_id) = match claim(&ctx, people, is_meet, &key).await? {
+    let (intent, event_id) = match claim(&ctx, people, is_meet, &key).await.map_err(Error::undone)? {
         Keyed::Ours(owned) => owned,
         Keyed::Bound(interview_id) => return replay(&ctx, interview_id).await,
     };
@@ -104,8 +104,16 @@ pub async fn schedule(ctx: Context, user: CurrentUser, request: Request, key: Ke
             Ok(answer(made, emails_sent, overlaps, false))
         }
         Err(error) => {
-            booking.abandon().await;
-            Err(error)
+            let is_abandoned = booking.abandon().await;
+            if !db::is_unanswered(&error) {
+                return Err(error);
+            }
+            // If the commit happened, the intent could not be given up, and the key stands for the interview.
+            match standing(&ctx, user.id, &key).await {
+                Ok(Standing::Made(interview_id)) => replay(&ctx, interview_id).await,
+                Ok(_) if is_abandoned => Err(error.undone()),
+                _ => Err(error),
+            }
         }
     }
 }
@@ -352,8 +360,9 @@ impl Booking<'_> {
         Ok(id)
     }
 
-    /// Makes sure that nothing of a failed request stays. What cannot be undone now is left to the sweep.
-    async fn abandon(&self) {
+    /// Makes sure that nothing of a failed request stays. What cannot be undone now is left to the sweep. Whether it is
+    /// now certain that nothing stays, or that the commit did happen.
+    async fn abandon(&self) -> bool {
         let (user_id, intent) = (self.user.id, self.intent.id);
         let give_up = move |ctx: Context| async move {
             let mut db = ctx.db.acquire().await?;
@@ -365,7 +374,7 @@ impl Booking<'_> {
             Ok(())
         };
         if !self.ctx.persist("a booking's failure", give_up).await {
-            return;
+            return false;
         }
         let ctx = self.ctx.clone();
         self.ctx.tasks.spawn(async move {
@@ -373,6 +382,7 @@ impl Booking<'_> {
                 tracing::error!(error = format!("{fault:#}"), "a failed booking could not be undone yet");
             }
         });
+        true
     }
 }
 

@@ -558,7 +558,7 @@ pub async fn by_id(ctx: &Context, id: Option<i64>) -> sqlx::Result<Option<Interv
 /// The interview that a mailed link opens, and whom the link was made for.
 pub async fn by_mailed_link(ctx: &Context, id: i64, token: &TokenHash) -> sqlx::Result<Option<(Interview, i64)>> {
     let now = ctx.clock.now();
-    store::by_portal_token(&ctx.db.reserved(), id, token, now, &ctx.settings).await
+    store::by_portal_token(&ctx.db, id, token, now, &ctx.settings).await
 }
 
 /// Removes idempotency keys, link tokens and wishes for alignment that have had their time.

@@ -7,11 +7,13 @@ use std::{
 };
 
 use interviews::db;
+use reqwest::Method;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
 use crate::support::{
     database::{TestDatabase, empty, folder, fresh, limits},
-    process::{Server, free_ports, program},
+    process::{Server, World, free_ports, program},
+    relay::Relay,
     until_async,
 };
 
@@ -254,6 +256,102 @@ async fn what_is_missing_is_named_before_anything_is_changed() {
     assert!(!db::is_migrated(&database.pool).await);
 }
 
+/// Alters, as Django does, every column of its tables that has one type to another one.
+async fn retype(pool: &db::Pool, from: &str, to: &str) {
+    let sql = format!(
+        "DO $$ DECLARE altered record; BEGIN
+             FOR altered IN
+                 SELECT attrelid::regclass AS name, attname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+                 WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname NOT LIKE 'ivs\\_%'
+                   AND attnum > 0 AND NOT attisdropped AND atttypid = '{from}'::regtype
+             LOOP EXECUTE format('ALTER TABLE %s ALTER COLUMN %I TYPE {to}', altered.name, altered.attname);
+             END LOOP; END $$"
+    );
+    run(pool, &sql).await;
+}
+
+/// Starts a server on the database, schedules with it and reads the list.
+async fn assert_serves(database: TestDatabase) {
+    let world = World::on(database).await;
+    let _server = world.serve().await;
+    world.connect().await;
+    let (status, scheduled) = world.schedule().await.unwrap();
+    assert_eq!(status, 200, "{scheduled}");
+    let (status, list) = world.call(Method::GET, "/api/company/interviews/", None).await.unwrap();
+    assert_eq!(status, 200, "{list}");
+    assert!(list.to_string().contains(&format!("\"id\":{}", scheduled["interview_id"])), "{list}");
+}
+
+#[tokio::test]
+async fn a_restart_after_django_has_widened_its_numbers_serves() {
+    let database = django("").await;
+    db::migrate(&database.pool).await.unwrap();
+    retype(&database.pool, "integer", "bigint").await;
+    assert_serves(database).await;
+}
+
+#[tokio::test]
+async fn a_database_whose_numbers_are_narrower_is_adopted_and_serves() {
+    let database = django("ALTER TABLE company_interview ADD COLUMN duration_minutes integer NULL").await;
+    retype(&database.pool, "integer", "smallint").await;
+    assert_serves(database).await;
+}
+
+#[tokio::test]
+async fn a_migration_that_is_missing_below_the_newest_is_missed_and_applied() {
+    let database = fresh().await;
+    run(&database.pool, "DROP TABLE ivs_token_revocation; DELETE FROM ivs_migrations WHERE version = 13").await;
+    assert!(!db::is_migrated(&database.pool).await);
+
+    let role = Role::create(&database).await;
+    run(&database.pool, &format!("GRANT SELECT ON ivs_migrations TO {}", role.name)).await;
+    let error = text(role.migrate().await);
+    assert!(error.contains("lacks the right REFERENCES on the table users_user"), "{error}");
+    role.drop().await;
+
+    db::migrate(&database.pool).await.unwrap();
+    assert!(db::is_migrated(&database.pool).await);
+    assert_eq!(count(&database.pool, "SELECT count(*) FROM ivs_token_revocation").await, 0);
+}
+
+/// Holds the lock of whoever migrates, as a machine does that has vanished; returns its process at the server too.
+async fn migrating(database: &TestDatabase) -> (PgConnection, i32) {
+    let mut holder = PgConnection::connect(&database.url).await.unwrap();
+    let lock = i64::from_be_bytes(*b"ivs_migr");
+    sqlx::query("SELECT pg_advisory_lock($1)").bind(lock).execute(&mut holder).await.unwrap();
+    let process = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut holder).await.unwrap();
+    (holder, process)
+}
+
+#[tokio::test]
+async fn a_start_that_waits_for_anothers_migration_says_whose() {
+    let database = fresh().await;
+    let (holder, process) = migrating(&database).await;
+    let mut command = program(&["migrate"]);
+    command.envs([("DATABASE_URL", database.url.as_str()), ("SECRET_KEY", "key")]);
+    let mut server = Server::start(command);
+    until_async(async || server.said().contains("another instance is migrating the database")).await;
+    assert!(!server.has_ended() && server.said().contains(&format!("pid={process} ")), "{}", server.said());
+    holder.close().await.unwrap();
+    assert!(server.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_start_that_waits_for_anothers_migration_ends_when_the_network_falls_silent() {
+    let database = fresh().await;
+    let (_holder, _) = migrating(&database).await;
+    let relay = Relay::start(&database.url).await;
+    let pool = db::connect(&relay.url(&database.name), limits(2)).await.unwrap();
+    let start = tokio::spawn(async move { db::migrate(&pool).await });
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND query LIKE 'SELECT pg_try_advisory_lock%'";
+    until_async(async || count(&database.pool, waiting).await == 1).await;
+    relay.silence_open();
+    let outcome = tokio::time::timeout(Duration::from_secs(20), start).await.expect("it still waits").unwrap();
+    let error = text(outcome);
+    assert!(error.contains("waiting for the right to migrate the database"), "{error}");
+}
+
 #[tokio::test]
 async fn djangos_own_migration_table_is_never_touched() {
     let database = django("INSERT INTO django_migrations VALUES (1, 'company.0001_initial')").await;
@@ -420,11 +518,35 @@ async fn a_transaction_that_was_open_before_delays_the_indexes_and_is_named() {
     let mut command = program(&["migrate"]);
     command.envs([("DATABASE_URL", database.url.as_str()), ("SECRET_KEY", "key")]);
     let mut server = Server::start(command);
-    until_async(async || server.said().contains("building an index waits for a transaction to end")).await;
+    until_async(async || server.said().contains("migrating the database waits for a transaction to end")).await;
     assert!(!server.has_ended() && server.said().contains("application=\"report\""), "{}", server.said());
     other.execute("ROLLBACK").await.unwrap();
     assert!(server.ended().await.success());
     assert!(db::is_migrated(&database.pool).await);
+}
+
+#[tokio::test]
+async fn a_migration_whose_session_ended_while_the_network_was_silent_ends_too() {
+    let database = django("").await;
+    let mut other = PgConnection::connect(&database.url).await.unwrap();
+    other.execute("BEGIN; LOCK TABLE job_shortlist IN ROW EXCLUSIVE MODE").await.unwrap();
+    let relay = Relay::start(&database.url).await;
+    let pool = db::connect(&relay.url(&database.name), limits(2)).await.unwrap();
+    let start = tokio::spawn(async move { db::migrate(&pool).await });
+    let builders =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+                    AND query LIKE 'CREATE INDEX CONCURRENTLY ivs_shortlist%'";
+    until_async(async || count(&database.pool, builders).await == 1).await;
+    relay.silence_open();
+    // As keepalives do.
+    run(
+        &database.pool,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND query LIKE 'CREATE INDEX CONCURRENTLY ivs_shortlist%'",
+    )
+    .await;
+    let outcome = tokio::time::timeout(Duration::from_secs(20), start).await.expect("it still waits").unwrap();
+    assert_eq!(text(outcome), "the database could not be migrated: the connection to the database was lost");
 }
 
 #[tokio::test]

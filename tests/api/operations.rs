@@ -233,6 +233,17 @@ async fn the_limits_of_the_pool_are_those_that_are_set() {
 }
 
 #[tokio::test]
+async fn without_one_of_its_migrations_an_instance_is_not_ready_and_commands_are_refused() {
+    let app = TestApp::start().await;
+    app.get("/readyz").await.assert(200, json!({"status": "ready"}));
+    app.execute("DELETE FROM ivs_migrations WHERE version = 13").await;
+    assert_eq!(app.get("/readyz").await.status, 503);
+    let world = World::new().await;
+    sqlx::query("DELETE FROM ivs_migrations WHERE version = 13").execute(&world.database.pool).await.unwrap();
+    assert_eq!(refused(&world, &["jobs"]), "the database is not up to date: run `interviews migrate`");
+}
+
+#[tokio::test]
 async fn a_mail_that_is_sent_again_gets_a_day_of_its_own() {
     let app = TestApp::start().await;
     let states = async || -> Vec<String> {

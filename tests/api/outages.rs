@@ -10,7 +10,6 @@ use interviews::{app, db, metrics::SweepOutcome};
 use reqwest::Method;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::support::{process::World, relay::Relay, *};
 
@@ -166,7 +165,8 @@ async fn after_a_failover_no_connection_that_can_only_read_is_used_for_long() {
 
     let reset = "SET default_transaction_read_only = off; ALTER DATABASE $name RESET default_transaction_read_only";
     on_database(&app, reset).await;
-    // The connections are those that can only read.
+    until_async(async || app.get("/readyz").await.status == 200).await;
+    // The probe has found that its connection could only read: so could all others.
     let dates = (1..=10).map(|day| json!({ "date": format!("2030-03-{day:02}") }));
     let scheduled = join_all(dates.map(|date| otto.schedule_otherwise(phone_body(date)))).await;
     for answer in scheduled {
@@ -225,6 +225,72 @@ async fn columns_that_django_alters_fail_no_request() {
 }
 
 #[tokio::test]
+async fn a_booking_whose_commit_gets_no_answer_is_answered_as_it_ended() {
+    let (app, relay) = TestApp::start_behind_relay().await;
+    let otto = app.user(OTTO);
+    // The first commit claims the key, the second makes the interview.
+    relay.lose_commit(0);
+    let refused = otto.schedule_otherwise(phone_body(json!({}))).await;
+    refused.assert(503, json!({"detail": "The server is busy. Please try again."}));
+    assert_eq!(app.count("company_interview WHERE id > 1000").await, 0);
+    relay.lose_commit(1);
+    let next = json!({ "date": "2030-03-05" });
+    let scheduled = otto.schedule_otherwise(phone_body(next)).await;
+    assert_eq!(scheduled.status, 201, "{scheduled:?}");
+    assert_eq!(app.count("company_interview WHERE id > 1000").await, 1);
+    app.advance(Duration::from_secs(3600));
+    app.sweep().await;
+    app.run_jobs().await;
+    assert_eq!(app.mailbox.mails().len(), 2);
+}
+
+#[tokio::test]
+async fn what_cannot_be_known_is_not_told_as_try_again() {
+    let (app, relay) = TestApp::start_behind_relay().await;
+    let otto = app.user(OTTO);
+    let scheduled = otto.schedule_otherwise(phone_body(json!({}))).await;
+    let id = scheduled.json()["interview_id"].as_i64().unwrap();
+    relay.lose_commit(0);
+    let cancelled = otto.cancel(id).await;
+    let text = "It is not known whether this was done. Please check before you try again.";
+    cancelled.assert(500, json!({ "detail": text }));
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn a_server_that_may_not_see_a_connections_state_does_not_take_it_for_lost() {
+    let app = TestApp::start().await;
+    // Sessions of a role that becomes another one, as credentials that are made for a time have them.
+    on_database(
+        &app,
+        "CREATE ROLE \"$name-owner\"; CREATE ROLE \"$name-login\" LOGIN IN ROLE \"$name-owner\";
+         ALTER ROLE \"$name-login\" SET role = '$name-owner'",
+    )
+    .await;
+    let url = app.database.url.replace("user=postgres", &format!("user={}-login", app.database.name));
+    assert_ne!(url, app.database.url);
+    let pool = db::connect(&url, app.ctx.settings.pool).await.unwrap();
+    sqlx::query("SELECT pg_sleep(2.5)").execute(&pool).await.unwrap();
+    on_database(&app, "DROP ROLE \"$name-login\"; DROP ROLE \"$name-owner\"").await;
+}
+
+#[tokio::test]
+async fn a_statement_whose_client_has_gone_is_ended_by_the_server() {
+    let app = TestApp::start().await;
+    let mut connection = app.ctx.db.acquire().await.unwrap();
+    _ = tokio::time::timeout(Duration::from_millis(200), sqlx::query("SELECT pg_sleep(20)").execute(&mut *connection))
+        .await;
+    drop(connection);
+    // Whoever takes it next finds that it does not answer.
+    assert_eq!(app.user(RITA).get(LIST).await.status, 200);
+    let running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(20)%' AND state = 'active'
+                   AND datname = current_database()";
+    let begun = Instant::now();
+    until_async(async || sqlx::query_scalar::<_, i64>(running).fetch_one(app.db()).await.unwrap() == 0).await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn roles_whose_transactions_are_serializable_see_no_failure() {
     let app = TestApp::start().await;
     on_database(&app, "ALTER DATABASE $name SET default_transaction_isolation = 'serializable'").await;
@@ -239,20 +305,47 @@ async fn roles_whose_transactions_are_serializable_see_no_failure() {
     app.run_jobs().await;
 }
 
+async fn waiting_for_locks(app: &TestApp) -> i64 {
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    sqlx::query_scalar(waiting).fetch_one(app.db()).await.unwrap()
+}
+
 #[tokio::test]
-async fn a_locked_table_takes_only_its_own_requests_down_and_they_say_that_the_server_is_busy() {
+async fn an_instance_stays_ready_while_nobodys_credentials_can_be_checked() {
     let app = TestApp::start().await;
     let rita = app.user(RITA);
     let mut django = app.db().begin().await.unwrap();
+    sqlx::query("LOCK TABLE users_user IN ACCESS EXCLUSIVE MODE").execute(&mut *django).await.unwrap();
+    let profiles = join_all((0..60).map(|_| rita.get(PROFILE)));
+    let probes = async {
+        until_async(async || waiting_for_locks(&app).await >= 10).await;
+        for _ in 0..3 {
+            assert_eq!(app.get("/readyz").await.status, 200);
+        }
+    };
+    let (profiles, ()) = tokio::join!(profiles, probes);
+    assert!(profiles.iter().all(|answer| answer.status == 503), "{profiles:?}");
+    django.rollback().await.unwrap();
+    assert_eq!(rita.get(PROFILE).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_locked_table_takes_only_its_own_requests_down_and_they_say_that_the_server_is_busy() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    assert_eq!(rita.schedule(body(json!({}))).await.status, 200);
+    app.run_jobs().await;
+    let link = app.mailed_link("carl@x.test").await;
+    let mut django = app.db().begin().await.unwrap();
     sqlx::query("LOCK TABLE company_interview IN ACCESS EXCLUSIVE MODE").execute(&mut *django).await.unwrap();
     let begun = Instant::now();
-    // So many that each waits for a connection as long as it may.
+    // So many that each waits for a connection as long as it may. Rooms ask again every few seconds.
     let lists = join_all((0..40).map(|_| rita.get(LIST)));
+    let rooms = join_all((0..4).map(|_| app.get(&link)));
     let others = async {
         // By now all connections for requests wait.
-        let waiting = "SELECT count(*) FROM pg_stat_activity
-                       WHERE wait_event_type = 'Lock' AND datname = current_database()";
-        until_async(async || sqlx::query_scalar::<_, i64>(waiting).fetch_one(app.db()).await.unwrap() == 8).await;
+        until_async(async || waiting_for_locks(&app).await == 8).await;
         let credentials = json!({"email": "rita@x.test", "password": PASSWORD});
         for answer in
             [app.post("/api/users/login/", credentials).await, rita.get(PROFILE).await, app.get("/readyz").await]
@@ -261,7 +354,7 @@ async fn a_locked_table_takes_only_its_own_requests_down_and_they_say_that_the_s
         }
         begun.elapsed()
     };
-    let (lists, took) = tokio::join!(lists, others);
+    let (lists, _, took) = tokio::join!(lists, rooms, others);
     assert!(took < Duration::from_secs(5), "{took:?}");
     for answer in lists {
         answer.assert(503, json!({"detail": "The server is busy. Please try again."}));
@@ -304,6 +397,32 @@ async fn a_server_counts_how_its_sweeps_end_and_stays_ready_while_a_table_is_loc
 }
 
 #[tokio::test]
+async fn a_locked_table_keeps_no_rows_of_other_tables_from_being_removed() {
+    let world = World::new().await;
+    sqlx::raw_sql(
+        "INSERT INTO ivs_idempotency_key (user_id, key_hash, fingerprint, created_at)
+             VALUES (101, '\\x01', '\\x02', now() - interval '2 days');
+         INSERT INTO company_oauthstate (state, created_at, user_id) VALUES ('abandoned', now() - interval '1 day', 101);
+         INSERT INTO ivs_counted_mail (id, recruiter_id, candidate_id, is_invitation, counted_at)
+             VALUES (gen_random_uuid(), 101, 201, true, now() - interval '2 days')",
+    )
+    .execute(&world.database.pool)
+    .await
+    .unwrap();
+    let mut somebody = world.database.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE ivs_login_throttle IN ACCESS EXCLUSIVE MODE").execute(&mut *somebody).await.unwrap();
+    let _server = world.serve().await;
+    let left = async || {
+        let tables = ["ivs_idempotency_key", "company_oauthstate", "ivs_counted_mail"];
+        join_all(tables.map(|table| world.count(table))).await
+    };
+    until_async(async || left().await == [0, 0, 0]).await;
+    let failed = "sweeps_total{outcome=\"failed\",sweep=\"auth::remove_expired\"} 1";
+    let scrape = async || reqwest::get(format!("{}/metrics", world.url())).await.unwrap().text().await.unwrap();
+    until_async(async || scrape().await.contains(failed)).await;
+}
+
+#[tokio::test]
 async fn an_instance_whose_clock_is_off_runs_no_sweeps_and_is_not_ready() {
     let app = TestApp::start().await;
     // By the manual clock it is another week than for the database.
@@ -316,8 +435,7 @@ async fn an_instance_whose_clock_is_off_runs_no_sweeps_and_is_not_ready() {
     .unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let stop = CancellationToken::new();
-    let served = tokio::spawn(app::serve(app.ctx.clone(), listener, stop.clone()));
+    let served = tokio::spawn(app::serve(app.ctx.clone(), listener));
     until_async(async || app.request(Method::GET, &format!("{url}/healthz")).send().await.is_ok()).await;
     assert_eq!(app.get(&format!("{url}/readyz")).await.status, 503);
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -330,7 +448,7 @@ async fn an_instance_whose_clock_is_off_runs_no_sweeps_and_is_not_ready() {
         app.get(&format!("{url}/readyz")).await.status == 200
     })
     .await;
-    stop.cancel();
+    app.ctx.stopping.cancel();
     served.await.unwrap().unwrap();
 }
 

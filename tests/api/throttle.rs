@@ -7,7 +7,7 @@ use std::{
 
 use interviews::{
     app,
-    gate::{Flow, PATIENCE, Permit},
+    gate::{Flow, Lane, PATIENCE, Permit},
     http::server,
 };
 use reqwest::Method;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{cookie_client::CookieClient, *};
+use crate::support::{cookie_client::CookieClient, process::World, *};
 
 const LOGIN: &str = "/api/users/login/";
 const RITAS: &str = "rita@x.test";
@@ -60,7 +60,7 @@ async fn attempts(app: &TestApp) -> i32 {
 async fn all_permits(app: &TestApp) -> Vec<Permit> {
     let mut permits = Vec::new();
     for id in 0..std::thread::available_parallelism().unwrap().get() {
-        let flow = Flow { id: format!("permit {id}").into(), is_preferred: false };
+        let flow = Flow { id: format!("permit {id}").into(), lane: Lane::Strangers };
         permits.push(app.ctx.hashing.permit(flow).await.unwrap());
     }
     permits
@@ -197,33 +197,131 @@ async fn while_40_clients_of_one_address_guess_everybody_else_signs_in() {
 #[tokio::test]
 async fn a_browser_that_has_signed_in_before_overtakes_strangers_and_a_forged_cookie_does_not() {
     let app = TestApp::start_with(&[BEHIND_A_PROXY]).await;
-    let mut browser = CookieClient::of(&app, RITAS).await;
-    browser.cookies.retain(|(name, _)| name == "umemployed_known");
-    let (name, value) = browser.cookies.pop().unwrap();
+    let cookie = cookie_of_a_known_browser(&app, RITAS).await;
+    let (name, value) = cookie.split_once('=').unwrap();
     let (id, proof) = value.split_once('.').unwrap();
-    for (cookie, overtakes) in
-        [(value.clone(), true), (format!("{id}.{id}"), false), (format!("{proof}.{proof}"), false)]
-    {
-        let mut permits = all_permits(&app).await;
-        let mut logins = JoinSet::new();
-        for person in 0..6 {
-            let request = app
-                .request(Method::POST, LOGIN)
-                .header("x-forwarded-for", format!("203.0.113.{person}"))
-                .json(&json!({"email": "nobody@x.test", "password": "wrong"}));
-            let is_last = person == 5;
-            let request = if is_last { request.header("cookie", format!("{name}={cookie}")) } else { request };
-            logins.spawn(async move {
-                send(request).await;
-                is_last
-            });
-            until(|| (app.ctx.hashing.waiting() == person + 1).then_some(())).await;
-        }
-        // One permit, so that they come one after the other.
-        permits.pop();
-        let first = [logins.join_next().await.unwrap().unwrap(), logins.join_next().await.unwrap().unwrap()];
-        assert_eq!(first.contains(&true), overtakes, "{cookie}");
+    for (value, overtakes) in [(value, true), (&format!("{id}.{id}"), false), (&format!("{proof}.{proof}"), false)] {
+        let cookie = format!("{name}={value}");
+        let addresses: Vec<_> = (0..6).map(|person| format!("203.0.113.{person}")).collect();
+        let attempts = addresses
+            .iter()
+            .enumerate()
+            .map(|(nr, address)| (address.as_str(), "nobody@x.test".to_owned(), (nr == 5).then_some(cookie.as_str())));
+        assert_eq!(last_is_served_soon(&app, &attempts.collect::<Vec<_>>()).await, overtakes, "{cookie}");
     }
+}
+
+/// Whether the last of these sign-ins, each by way of an address and with an e-mail and perhaps a known browser's cookie,
+/// is among the first two that are served. They queue in this order, and there is one core.
+async fn last_is_served_soon(app: &TestApp, attempts: &[(&str, String, Option<&str>)]) -> bool {
+    let mut permits = all_permits(app).await;
+    let mut logins = JoinSet::new();
+    for (nr, (forwarded, email, cookie)) in attempts.iter().enumerate() {
+        let request = app
+            .request(Method::POST, LOGIN)
+            .header("x-forwarded-for", *forwarded)
+            .json(&json!({"email": email, "password": "wrong"}));
+        let request = cookie.iter().fold(request, |request, cookie| request.header("cookie", *cookie));
+        logins.spawn(async move {
+            send(request).await;
+            nr
+        });
+        until(|| (app.ctx.hashing.waiting() == nr + 1).then_some(())).await;
+    }
+    permits.pop();
+    let first = [logins.join_next().await.unwrap().unwrap(), logins.join_next().await.unwrap().unwrap()];
+    first.contains(&(attempts.len() - 1))
+}
+
+async fn cookie_of_a_known_browser(app: &TestApp, email: &str) -> String {
+    let browser = CookieClient::of(app, email).await;
+    let (name, value) = browser.cookies.into_iter().find(|(name, _)| name == "umemployed_known").unwrap();
+    format!("{name}={value}")
+}
+
+#[tokio::test]
+async fn cookies_of_many_accounts_give_one_address_no_more_turns() {
+    let app = TestApp::start_with(&[BEHIND_A_PROXY]).await;
+    let mut attempts = Vec::new();
+    let mut cookies = Vec::new();
+    for email in ["rita@x.test", "otto@x.test", "nora@x.test", "carl@x.test"] {
+        cookies.push(cookie_of_a_known_browser(&app, email).await);
+    }
+    for cookie in &cookies {
+        attempts.push(("203.0.113.1", "nobody@x.test".to_owned(), Some(cookie.as_str())));
+    }
+    attempts.push(("198.51.100.1", "nobody@x.test".to_owned(), Some(cookies[0].as_str())));
+    assert!(last_is_served_soon(&app, &attempts).await);
+}
+
+#[tokio::test]
+async fn a_crowd_of_emails_at_a_trusted_client_does_not_shut_out_strangers() {
+    let app = TestApp::start_with(&[BEHIND_A_PROXY, TRUSTED]).await;
+    let mut attempts: Vec<_> = (0..6).map(|nr| ("198.51.100.7", format!("{nr}@x.test"), None)).collect();
+    attempts.push(("203.0.113.1", "nobody@x.test".to_owned(), None));
+    assert!(last_is_served_soon(&app, &attempts).await);
+}
+
+#[tokio::test]
+async fn when_the_next_attempt_of_a_peer_begins_does_not_tell_what_is_stored() {
+    let app = TestApp::start().await;
+    let guess = || send(app.request(Method::POST, LOGIN).json(&json!({"email": "nobody@x.test", "password": "wrong"})));
+    // Other tests take the cores away at times: what holds shows in one of three tries.
+    for tries_left in (0..3).rev() {
+        let start = Instant::now();
+        let mut guesses = JoinSet::new();
+        for _ in 0..3 {
+            guesses.spawn(guess());
+        }
+        let begins = async {
+            until(|| (app.ctx.hashing.waiting() == 1).then_some(())).await;
+            until(|| (app.ctx.hashing.waiting() == 0).then_some(())).await;
+            start.elapsed()
+        };
+        let answered = async {
+            guesses.join_next().await.unwrap().unwrap().assert(400, wrong());
+            start.elapsed()
+        };
+        let (begins, answered) = tokio::join!(begins, answered);
+        guesses.join_all().await;
+        if begins > answered.mul_f64(0.85) {
+            return;
+        }
+        assert!(tries_left > 0, "the first is answered after {answered:?}, and the third begins after {begins:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_whose_email_could_not_be_counted_is_not_counted_for_its_peer() {
+    let app = TestApp::start().await;
+    app.execute(
+        "CREATE FUNCTION fail_at_the_second() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF EXISTS (SELECT FROM ivs_login_throttle) THEN RAISE 'disk full'; END IF;
+             RETURN new; END $$",
+    )
+    .await;
+    app.execute(
+        "CREATE TRIGGER fail BEFORE INSERT ON ivs_login_throttle FOR EACH ROW EXECUTE FUNCTION fail_at_the_second()",
+    )
+    .await;
+    assert_eq!(login(&app, RITAS, PASSWORD).await.status, 500);
+    assert_eq!(app.count("ivs_login_throttle").await, 0);
+}
+
+#[tokio::test]
+async fn an_attempt_that_was_no_failure_is_taken_back_when_the_database_can_write_again() {
+    let app = TestApp::start().await;
+    login(&app, "ines@x.test", "wrong").await.assert(400, wrong());
+    app.execute("CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'disk full'; END $$").await;
+    app.execute(
+        "CREATE TRIGGER fail BEFORE UPDATE ON ivs_login_throttle FOR EACH ROW
+         WHEN (cardinality(new.attempts) < cardinality(old.attempts)) EXECUTE FUNCTION fail()",
+    )
+    .await;
+    assert_eq!(login(&app, "ines@x.test", PASSWORD).await.status, 403);
+    assert_eq!(attempts(&app).await, 2);
+    app.execute("DROP TRIGGER fail ON ivs_login_throttle").await;
+    until_async(async || attempts(&app).await == 1).await;
 }
 
 #[tokio::test]
@@ -233,7 +331,7 @@ async fn a_peer_that_has_failed_200_times_over_all_emails_has_to_wait_and_nobody
     repeat_the_last_attempt(&app, 199).await;
     // No success brings the peer more guesses.
     let from_there =
-        async |email: &str, password: &str| login_at(&app, &app.url, email, password, Some("2001:db8:0:1::2")).await;
+        async |email: &str, password: &str| login_at(&app, &app.url, email, password, Some("2001:db8:0:ffff::2")).await;
     assert_eq!(from_there("otto@x.test", PASSWORD).await.status, 200);
     from_there("nobody@x.test", PASSWORD).await.assert(400, wrong());
     let rows = app.count("ivs_login_throttle").await;
@@ -241,7 +339,7 @@ async fn a_peer_that_has_failed_200_times_over_all_emails_has_to_wait_and_nobody
         assert_throttled(&from_there(email, PASSWORD).await, 900);
     }
     assert_eq!(app.count("ivs_login_throttle").await, rows, "a refusal leaves no row");
-    assert_eq!(login_from(&app, "2001:db8:0:2::1", PASSWORD).await.status, 200);
+    assert_eq!(login_from(&app, "2001:db8:1:1::1", PASSWORD).await.status, 200, "another /48 network");
     app.advance(Duration::from_secs(900));
     assert_eq!(from_there("carl@x.test", PASSWORD).await.status, 200);
 }
@@ -250,11 +348,11 @@ async fn a_peer_that_has_failed_200_times_over_all_emails_has_to_wait_and_nobody
 const TRUSTED: (&str, &str) = ("TRUSTED_CLIENTS", "198.51.100.0/24");
 
 #[tokio::test]
-async fn at_a_trusted_client_20_wrong_guesses_delay_the_owner_and_shut_nobody_out() {
+async fn at_a_trusted_client_wrong_guesses_delay_the_owner_and_shut_nobody_out() {
     let app = TestApp::start_with(&[BEHIND_A_PROXY, TRUSTED]).await;
     let web = "198.51.100.7";
     login_from(&app, web, "wrong").await.assert(400, wrong());
-    repeat_the_last_attempt(&app, 250).await;
+    repeat_the_last_attempt(&app, 6).await;
     let start = Instant::now();
     let owner = tokio::spawn({
         let body = json!({"email": RITAS, "password": PASSWORD});
@@ -263,12 +361,14 @@ async fn at_a_trusted_client_20_wrong_guesses_delay_the_owner_and_shut_nobody_ou
     // The delay holds no place, and is that e-mail's alone.
     assert_eq!(login_at(&app, &app.url, "otto@x.test", PASSWORD, Some("198.51.100.8")).await.status, 200);
     assert!(!owner.is_finished());
+    // Far more guesses than anybody else may make.
+    repeat_the_last_attempt(&app, 250).await;
     let (owner, waited) = (owner.await.unwrap(), start.elapsed());
-    assert!(owner.status == 200 && waited >= Duration::from_secs(10), "{owner:?} after {waited:?}");
+    assert!(owner.status == 200 && waited >= Duration::from_secs(3), "{owner:?} after {waited:?}");
     assert_eq!(app.count("ivs_login_throttle").await, 0, "a success forgets all failures, and nobody else is counted");
     let start = Instant::now();
     assert_eq!(login_from(&app, web, PASSWORD).await.status, 200);
-    assert!(start.elapsed() < Duration::from_secs(10));
+    assert!(start.elapsed() < Duration::from_secs(3));
 }
 
 #[tokio::test]
@@ -301,7 +401,7 @@ async fn another_peer_is_not_kept_out_and_who_is_one_the_trusted_proxy_says() {
 }
 
 #[tokio::test]
-async fn an_ipv6_peer_is_its_64_network() {
+async fn an_emails_failures_count_for_the_64_network_of_an_ipv6_peer() {
     let app = TestApp::start_with(&[BEHIND_A_PROXY]).await;
     login_from(&app, "2001:db8:0:1::1", "wrong").await.assert(400, wrong());
     repeat_the_last_attempt(&app, 20).await;
@@ -318,6 +418,20 @@ async fn what_an_untrusted_peer_says_of_itself_changes_nothing() {
         assert_throttled(&login_from(&app, hops, PASSWORD).await, 900);
     }
     assert_throttled(&login(&app, RITAS, PASSWORD).await, 900);
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_not_trusted_is_warned_of_once() {
+    let world = World::new().await;
+    let server = world.serve().await;
+    let client = reqwest::Client::new();
+    for client_of_the_proxy in ["203.0.113.1", "203.0.113.2"] {
+        let login = client.post(format!("{}{LOGIN}", world.url())).header("x-forwarded-for", client_of_the_proxy);
+        login.json(&json!({"email": RITAS, "password": "wrong"})).send().await.unwrap();
+    }
+    let said = server.said();
+    let warnings: Vec<_> = said.lines().filter(|line| line.contains("TRUSTED_PROXIES")).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("127.0.0.1") && !said.contains("203.0.113."), "{said}");
 }
 
 #[tokio::test]

@@ -39,7 +39,7 @@ const ALTERED: [[&str; 2]; 5] = [
     ["company_company ALTER name TYPE varchar(120)", "company_company ALTER name TYPE varchar(100)"],
 ];
 
-/// One thing after the other, with pauses, until the task is aborted between two of them.
+/// One thing after the other, with pauses, until it is over.
 pub struct Outages {
     pub world: Arc<World>,
     pub servers: Arc<Servers>,
@@ -53,12 +53,12 @@ impl Outages {
     pub async fn go_on(&self, is_over: impl Fn() -> bool, mut random: fastrand::Rng) {
         let mut altered = [0; 5];
         while !is_over() {
-            tokio::time::sleep(Duration::from_millis(random.u64(2_000..9_000))).await;
+            tokio::time::sleep(Duration::from_millis(random.u64(4_000..15_000))).await;
             let mut within = |from, to| Duration::from_millis(random.u64(from..to));
-            let (kind, long) = (within(0, 5).as_millis(), within(1_000, 5_000));
+            let long = within(1_000, 5_000);
             let longest = within(2_000, self.longest.as_millis() as u64);
             let nth = random.usize(..5);
-            match kind {
+            match random.u8(..5) {
                 0 => {
                     self.figures.count("PostgreSQL: open connections fell silent");
                     self.relay.silence_open();

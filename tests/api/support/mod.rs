@@ -150,7 +150,7 @@ impl TestApp {
         let settings =
             Settings::from_layers(|name| values.get(name).filter(|value| !value.is_empty()).cloned()).unwrap();
         let pool = db::lazily(settings.database_url.expose_secret(), database::limits(8)).unwrap();
-        let ctx = app::context(settings, clock, pool).unwrap();
+        let ctx = app::context(settings, clock, pool, tokio_util::sync::CancellationToken::new()).unwrap();
         let router = app::router(ctx.clone()).unwrap();
         let own = ctx.clone();
         let served = tokio::spawn(async move { server::serve(listener, router, &own, CancellationToken::new()).await });

@@ -100,7 +100,8 @@ impl World {
     pub fn context(&self) -> Context {
         let settings = self.settings();
         let settings = Settings::from_layers(|name| settings.get(name).cloned()).unwrap();
-        app::context(settings, Clock::System, self.database.pool.clone()).unwrap()
+        app::context(settings, Clock::System, self.database.pool.clone(), tokio_util::sync::CancellationToken::new())
+            .unwrap()
     }
 
     /// Starts the server and waits until it is ready.

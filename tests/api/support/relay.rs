@@ -3,7 +3,10 @@
 use std::{
     net::Ipv4Addr,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
 };
 
 use tokio::{
@@ -24,6 +27,8 @@ struct Shared {
     flow: Mutex<watch::Sender<bool>>,
     /// The same for those made before.
     before: Mutex<Vec<watch::Sender<bool>>>,
+    /// After so many more commits, the answer to one gets lost.
+    lost_commit: AtomicI64,
 }
 
 impl Relay {
@@ -35,7 +40,7 @@ impl Relay {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (flow, before) = (Mutex::new(watch::Sender::new(false)), Mutex::default());
-        let shared = Arc::new(Shared { socket, flow, before });
+        let shared = Arc::new(Shared { socket, flow, before, lost_commit: AtomicI64::new(i64::MAX) });
         let accepting = shared.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -43,8 +48,19 @@ impl Relay {
                 let Ok(server) = UnixStream::connect(&accepting.socket).await else { continue };
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
-                tokio::spawn(pass(from_client, to_server, silent.clone()));
-                tokio::spawn(pass(from_server, to_client, silent));
+                // Whether its next answers get lost.
+                let lost = Arc::new(AtomicBool::new(false));
+                let (shared, losing) = (accepting.clone(), lost.clone());
+                let look = move |asked: &[u8]| {
+                    let is_commit = asked.windows(6).any(|word| word == b"COMMIT");
+                    if is_commit && shared.lost_commit.fetch_sub(1, Ordering::SeqCst) == 0 {
+                        losing.store(true, Ordering::SeqCst);
+                    }
+                    true
+                };
+                tokio::spawn(pass(from_client, to_server, silent.clone(), look));
+                let is_answered = move |_: &[u8]| !lost.load(Ordering::SeqCst);
+                tokio::spawn(pass(from_server, to_client, silent, is_answered));
             }
         });
         Relay { port, shared }
@@ -67,6 +83,11 @@ impl Relay {
         self.shared.flow.lock().unwrap().send_replace(true);
     }
 
+    /// The answer to a commit gets lost, after so many that do not; the rest of that connection is silent.
+    pub fn lose_commit(&self, after: i64) {
+        self.shared.lost_commit.store(after, Ordering::SeqCst);
+    }
+
     /// Everything flows on, what was held back too.
     pub fn resume(&self) {
         self.shared.flow.lock().unwrap().send_replace(false);
@@ -76,7 +97,13 @@ impl Relay {
     }
 }
 
-async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut silent: watch::Receiver<bool>) {
+/// `is_passed` sees each piece and says whether it goes on.
+async fn pass(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut silent: watch::Receiver<bool>,
+    is_passed: impl Fn(&[u8]) -> bool,
+) {
     let mut piece = vec![0; 64 << 10];
     loop {
         let length = match from.read(&mut piece).await {
@@ -85,7 +112,7 @@ async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
         };
         // A relay that is gone leaves nothing to wait for.
         _ = silent.wait_for(|silent| !silent).await;
-        if to.write_all(&piece[..length]).await.is_err() {
+        if is_passed(&piece[..length]) && to.write_all(&piece[..length]).await.is_err() {
             break;
         }
     }
