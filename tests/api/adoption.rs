@@ -611,7 +611,7 @@ async fn pgbouncer_in_session_mode_serves_and_the_other_settings_are_refused_by_
     db::migrate(&pool).await.unwrap();
     assert!(db::is_migrated(&pool).await);
     let limit: String = sqlx::query_scalar("SHOW lock_timeout").fetch_one(&pool).await.unwrap();
-    assert_eq!(limit, "2s");
+    assert_eq!(limit, "1s");
 
     let (_transaction, url) = pgbouncer(&database, &format!("{usual}transaction")).unwrap();
     let error = text(connected(&url).await.map(|_| ()));
