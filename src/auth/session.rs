@@ -25,7 +25,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Starts a session of somebody who has just shown who he is. It hangs on the hash that his password was checked
+    /// Starts a session of somebody who has just shown who they are. It hangs on the hash that their password was checked
     /// against: one that has replaced it meanwhile ends it before it has begun.
     pub async fn begin(ctx: &Context, Account { user, password, .. }: Account) -> Result<Session> {
         let token = PlainToken::generate();

@@ -216,7 +216,7 @@ impl Turn<'_> {
                 // Whoever had the turn may have refreshed it: read again, with or without the turn.
                 continue;
             }
-            // A row that changed meanwhile (connected anew, disconnected) is read again.
+            // A row that changed meanwhile (connected again, disconnected) is read again.
             match refresh(ctx, client, refresh_token, deadline.min(Instant::now() + REFRESH_WITHIN)).await {
                 Ok(new) => {
                     crash_point!("refreshing: token given");

@@ -402,7 +402,7 @@ pub async fn give_up(db: &mut db::Connection, id: Uuid, now: DateTime<Utc>) -> s
 }
 
 /// Records that an event is to be deleted: as an intent that has been given up. For [`UNDO_CLAIM`] it is the caller's,
-/// who may do it himself; then it is the sweep's.
+/// who may do it themselves; then it is the sweep's.
 pub async fn discard_event(
     tx: &mut db::Connection,
     user_id: i64,

@@ -113,7 +113,7 @@ async fn delete_event(ctx: &Context, user_id: i64, event_id: &str) -> Result<Del
     google::Calendar::open(ctx, user_id, budget).await?.delete(event_id).await
 }
 
-/// Undoes all intents of a user while his grant still allows it. Those of requests under way cannot commit any more;
+/// Undoes all intents of a user while their grant still allows it. Those of requests under way cannot commit any more;
 /// they get the time to end, since an event of theirs may appear until then.
 pub async fn undo_intents_of(ctx: &Context, user_id: i64) -> sqlx::Result<()> {
     let intents = store::abandon_all_of(&ctx.db, user_id, ctx.clock.now()).await?;

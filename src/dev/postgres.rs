@@ -39,7 +39,7 @@ const SOCKET_FILE: &str = ".s.PGSQL.5432";
 pub enum Durability {
     /// Nothing that was committed.
     Durable,
-    /// Everything: for tests. A cluster that does not start any more is made anew.
+    /// Everything: for tests. A cluster that does not start any more is made again.
     Fast,
 }
 

@@ -100,7 +100,7 @@ pub async fn serve(listener: TcpListener, router: Router, ctx: &context::Context
             () = stop.cancelled() => break,
             place = places.clone().acquire_owned() => place,
         };
-        // Small answers leave at once; a socket that cannot be told so is served all the same.
+        // Small answers leave at once; a socket that cannot be told so is served too.
         _ = socket.set_nodelay(true);
         let turn = Arc::<Turn>::default();
         let service = requests(router.clone(), address, turn.clone(), stopping.clone());

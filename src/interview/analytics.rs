@@ -200,7 +200,7 @@ struct Day {
     started: i64,
     seconds_late: f64,
     /// Of all days together: how many interviews' recruiters waited in vain. The door has closed, and of the two only
-    /// he was seen.
+    /// they were seen.
     waited_in_vain: i64,
 }
 

@@ -42,7 +42,7 @@ pub async fn jobs(ctx: &Context, company_id: i64) -> sqlx::Result<(Vec<Job>, boo
     Ok((jobs, is_cut))
 }
 
-/// A job of a company and who can be invited for it, but for the recruiter himself: the shortlisted first, then by
+/// A job of a company and who can be invited for it, but for the recruiter: the shortlisted first, then by
 /// name, at most 500; and whether there are more. `None`: the company has no such job.
 pub async fn of_job(
     ctx: &Context,

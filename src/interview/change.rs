@@ -234,7 +234,7 @@ struct Placed {
     /// The event's own, for a row that has none yet.
     ical_uid: Option<String>,
     organizer: Option<String>,
-    /// Its event was made anew, under the change's intent.
+    /// Another event was made, under the change's intent.
     is_made: bool,
     /// The event may still come to differ.
     in_doubt: bool,
@@ -244,7 +244,7 @@ struct Placed {
 
 impl Changing<'_> {
     /// The event, then everything of ours in one transaction. Where nothing was to be changed (an alignment), the row
-    /// is written only if the event had to be made anew.
+    /// is written only if another event had to be made.
     async fn carry_out(&self) -> Result<Written, Failure> {
         let placed = self.place_event().await?;
         crash_point!("change: event placed");

@@ -114,7 +114,7 @@ pub async fn send_now(ctx: &Context, mails: Vec<Leased>, users: [i64; 2]) -> Ema
 }
 
 /// Whose mail of this kind and SEQUENCE has been accepted; nobody's where that cannot be read: what is answered then
-/// has happened all the same.
+/// has happened anyway.
 pub async fn sent(ctx: &Context, kind: Kind, (interview_id, sequence): (i64, i32), users: [i64; 2]) -> EmailsSent {
     let accepted = mail::accepted(&ctx.db, interview_id, kind, sequence).await.unwrap_or_else(|fault| {
         tracing::warn!(error = %fault, "an answer does not tell which mails were sent");

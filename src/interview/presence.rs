@@ -141,7 +141,7 @@ impl Interview {
     }
 }
 
-/// Lets a person into a locked interview, unless he is there already, and notes which recruiters have met the
+/// Lets a person into a locked interview, unless they are there already, and notes which recruiters have met the
 /// candidate.
 async fn open(
     db: impl PgExecutor<'_>,
@@ -179,7 +179,7 @@ async fn open(
     Ok(())
 }
 
-/// Lets a person out of a locked interview, if he is there; the last one ends the meeting. Servers' clocks differ a
+/// Lets a person out of a locked interview, if they are there; the last one ends the meeting. Servers' clocks differ a
 /// little: nothing ends before it begins.
 async fn close(db: impl PgExecutor<'_>, interview_id: i64, user_id: i64, now: DateTime<Utc>) -> sqlx::Result<()> {
     sqlx::query!(

@@ -127,7 +127,20 @@ fn message(
     text: &str,
     links: Vec<(&str, String)>,
 ) -> Result<Response> {
-    let message = MessagePage { shell: Shell::new(ctx, session), heading, text, links, typed: "", link_script: None };
+    message_with(ctx, session, status, heading, text, links, None)
+}
+
+/// The same with a script that looks whether this tab has been in the room by a mailed link.
+fn message_with(
+    ctx: &Context,
+    session: Option<&Session>,
+    status: StatusCode,
+    heading: &str,
+    text: &str,
+    links: Vec<(&str, String)>,
+    link_script: Option<String>,
+) -> Result<Response> {
+    let message = MessagePage { shell: Shell::new(ctx, session), heading, text, links, typed: "", link_script };
     page(status, message.render()?, &[])
 }
 

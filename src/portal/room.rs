@@ -14,7 +14,7 @@ use url::Url;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    MessagePage, Shell, files, page,
+    Shell, files, message_with, page,
     request::{self, Instead, Result, text},
     see_other,
 };
@@ -184,9 +184,8 @@ fn refused(
     text: &str,
     links: Vec<(&str, String)>,
 ) -> Result<Instead> {
-    let (shell, link_script) = (Shell::new(ctx, session), Some(files::address("link.js", &ctx.settings)));
-    let message = MessagePage { shell, heading, text, links, typed: "", link_script };
-    Ok(Instead::page(page(status, message.render()?, &[])?))
+    let script = files::address("link.js", &ctx.settings);
+    Ok(Instead::page(message_with(ctx, session, status, heading, text, links, Some(script))?))
 }
 
 /// Neither a link's token nor a session.
