@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{
@@ -58,7 +59,10 @@ impl Relay {
                     }
                     true
                 };
-                tokio::spawn(pass(from_client, to_server, silent.clone(), look));
+                let unheard = unheard(silent.clone());
+                let passing = pass(from_client, to_server, silent.clone(), look);
+                // PostgreSQL's side ends; the client hears nothing of it.
+                tokio::spawn(async { tokio::select!(() = passing => (), () = unheard => ()) });
                 let is_answered = move |_: &[u8]| !lost.load(Ordering::SeqCst);
                 tokio::spawn(pass(from_server, to_client, silent, is_answered));
             }
@@ -95,6 +99,19 @@ impl Relay {
             silent.send_replace(false);
         }
     }
+}
+
+/// How long PostgreSQL keeps a connection whose peer is silent: what its keepalives do in a real network.
+const KEPT: Duration = Duration::from_secs(20);
+
+/// Ends when the connection has been silent for so long that PostgreSQL gives it up.
+async fn unheard(mut silent: watch::Receiver<bool>) {
+    while silent.wait_for(|silent| *silent).await.is_ok() {
+        if tokio::time::timeout(KEPT, silent.wait_for(|silent| !silent)).await.is_err() {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// `is_passed` sees each piece and says whether it goes on.
