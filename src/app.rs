@@ -173,9 +173,13 @@ pub async fn sweep(ctx: &Context) -> anyhow::Result<()> {
 /// Keeps comparing this machine's clock with the database's, since leases and intents hold only between servers whose
 /// clocks agree. While the two disagree, this instance runs no sweeps and no jobs, and is not ready.
 async fn watch_clock(ctx: Context, stop: CancellationToken) {
-    while stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(5))).await.is_some() {
-        compare_clocks(&ctx).await;
-    }
+    let watching = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            compare_clocks(&ctx).await;
+        }
+    };
+    _ = stop.run_until_cancelled(watching).await;
 }
 
 /// While the database is unreachable, the last result stands.

@@ -127,7 +127,13 @@ fn run(command: Command) -> anyhow::Result<()> {
         // Waits for years on a file lock: no runtime, no threads.
         #[cfg(feature = "dev")]
         Command::PostgresGuard { dir } => interviews::dev::postgres::guard(&dir),
-        command => tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run_async(command)),
+        command => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let done = runtime.block_on(run_async(command));
+            // A thread that still looks up a name must not keep the process.
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            done
+        }
     }
 }
 

@@ -37,8 +37,8 @@ pub struct Metrics {
     due: Arc<Mutex<Due>>,
 }
 
-/// Until when each sweep should have come to its end again, and how long it has for that.
-type Due = BTreeMap<&'static str, (DateTime<Utc>, TimeDelta)>;
+/// Until when each sweep should have finished again, and how long it has for that.
+type Due = BTreeMap<&'static str, (DateTime<Utc>, SweepPatience)>;
 
 /// How a pass of a sweep ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,15 @@ pub enum SweepOutcome {
     Failed,
     /// It took too long.
     Abandoned,
+}
+
+/// How long a sweep has until it has finished again.
+#[derive(Clone, Copy)]
+pub struct SweepPatience {
+    /// Since it last finished.
+    pub finished: TimeDelta,
+    /// Since a pass that did not finish, if that is sooner.
+    pub after_failure: TimeDelta,
 }
 
 /// How one attempt at a call to Google ended.
@@ -218,9 +227,9 @@ impl Metrics {
         self.logins.with_label_values(&[outcome.label()]).inc();
     }
 
-    /// Expects a sweep to finish within `patience` from now, and within the same time after each finish.
-    pub fn expect_sweep(&self, name: &'static str, patience: TimeDelta, now: DateTime<Utc>) {
-        self.due().insert(name, (now + patience, patience));
+    /// Expects a sweep to finish within `patience` from now, and again after each pass.
+    pub fn expect_sweep(&self, name: &'static str, patience: SweepPatience, now: DateTime<Utc>) {
+        self.due().insert(name, (now + patience.finished, patience));
     }
 
     /// Counts a pass of a sweep.
@@ -231,10 +240,11 @@ impl Metrics {
             SweepOutcome::Abandoned => "abandoned",
         };
         self.sweeps.with_label_values(&[name, words]).inc();
-        if outcome == SweepOutcome::Finished
-            && let Some((due, patience)) = self.due().get_mut(name)
-        {
-            *due = now + *patience;
+        if let Some((due, patience)) = self.due().get_mut(name) {
+            *due = match outcome {
+                SweepOutcome::Finished => now + patience.finished,
+                _ => (*due).min(now + patience.after_failure),
+            };
         }
     }
 

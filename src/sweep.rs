@@ -8,13 +8,18 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use futures_util::future::BoxFuture;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{context::Context, metrics::SweepOutcome};
+use crate::{
+    context::Context,
+    metrics::{SweepOutcome, SweepPatience},
+};
 
 /// How long a pass may take, unless it is a walk.
 const LIMIT: Duration = Duration::from_secs(60);
+/// How long a pass goes on once the server stops, unless it is a walk.
+const LAST: Duration = Duration::from_secs(10);
 /// So much later than it should have ended a sweep is overdue.
 const OVERDUE: Duration = Duration::from_secs(2 * 60);
 /// A walk through all rows that has not ended for so long is overdue.
@@ -48,10 +53,23 @@ impl Sweep {
         (self.pass)(ctx.clone()).await
     }
 
-    /// How long after its last end it is overdue.
-    fn patience(&self) -> TimeDelta {
-        let longest = if self.is_walk { LONGEST_WALK } else { OVERDUE };
-        TimeDelta::from_std(self.every + longest).unwrap_or(TimeDelta::MAX)
+    /// When it is overdue.
+    fn patience(&self) -> SweepPatience {
+        let within = |longest| TimeDelta::from_std(self.every + longest).unwrap_or(TimeDelta::MAX);
+        let after_failure = within(OVERDUE);
+        let finished = if self.is_walk { within(LONGEST_WALK) } else { after_failure };
+        SweepPatience { finished, after_failure }
+    }
+
+    /// Ends when a pass must.
+    async fn limit(&self, stop: &CancellationToken) {
+        if self.is_walk {
+            return stop.cancelled().await;
+        }
+        tokio::select! {
+            () = sleep(LIMIT) => {}
+            () = async { stop.cancelled().await; sleep(LAST).await } => {}
+        }
     }
 
     /// Runs one pass after another until `stop` is cancelled.
@@ -65,21 +83,21 @@ impl Sweep {
             }
             // In a task of its own, so that a panic ends this pass and not the sweep.
             let mut pass = tokio::spawn((self.pass)(ctx.clone()));
-            let ended = match self.is_walk {
-                true => Ok(stop.run_until_cancelled(&mut pass).await),
-                false => timeout(LIMIT, &mut pass).await.map(Some),
+            let ended = tokio::select! {
+                ended = &mut pass => Some(ended),
+                () = self.limit(&stop) => None,
             };
             let outcome = match ended {
-                Ok(Some(Ok(Ok(())))) => SweepOutcome::Finished,
-                Ok(Some(Ok(Err(fault)))) => {
+                Some(Ok(Ok(()))) => SweepOutcome::Finished,
+                Some(Ok(Err(fault))) => {
                     tracing::error!(sweep = self.name, error = format!("{fault:#}"), "a sweep failed; it runs again");
                     SweepOutcome::Failed
                 }
-                Ok(Some(Err(_))) => {
+                Some(Err(_)) => {
                     tracing::error!(sweep = self.name, "a sweep panicked; it runs again");
                     SweepOutcome::Failed
                 }
-                Ok(None) | Err(_) => {
+                None => {
                     pass.abort();
                     if stop.is_cancelled() {
                         return;
