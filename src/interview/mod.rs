@@ -1,11 +1,12 @@
 //! Interviews: scheduling, changing and cancelling them, listing, opening and joining them, reminding of them (contract
 //! §5.6–5.16, §8).
 //!
-//! Handlers here turn HTTP into calls and back; `model` has the pure rules, `store` the SQL. What crosses systems:
-//! `booking` makes an interview, of one `key` once; `change` changes and cancels it under a `claim` and aligns its event.
-//! `presence` knows who is there, `analytics` what they come to, `applicants` who can be invited, `preview` what a time
-//! means and what speaks against it; `reminder` and `instants` are sweeps, `emails` has the words of the mails, `when`
-//! those of times.
+//! Handlers here turn HTTP into calls and back. `model` has the pure rules, `store` the SQL of whole interviews, `listed`
+//! an interview as lists show it, `page` which part of a list a request asks for. What crosses systems: `booking` makes
+//! an interview, by the rules whose `facts` the database has, of one `key` once; `change` changes and cancels it under a
+//! `claim` and aligns its event. `presence` knows who is there, `analytics` what interviews come to, `applicants` who can
+//! be invited, `preview` what a time means and what to warn of; `reminder` and `instants` are sweeps, `emails` has the
+//! words of the mails, `when` those of times.
 
 pub mod analytics;
 pub mod applicants;
