@@ -9,14 +9,13 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::{
     emails::{self, EmailsSent},
     facts::{self, Facts},
-    key::{self, Key, KeyUse, Life},
+    key::{self, Key, KeyUse},
     model::{self, InterviewType, JobChoice, Person, Request},
     store::{self, NewInterview},
 };
@@ -34,12 +33,6 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(50);
 /// How often it looks: first after this, then after twice as long each time, up to a second.
 const FIRST_LOOK: Duration = Duration::from_millis(50);
-
-/// Whether somebody's Idempotency-Key stands for a request that runs or has made an interview.
-pub async fn is_key_used(ctx: &Context, user_id: i64, key: &str) -> sqlx::Result<bool> {
-    let known = key::find(&ctx.db, user_id, &Sha256::digest(key)).await?;
-    Ok(known.is_some_and(|known| known.counts(&Life::OF_CLIENTS, ctx.clock.now())))
-}
 
 /// A scheduled interview, as both create endpoints answer it.
 #[derive(Debug, Serialize, ToSchema)]

@@ -26,9 +26,9 @@ mod reminder;
 mod store;
 pub mod when;
 
-pub use booking::is_key_used;
 pub use change::align_events;
 pub use instants::{Reach, fill_instants};
+pub use key::is_key_used;
 pub use presence::{enter, leave};
 pub use preview::{Preview, preview, preview_change};
 pub use reminder::remind;
