@@ -2,7 +2,7 @@
 
 use axum::{Json, extract::State, http::StatusCode, response::Response};
 use chrono::{DateTime, Utc};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -26,16 +26,12 @@ struct Notification {
     user: i64,
     notification_type: String,
     message: String,
-    #[serde(serialize_with = "timestamp")]
+    #[serde(serialize_with = "zone::serialize_timestamp")]
     timestamp: DateTime<Utc>,
     is_read: bool,
     /// Where it leads to, relative to the frontend; null for rows that Django made.
     #[schema(required)]
     action_url: Option<String>,
-}
-
-fn timestamp<S: Serializer>(instant: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&zone::timestamp(*instant))
 }
 
 /// The caller's notifications, newest first; always all of them.

@@ -22,7 +22,7 @@ use axum::{
 };
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -62,9 +62,9 @@ pub struct CurrentUser {
     /// The company this user owns.
     #[schema(required)]
     pub company_id: Option<i64>,
-    #[serde(serialize_with = "timestamp")]
+    #[serde(serialize_with = "zone::serialize_timestamp")]
     pub created_at: DateTime<Utc>,
-    #[serde(serialize_with = "timestamp")]
+    #[serde(serialize_with = "zone::serialize_timestamp")]
     pub updated_at: DateTime<Utc>,
 }
 
@@ -73,11 +73,6 @@ impl CurrentUser {
     pub fn is_recruiter_with_company(&self) -> bool {
         self.is_recruiter && self.company_id.is_some()
     }
-}
-
-/// Django's form: UTC with `Z`, six digits of a fraction or none.
-fn timestamp<S: Serializer>(instant: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&zone::timestamp(*instant))
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for CurrentUser {

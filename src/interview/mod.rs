@@ -100,7 +100,7 @@ async fn create_google_interview(
     key: IdempotencyKey,
     body: RequestBody,
 ) -> Result<Response> {
-    let scheduled = schedule(ctx, user, Endpoint::Google, key, body).await?;
+    let scheduled = schedule_from_body(&ctx, user, Endpoint::Google, key.key(), body.object().await?).await?;
     Ok(answer(StatusCode::OK, scheduled))
 }
 
@@ -117,7 +117,7 @@ async fn create_interview(
     key: IdempotencyKey,
     body: RequestBody,
 ) -> Result<Response> {
-    let scheduled = schedule(ctx, user, Endpoint::Company, key, body).await?;
+    let scheduled = schedule_from_body(&ctx, user, Endpoint::Company, key.key(), body.object().await?).await?;
     Ok(answer(StatusCode::CREATED, scheduled))
 }
 
@@ -151,30 +151,17 @@ enum NotScheduled {
     GoogleNotConfigured,
 }
 
-async fn schedule(
-    ctx: Context,
-    user: CurrentUser,
-    endpoint: Endpoint,
-    key: IdempotencyKey,
-    body: RequestBody,
-) -> Result<Scheduled> {
-    let body = body.object().await?;
-    let request = Request::parse(&body, endpoint, ctx.settings.interview_duration_minutes)?;
-    // What is wrong with the body is told before what is wrong with the key.
-    let key = KeyUse::new(key.key()?.as_deref(), endpoint, &Value::Object(body));
-    ctx.to_its_end("a booking", booking::schedule(ctx.clone(), user, request, key)).await?
-}
-
-/// Schedules an interview as a body of [`Endpoint`] asks for it, at most once with a key, or within a minute.
+/// Schedules an interview as a body of [`Endpoint`] asks for it, at most once with a key, or within a minute. The answer
+/// tells what is wrong with the body before what is wrong with the key.
 pub async fn schedule_from_body(
     ctx: &Context,
     user: CurrentUser,
     endpoint: Endpoint,
-    key: Option<&str>,
+    key: Result<Option<String>>,
     body: Map<String, Value>,
 ) -> Result<Scheduled> {
     let request = Request::parse(&body, endpoint, ctx.settings.interview_duration_minutes)?;
-    let key = KeyUse::new(key, endpoint, &Value::Object(body));
+    let key = KeyUse::new(key?.as_deref(), endpoint, &Value::Object(body));
     ctx.to_its_end("a booking", booking::schedule(ctx.clone(), user, request, key)).await?
 }
 

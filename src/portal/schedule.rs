@@ -119,7 +119,7 @@ async fn make(ctx: &Context, session: &Session, key: &str, form: &Map<String, Va
             return Ok(Outcome::Show(said));
         }
     }
-    let user = session.user.clone();
+    let (user, key) = (session.user.clone(), Ok(key.map(str::to_owned)));
     let made = interview::schedule_from_body(ctx, user, Endpoint::Company, key, asked(form)).await?;
     Ok(Outcome::Done(if made.replayed { Done::ScheduledBefore } else { Done::Scheduled }))
 }
