@@ -4,6 +4,7 @@
 //! a [`CurrentUser`]. Neither an answer nor its time reveals whether an email has an account. One address can guess a
 //! password 20 times in 15 minutes, and a crowd at one address keeps nobody else from signing in.
 
+mod cookie;
 pub mod jwt;
 mod known_browser;
 pub mod password;
