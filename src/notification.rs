@@ -41,16 +41,16 @@ async fn list(State(ctx): State<Context>, user: CurrentUser) -> Result<Response>
     array((zone::LAST, i64::MAX), move |after, most| notifications(ctx.clone(), user.id, after, most)).await
 }
 
-/// When a notification was made, and its id: its place in the list.
-type Place = (DateTime<Utc>, i64);
+/// What the list goes on from: when a notification was made, and its id.
+type Cursor = (DateTime<Utc>, i64);
 
-/// A user's notifications after a place, so many at most.
+/// A user's notifications after a cursor, at most `most`.
 async fn notifications(
     ctx: Context,
     user_id: i64,
-    after: Place,
+    after: Cursor,
     most: i64,
-) -> sqlx::Result<Vec<(Place, Notification)>> {
+) -> sqlx::Result<Vec<(Cursor, Notification)>> {
     let rows = sqlx::query_as!(
         Notification,
         r#"SELECT id, user_id AS "user", notification_type::text AS "notification_type!", message::text AS "message!",

@@ -411,7 +411,7 @@ async fn replay(ctx: &Context, interview_id: i64) -> Result<Scheduled> {
             .map(|start| model::time_warnings(&zone, date, time, &start, ctx.clock.now()))
             .unwrap_or_default(),
         span: (window.start, window.end),
-        meeting_link: Some(interview.listed.meeting_link).filter(|link| is_meet && !link.is_empty()),
+        meeting_link: Some(interview.entry.meeting_link).filter(|link| is_meet && !link.is_empty()),
         event_id: interview.google_event_id.filter(|_| is_meet),
     };
     let users = [made.candidate.id, made.recruiter_id];

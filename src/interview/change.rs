@@ -169,7 +169,7 @@ async fn changed(ctx: &Context, user: &CurrentUser, interview: Interview, emails
         emails_sent,
         calendar_invite_sent: interview.calendar_invite_sent || emails_sent.any(),
         warnings,
-        interview: Summary::new(interview.listed, user.id, now, ctx),
+        interview: Summary::new(interview.entry, user.id, now, ctx),
         mail_follows: false,
     }
 }

@@ -1,12 +1,12 @@
 //! Interviews: scheduling, changing and cancelling them, listing, opening and joining them, reminding of them (contract
 //! §5.6–5.16, §8).
 //!
-//! Handlers here turn HTTP into calls and back. `model` has the pure rules, `store` the SQL of whole interviews, `listed`
+//! Handlers here turn HTTP into calls and back. `model` has the pure rules, `store` the SQL of whole interviews, `list`
 //! an interview as lists show it, `page` which part of a list a request asks for. What crosses systems: `booking` makes
-//! an interview, by the rules whose `facts` the database has, of one `key` once; `change` changes and cancels it under a
-//! `claim` and aligns its event. `presence` knows who is there, `analytics` what interviews come to, `applicants` who can
-//! be invited, `preview` what a time means and what to warn of; `reminder` and `instants` are sweeps, `emails` has the
-//! words of the mails, `when` those of times.
+//! an interview, by the rules whose `facts` the database has, of one `key` once; `change` changes and cancels it under
+//! a `claim` and aligns its event. `presence` knows who is there, `analytics` what interviews come to, `applicants` who
+//! can be invited, `preview` what a time means and what to warn of; `reminder` and `instants` are sweeps, `emails` has
+//! the words of the mails, `when` those of times.
 
 pub mod analytics;
 pub mod applicants;
@@ -17,7 +17,7 @@ pub mod emails;
 mod facts;
 mod instants;
 mod key;
-mod listed;
+mod list;
 pub mod model;
 mod page;
 mod presence;
@@ -50,9 +50,9 @@ use self::{
     booking::Scheduled,
     change::{Cancelled, Changed},
     key::KeyUse,
-    listed::Listed,
+    list::Entry,
     model::{CancelBody, Change, ChangeBody, Endpoint, MeetingStatus, Request, ScheduleBody, Side, Status},
-    page::{Page, Place, query_after},
+    page::{Cursor, Page, query_after},
     store::Presence,
 };
 use crate::{
@@ -151,8 +151,8 @@ enum NotScheduled {
     GoogleNotConfigured,
 }
 
-/// Schedules an interview as a body of [`Endpoint`] asks for it, at most once with a key, or within a minute. The answer
-/// tells what is wrong with the body before what is wrong with the key.
+/// Schedules an interview as a body of [`Endpoint`] asks for it, at most once with a key, or within a minute. The
+/// answer tells what is wrong with the body before what is wrong with the key.
 pub async fn schedule_from_body(
     ctx: &Context,
     user: CurrentUser,
@@ -215,7 +215,7 @@ struct Summary {
 }
 
 impl Summary {
-    fn new(interview: Listed, user_id: i64, now: DateTime<Utc>, ctx: &Context) -> Self {
+    fn new(interview: Entry, user_id: i64, now: DateTime<Utc>, ctx: &Context) -> Self {
         let window = interview.window(&ctx.settings);
         Summary {
             id: interview.id,
@@ -264,25 +264,25 @@ async fn list(State(ctx): State<Context>, user: CurrentUser, query: QueryParams)
     };
     let public_url = ctx.settings.public_url.clone();
     let (answer, next) = page(&summaries(ctx, user.id, side, after, limit + 1).await?, limit)?;
-    let next = next.map(|place| {
+    let next = next.map(|cursor| {
         let role = role.map(|role| format!("role={role}&")).unwrap_or_default();
-        let query = query_after(place, limit);
+        let query = query_after(cursor, limit);
         [(header::LINK, format!("<{public_url}/api/company/interviews/?{role}{query}>; rel=\"next\""))]
     });
     Ok((next, answer).into_response())
 }
 
-/// At most `most` of a user's interviews after a place, each with its own.
+/// At most `most` of a user's interviews after a cursor, each with its own.
 async fn summaries(
     ctx: Context,
     user_id: i64,
     side: Option<Side>,
-    after: Place,
+    after: Cursor,
     most: i64,
-) -> sqlx::Result<Vec<(Place, Summary)>> {
-    let interviews = listed::of_user(&ctx.db, user_id, side, after, most).await?;
+) -> sqlx::Result<Vec<(Cursor, Summary)>> {
+    let interviews = list::of_user(&ctx.db, user_id, side, after, most).await?;
     let now = ctx.clock.now();
-    let summary = |interview| (Place::of(&interview), Summary::new(interview, user_id, now, &ctx));
+    let summary = |interview| (Cursor::of(&interview), Summary::new(interview, user_id, now, &ctx));
     Ok(interviews.into_iter().map(summary).collect())
 }
 
@@ -330,7 +330,7 @@ async fn show(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId)
     let attendance = interview.attendance.take().map(|attendance| attendance.0).unwrap_or_default();
     let (reason, joins) = (interview.cancellation_reason.clone(), interview.portal_join_count);
     let (started, ended) = (interview.meeting_started_at, interview.meeting_ended_at);
-    let mut summary = Summary::new(interview.listed, user.id, ctx.clock.now(), &ctx);
+    let mut summary = Summary::new(interview.entry, user.id, ctx.clock.now(), &ctx);
     if !summary.can_join {
         summary.meeting_link = None;
     }
@@ -469,7 +469,7 @@ struct Joining {
 async fn join(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId) -> Result<Json<Joining>> {
     let interview = participated(&ctx, id, &user, NOT_YOURS_TO_JOIN).await?;
     let (window, now) = (interview.window(&ctx.settings), ctx.clock.now());
-    let summary = Summary::new(interview.listed, user.id, now, &ctx);
+    let summary = Summary::new(interview.entry, user.id, now, &ctx);
     Ok(Json(Joining {
         interview_id: summary.id,
         meet_link: summary.meeting_link.clone(),

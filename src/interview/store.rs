@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     key,
-    listed::Listed,
+    list::Entry,
     model::{self, Request, Side},
     reminder,
 };
@@ -18,7 +18,7 @@ use crate::{clock::random_bytes, config::Settings, context::Context, db, icalend
 /// An interview in full. What lists show of it is read as if it were its own.
 #[derive(Clone, Debug)]
 pub struct Interview {
-    pub listed: Listed,
+    pub entry: Entry,
     /// The account is inactive or deleted.
     pub candidate_is_closed: bool,
     pub recruiter_is_closed: bool,
@@ -51,16 +51,16 @@ impl Interview {
 }
 
 impl Deref for Interview {
-    type Target = Listed;
+    type Target = Entry;
 
-    fn deref(&self) -> &Listed {
-        &self.listed
+    fn deref(&self) -> &Entry {
+        &self.entry
     }
 }
 
 impl DerefMut for Interview {
-    fn deref_mut(&mut self) -> &mut Listed {
-        &mut self.listed
+    fn deref_mut(&mut self) -> &mut Entry {
+        &mut self.entry
     }
 }
 
@@ -115,7 +115,7 @@ macro_rules! interviews {
             $(, $argument)*
         )
         .map(|row| Interview {
-            listed: Listed {
+            entry: Entry {
                 id: row.id,
                 date: row.date,
                 time: row.time,
