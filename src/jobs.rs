@@ -89,7 +89,7 @@ pub async fn work(ctx: Context, run: Run, stop: CancellationToken) {
                 until.cancel();
                 worked
             },
-            until_queue_is_away(&ctx, &queue, &until),
+            until_it_cannot_work(&ctx, &queue, &until),
         );
         if let Err(fault) = worked {
             tracing::error!(error = format!("{fault:#}"), "the job worker ended; starting it again");
@@ -102,9 +102,9 @@ pub async fn work(ctx: Context, run: Run, stop: CancellationToken) {
     queue.close();
 }
 
-/// Cancels `until` when the queue's database does not answer, or lets nothing be written, or this machine's clock is
-/// off; returns when it is cancelled.
-async fn until_queue_is_away(ctx: &Context, queue: &db::Pool, until: &CancellationToken) {
+/// Returns when the worker has ended, or ends it by cancelling `until`: when the database does not answer or lets
+/// nothing be written, or when this machine's clock is off.
+async fn until_it_cannot_work(ctx: &Context, queue: &db::Pool, until: &CancellationToken) {
     loop {
         tokio::select! {
             () = until.cancelled() => return,

@@ -224,8 +224,8 @@ async fn claim(ctx: &Context, people: (i64, i64), is_meet: bool, key: &KeyUse) -
     }
 }
 
-/// The intent and, in one transaction with it, the key and the candidate's mail among those that are counted; `None`
-/// when somebody else holds the key.
+/// The intent and, in one transaction with it, the key and a reserved mail to the candidate; `None` when somebody else
+/// holds the key.
 async fn try_claim(
     ctx: &Context,
     people @ (user_id, _): (i64, i64),
@@ -243,10 +243,10 @@ async fn try_claim(
     // Whoever held the key before and counts no longer must not commit any more.
     if let Some(dead) = before {
         calendar::give_up(&mut tx, dead, now).await?;
-        mail::take_back(&mut *tx, dead).await?;
+        mail::release(&mut *tx, dead).await?;
     }
     let intent = calendar::record_intent(&mut tx, id, user_id, event_id.as_deref(), now).await?;
-    mail::count(&mut tx, ctx, id, people, Kind::Scheduled).await?;
+    mail::reserve(&mut tx, ctx, id, people, Kind::Scheduled).await?;
     tx.commit().await?;
     Ok(Some((intent, event_id)))
 }
@@ -362,7 +362,7 @@ impl Booking<'_> {
             // The intent is gone when the transaction did commit although its answer was lost: then all of it stays.
             if calendar::give_up(&mut db, intent, ctx.clock.now()).await? {
                 key::free(&mut *db, user_id, intent).await?;
-                mail::take_back(&mut *db, intent).await?;
+                mail::release(&mut *db, intent).await?;
             }
             Ok(())
         };

@@ -24,9 +24,9 @@ use serde::Deserialize;
 use sqlx::PgExecutor;
 use uuid::Uuid;
 
-use self::limits::Turn;
+use self::limits::Departure;
 pub use self::{
-    limits::{count, take_back},
+    limits::{release, reserve},
     message::{Correspondent, Email, compose, write_preview},
     operator::{Resent, Wanted, count_queued, find, list, resend},
     sending::{send, send_leased},
@@ -149,7 +149,7 @@ pub struct Queued {
     pub joined: Vec<i64>,
 }
 
-/// Queues mails with their jobs, which are due at once, or when their turn comes; none without an SMTP server.
+/// Queues mails with their jobs, which are due at the mails' departure; none without an SMTP server.
 ///
 /// Belongs into the transaction of what causes the mails.
 pub async fn enqueue(tx: &mut db::Connection, ctx: &Context, mails: &[Mail]) -> sqlx::Result<()> {
@@ -168,25 +168,25 @@ async fn queue(tx: &mut db::Connection, ctx: &Context, mails: &[Mail], holder: O
     if ctx.smtp.is_none() || mails.is_empty() {
         return Ok(queued);
     }
-    let mut by_turn: BTreeMap<Turn, Vec<Mail>> = BTreeMap::new();
-    for (mail, turn) in mails.iter().zip(limits::turns(tx, mails, now).await?) {
-        by_turn.entry(turn).or_default().push(mail.clone());
+    let mut by_departure: BTreeMap<Departure, Vec<Mail>> = BTreeMap::new();
+    for (mail, departure) in mails.iter().zip(limits::departures(tx, mails, now).await?) {
+        by_departure.entry(departure).or_default().push(mail.clone());
     }
-    for (turn, mails) in by_turn {
+    for (departure, mails) in by_departure {
         let people = mails.iter().map(|mail| mail.user_id);
-        match turn {
-            Turn::Now => {
+        match departure {
+            Departure::Now => {
                 let ids = insert(tx, now, &mails, None, holder).await?;
                 let Some(holder) = holder else { continue };
                 let leased =
                     |(id, mail)| Leased { id, mail, holder, leased_at: now, queued_at: now, attempts: FIRST_TRY };
                 queued.leased = ids.into_iter().zip(mails).map(leased).collect();
             }
-            Turn::Later(due_at) => {
+            Departure::Later(due_at) => {
                 queued.waiting.extend(people);
                 insert(tx, now, &mails, Some(due_at), None).await?;
             }
-            Turn::Joined => {
+            Departure::Joined => {
                 queued.waiting.extend(people.clone());
                 queued.joined.extend(people);
             }
