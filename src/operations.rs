@@ -68,6 +68,7 @@ async fn scrape(State(ctx): State<Context>) -> http::Result<impl IntoResponse> {
     let (size, idle) = ctx.db.open_and_idle();
     let backlog = tokio::time::timeout(SCRAPE, backlog(&ctx)).await.ok().and_then(Result::ok);
     let number = |name, help, value| Gauge { name, help, label: None, values: vec![("", value)] };
+    let overdue = ctx.metrics.sweeps(ctx.clock.now());
     let mut gauges = vec![
         number("database_up", "Whether the database answered this scrape.", i64::from(backlog.is_some())),
         Gauge {
@@ -82,14 +83,13 @@ async fn scrape(State(ctx): State<Context>) -> http::Result<impl IntoResponse> {
             "How many connections requests may have; the job queue has four besides.",
             ctx.db.most(),
         ),
+        Gauge {
+            name: "sweep_overdue",
+            help: "Whether a sweep is overdue.",
+            label: Some("sweep"),
+            values: overdue.into_iter().map(|(name, is_overdue)| (name, i64::from(is_overdue))).collect(),
+        },
     ];
-    let overdue = ctx.metrics.sweeps(ctx.clock.now());
-    gauges.push(Gauge {
-        name: "sweep_overdue",
-        help: "Whether a sweep is overdue.",
-        label: Some("sweep"),
-        values: overdue.into_iter().map(|(name, is_overdue)| (name, i64::from(is_overdue))).collect(),
-    });
     gauges.extend(backlog.into_iter().flatten());
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], ctx.metrics.text(&gauges)?))
 }
