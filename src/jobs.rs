@@ -247,7 +247,7 @@ pub async fn missing(db: &db::Pool, mut jobs: Vec<Job>) -> sqlx::Result<Vec<Job>
     Ok(jobs)
 }
 
-/// Forgets runs whose job was queued anew while they ran, and whose process died before it could end them.
+/// Forgets runs whose job was queued again while they ran, and whose process died before it could end them.
 pub async fn remove_replaced(db: &db::Pool) -> sqlx::Result<()> {
     sqlx::query(
         "DELETE FROM ivs_jobs._private_jobs AS job USING ivs_jobs._private_job_retirements AS retired

@@ -135,7 +135,7 @@ impl Throttle {
         self.ctx.persist("that a sign-in was no failure", write).await;
     }
 
-    /// What an attempt is counted under, and how many may fail. The peer comes first: whoever counts waits there.
+    /// What an attempt is counted under, and how many may fail. The peer comes first: those who count wait there.
     fn counts(&self) -> (Vec<&[u8]>, Vec<i64>) {
         let peer = self.peer.as_deref().map(|peer| (peer, FAILURES_OF_A_PEER));
         peer.into_iter().chain([(&*self.email, FAILURES)]).unzip()

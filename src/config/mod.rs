@@ -368,7 +368,7 @@ impl Reader {
         // What `django-admin startproject` makes begins so, and lies in many a repository.
         if key.len() < 32 || different < 8 || key.starts_with("django-insecure-") {
             self.warn(
-                "SECRET_KEY can be guessed: whoever does makes tokens of every account. Use 50 random characters",
+                "SECRET_KEY can be guessed: somebody who does makes tokens of every account. Use 50 random characters",
             );
         }
         key

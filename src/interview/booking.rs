@@ -207,7 +207,7 @@ async fn claim(ctx: &Context, people: (i64, i64), is_meet: bool, key: &KeyUse) -
         if let Some(owned) = db::repeated(|| try_claim(ctx, people, is_meet, key)).await? {
             return Ok(Keyed::Ours(owned));
         }
-        // Whoever holds the key may free it between our try and our look, or while we wait.
+        // The holder of the key may free it between our try and our look, or while we wait.
         while let standing @ (Standing::Running | Standing::Made(_)) = standing(ctx, people.0, key).await? {
             if let Standing::Made(interview_id) = standing {
                 return Ok(Keyed::Bound(interview_id));
@@ -240,7 +240,7 @@ async fn try_claim(
     let Some(before) = key::claim(&mut *tx, user_id, key, id, now).await? else {
         return Ok(None);
     };
-    // Whoever held the key before and counts no longer must not commit any more.
+    // A request that held the key before and counts no longer must not commit any more.
     if let Some(dead) = before {
         calendar::give_up(&mut tx, dead, now).await?;
         mail::release(&mut *tx, dead).await?;

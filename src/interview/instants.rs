@@ -95,7 +95,7 @@ fn corrected(ctx: &Context, row: &Instants) -> Option<Instants> {
     if (row.starts_at, row.ends_at) == (Some(start), Some(end)) && !version.is_none_or(zone::is_older) {
         return None;
     }
-    // Whoever has newer rules puts right in silence what they find under those rules' name: it is nobody's news.
+    // A server with newer rules puts right in silence what it finds under those rules' name: it is nobody's news.
     let rules = version.filter(|version| zone::is_newer(version)).unwrap_or(zone::tzdb_version());
     let starts_at_tzdb = Some(rules.to_owned());
     Some(Instants { starts_at: Some(start), ends_at: Some(end), starts_at_tzdb, ..row.clone() })

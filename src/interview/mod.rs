@@ -535,7 +535,7 @@ async fn test_connection(_user: CurrentUser) -> Json<DeviceCheck> {
     })
 }
 
-/// An interview, with who was there; whoever asks has to see to it that they may.
+/// An interview, with who was there; the caller has to see to it that the person may see it.
 pub async fn by_id(ctx: &Context, id: Option<i64>) -> sqlx::Result<Option<Interview>> {
     match id {
         Some(id) => store::by_id(&ctx.db, id).await,

@@ -198,7 +198,7 @@ pub async fn of_recruiter_with_mails(ctx: &Context, user_id: i64, most: i64) -> 
     .await
 }
 
-/// A candidate's interviews, so many likewise, with whether he applied for the job.
+/// A candidate's interviews, chosen in the same way, with whether the candidate applied for the job.
 pub async fn of_candidate_with_applications(ctx: &Context, user_id: i64, most: i64) -> sqlx::Result<Vec<Interview>> {
     nearest_interviews!(
         "candidate_id",
@@ -270,8 +270,8 @@ pub async fn by_portal_token(
     .fetch_optional(db)
     .await?;
     let Some(owner) = owner else { return Ok(None) };
-    // By the interview as it is now, which may have been moved. Whoever no longer takes part (Django may have changed
-    // the row) is not let in by an old mail.
+    // By the interview as it is now, which may have been moved. Somebody who no longer takes part (Django may have
+    // changed the row) is not let in by an old mail.
     let is_open = |interview: &Interview| {
         now < model::link_expiry(&interview.window(settings)) && interview.side_of(owner).is_some()
     };

@@ -1,11 +1,11 @@
 //! From a queued row to an accepted mail: once.
 //!
-//! A mail is a row of `ivs_mail` and a job, both written by the transaction that causes it. Whoever sends it has a
-//! lease on the row (a request has queued it with one, the job takes one), renders the mail from what is true *now*,
-//! hands it to the SMTP server without holding a database connection, and notes the outcome in one statement. So a mail
-//! is neither lost nor doubled; only a death between the server's acceptance and our note leads to a second copy, which
-//! has the same `Message-ID`. Bodies, tokens and addresses are neither kept nor logged; the row of a mail that goes to
-//! another address than its user's own is the exception.
+//! A mail is a row of `ivs_mail` and a job, both written by the transaction that causes it. Its sender has a lease on
+//! the row (a request has queued it with one, the job takes one), renders the mail from what is true *now*, hands it to
+//! the SMTP server without holding a database connection, and notes the outcome in one statement. So a mail is neither
+//! lost nor doubled; only a death between the server's acceptance and our note leads to a second copy, which has the
+//! same `Message-ID`. Bodies, tokens and addresses are neither kept nor logged; the row of a mail that goes to another
+//! address than its user's own is the exception.
 //!
 //! Here a mail is queued, and swept up when its job was lost or its time is over; [`limits`] says how many there may be
 //! and when the next may leave, [`sending`] has the lease and the tries, [`message`] makes an Internet message of what
@@ -39,8 +39,8 @@ use crate::{
     metrics::EmailOutcome,
 };
 
-/// How long a sender has a mail to himself, unless he renews it. Also the head start of a request that sends its mails
-/// itself: their jobs are due when it ends.
+/// How long a sender has a mail to itself, unless it renews the lease. Also the head start of a request that sends its
+/// mails itself: their jobs are due when it ends.
 const LEASE: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 /// How long sending is tried.
@@ -116,7 +116,7 @@ pub struct Mail {
 }
 
 impl Mail {
-    /// To a user's own address, about his account.
+    /// To a user's own address, about their account.
     pub fn new(kind: Kind, user_id: i64) -> Mail {
         Mail { kind, interview_id: None, user_id, recipient: None, sequence: 0, starts_at: None }
     }
@@ -135,7 +135,7 @@ pub struct Leased {
     attempts: i32,
 }
 
-/// `attempts` in the row of a mail that is sent by who queued it: his try counts from the start.
+/// `attempts` in the row of a mail that is queued with a lease: the holder's try counts from the start.
 const FIRST_TRY: i32 = 1;
 
 /// What has become of mails that were to be queued.
@@ -157,7 +157,7 @@ pub async fn enqueue(tx: &mut db::Connection, ctx: &Context, mails: &[Mail]) -> 
     Ok(())
 }
 
-/// The same for mails that the caller sends himself after the commit, by [`send_leased`], unless they wait. Their jobs
+/// The same for mails that the caller sends itself after the commit, by [`send_leased`], unless they wait. Their jobs
 /// see to what comes of that, half a minute later.
 pub async fn enqueue_leased(tx: &mut db::Connection, ctx: &Context, mails: &[Mail]) -> sqlx::Result<Queued> {
     queue(tx, ctx, mails, Some(random_uuid())).await

@@ -74,7 +74,7 @@ pub async fn find(db: impl PgExecutor<'_>, beginning: &str) -> sqlx::Result<Vec<
 /// What came of sending a mail again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resent {
-    /// It had ended in this state, and is queued anew for a day.
+    /// It had ended in this state, and is queued again for a day.
     Again {
         state: State,
     },

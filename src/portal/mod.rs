@@ -147,7 +147,7 @@ pub fn error_page(ctx: &Context, method: &Method, status: StatusCode) -> Respons
             ("Something went wrong", "It is not your fault, and nothing was lost. Please try again in a moment.")
         }
         status if status.is_server_error() => {
-            ("Something went wrong", "It may have been done all the same. Please look before you try again.")
+            ("Something went wrong", "It may have been done. Please look before you try again.")
         }
         _ => ("This did not work", "Please go back, check what you entered, and try again."),
     };

@@ -1,7 +1,7 @@
-//! What the handlers of pages are given: who is signed in, and a form of his.
+//! What the handlers of pages are given: who is signed in, and a form of theirs.
 //!
-//! Who is not signed in, or sends a form that no page of his session made (cross-site request forgery), gets another
-//! page instead, so no handler need ask.
+//! Somebody who is not signed in, or sends a form that no page of their session made (cross-site request forgery), gets
+//! another page instead, so no handler has to ask.
 
 use axum::{
     extract::{FromRequest, FromRequestParts, Request},
@@ -17,7 +17,7 @@ use crate::{
     http::{self, Error, extract::RequestBody},
 };
 
-/// What somebody gets instead of what he asked for: another page, or an error.
+/// What somebody gets instead of what they asked for: another page, or an error.
 pub struct Instead(Box<Response>);
 
 impl Instead {
@@ -53,7 +53,7 @@ impl FromRequestParts<Context> for SignedIn {
     }
 }
 
-/// A form that somebody who is signed in sends from a page of his session.
+/// A form that somebody who is signed in sends from a page of their session.
 pub struct Form {
     pub session: Session,
     pub fields: Map<String, Value>,
@@ -103,7 +103,7 @@ pub fn own(ctx: &Context, session: &Session, fields: &Map<String, Value>) -> Res
     Err(nothing_done(StatusCode::FORBIDDEN, message, fields)?)
 }
 
-const NOTHING_DONE: &str = "Nothing was changed. Please open the page anew and try again.";
+const NOTHING_DONE: &str = "Nothing was changed. Please open the page again and retry.";
 
 /// What somebody gets whose form is not taken: its longest text is not lost.
 fn nothing_done(status: StatusCode, message: MessagePage, fields: &Map<String, Value>) -> Result<Instead> {

@@ -98,7 +98,7 @@ async fn calendar(State(ctx): State<Context>, PathId(id): PathId, query: QueryPa
     Ok(file)
 }
 
-/// Somebody at the door of his interview.
+/// Somebody at the door of their interview.
 struct Visit {
     interview: Interview,
     user_id: i64,

@@ -385,5 +385,5 @@ async fn of_very_many_interviews_the_next_and_the_latest_are_shown() {
     let titles: Vec<_> = sections(&page).into_iter().map(|(title, cards)| (title, cards.len())).collect();
     let expected = [("Today", 1), ("Next 7 days", 6), ("Later", 92), ("Past", 101)];
     assert_eq!(titles, expected.map(|(title, count)| (title.to_owned(), count)));
-    assert!(page.text().contains("more interviews than stand here"));
+    assert!(page.text().contains("more interviews than are shown"));
 }
