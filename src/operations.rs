@@ -80,7 +80,7 @@ async fn scrape(State(ctx): State<Context>) -> http::Result<impl IntoResponse> {
         number("logins_waiting", "Sign-ins that wait for their turn.", ctx.hashing.waiting() as i64),
         number(
             "database_connections_max",
-            "How many connections requests may have; the job queue has four besides.",
+            "How many connections requests may have; credentials, probes and the job queue have seven besides.",
             ctx.db.most(),
         ),
         Gauge {

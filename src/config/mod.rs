@@ -104,7 +104,7 @@ pub struct Settings {
 /// How the database's connections are used.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolLimits {
-    /// For requests; the job queue has a few besides.
+    /// For requests; credentials, probes and the job queue have a few besides.
     pub connections: u32,
     /// How long a connection is waited for.
     pub acquire: Duration,
