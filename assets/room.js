@@ -221,7 +221,7 @@
         if (pixels.some((value, index) => index % 4 !== 3 && value > 24)) return say("camera", "works", `A picture comes from ${label(opened)}.`);
       }
       if (!devices.has("camera")) return say("camera", "not tested", "The test was stopped.");
-      say("camera", "problem", video.videoWidth ? "The picture is black. Open the cover of the lens, or choose another camera." : "No picture comes. Connect the camera anew, or choose another one.");
+      say("camera", "problem", video.videoWidth ? "The picture is black. Open the cover of the lens, or choose another camera." : "No picture comes. Connect the camera again, or choose another one.");
     },
 
     async microphone() {

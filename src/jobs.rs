@@ -89,7 +89,7 @@ pub async fn work(ctx: Context, run: Run, stop: CancellationToken) {
                 until.cancel();
                 worked
             },
-            until_queue_is_away(&ctx, &queue, &until),
+            until_it_cannot_work(&ctx, &queue, &until),
         );
         if let Err(fault) = worked {
             tracing::error!(error = format!("{fault:#}"), "the job worker ended; starting it again");
@@ -102,9 +102,9 @@ pub async fn work(ctx: Context, run: Run, stop: CancellationToken) {
     queue.close();
 }
 
-/// Cancels `until` when the queue's database does not answer, or lets nothing be written, or this machine's clock is
-/// off; returns when it is cancelled.
-async fn until_queue_is_away(ctx: &Context, queue: &db::Pool, until: &CancellationToken) {
+/// Returns when the worker has ended, or ends it by cancelling `until`: when the database does not answer or lets
+/// nothing be written, or when this machine's clock is off.
+async fn until_it_cannot_work(ctx: &Context, queue: &db::Pool, until: &CancellationToken) {
     loop {
         tokio::select! {
             () = until.cancelled() => return,
@@ -247,7 +247,7 @@ pub async fn missing(db: &db::Pool, mut jobs: Vec<Job>) -> sqlx::Result<Vec<Job>
     Ok(jobs)
 }
 
-/// Forgets runs whose job was queued anew while they ran, and whose process died before it could end them.
+/// Forgets runs whose job was queued again while they ran, and whose process died before it could end them.
 pub async fn remove_replaced(db: &db::Pool) -> sqlx::Result<()> {
     sqlx::query(
         "DELETE FROM ivs_jobs._private_jobs AS job USING ivs_jobs._private_job_retirements AS retired
@@ -263,7 +263,7 @@ pub async fn remove_replaced(db: &db::Pool) -> sqlx::Result<()> {
 pub const STATES: [&str; 4] = ["failed", "running", "due", "waiting"];
 
 /// What the queue holds, with states as of `$1`; without what a later job of the same key has replaced.
-const LISTED: &str = "
+const ENTRIES: &str = "
     SELECT id, payload, run_at, attempts, max_attempts, last_error,
            CASE WHEN locked_at IS NOT NULL THEN 'running' WHEN attempts >= max_attempts THEN 'failed'
                 WHEN run_at <= $1 THEN 'due' ELSE 'waiting' END AS state
@@ -272,7 +272,7 @@ const LISTED: &str = "
 
 /// A job as an operator sees it.
 #[derive(Debug, sqlx::FromRow)]
-pub struct Listed {
+pub struct Entry {
     pub id: i64,
     /// A [`Job`], unless another version queued it.
     pub payload: Value,
@@ -286,14 +286,14 @@ pub struct Listed {
 }
 
 /// Everything in the queue, the most urgent first.
-pub async fn list(db: &db::Pool, now: DateTime<Utc>) -> sqlx::Result<Vec<Listed>> {
-    let sql = format!("SELECT * FROM ({LISTED}) AS job ORDER BY array_position($2, state), run_at, id");
+pub async fn list(db: &db::Pool, now: DateTime<Utc>) -> sqlx::Result<Vec<Entry>> {
+    let sql = format!("SELECT * FROM ({ENTRIES}) AS job ORDER BY array_position($2, state), run_at, id");
     sqlx::query_as(AssertSqlSafe(sql)).bind(now).bind(STATES.map(str::to_owned)).fetch_all(db).await
 }
 
 /// How many jobs are in each of [`STATES`].
 pub async fn count(db: &mut db::Connection, now: DateTime<Utc>) -> sqlx::Result<[(&'static str, i64); 4]> {
-    let sql = format!("SELECT state, count(*) FROM ({LISTED}) AS job GROUP BY state");
+    let sql = format!("SELECT state, count(*) FROM ({ENTRIES}) AS job GROUP BY state");
     let counted: Vec<(String, i64)> = sqlx::query_as(AssertSqlSafe(sql)).bind(now).fetch_all(db).await?;
     Ok(STATES.map(|state| (state, counted.iter().find(|(found, _)| found == state).map_or(0, |(_, count)| *count))))
 }
@@ -303,7 +303,7 @@ pub async fn count(db: &mut db::Connection, now: DateTime<Utc>) -> sqlx::Result<
 pub async fn retry(db: &db::Pool, id: i64, now: DateTime<Utc>) -> sqlx::Result<Option<String>> {
     let mut tx = db.begin().await?;
     sqlx::query("SELECT FROM ivs_jobs._private_jobs WHERE id = $1 FOR UPDATE").bind(id).execute(&mut *tx).await?;
-    let sql = format!("SELECT state FROM ({LISTED}) AS job WHERE id = $2");
+    let sql = format!("SELECT state FROM ({ENTRIES}) AS job WHERE id = $2");
     let state: Option<String> =
         sqlx::query_scalar(AssertSqlSafe(sql)).bind(now).bind(id).fetch_optional(&mut *tx).await?;
     if state.as_deref() == Some("failed") {

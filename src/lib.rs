@@ -30,7 +30,7 @@
 //! | `http` | connections, the door around all routes, typed requests, lists of any length, the one error type |
 //! | `jobs` | work to be done later, for certain: a thin face of graphile_worker |
 //! | `mail` | from a queued row to an accepted mail, once |
-//! | `sweep` | recurring background work, and which of it is overdue |
+//! | `sweep` | recurring background work: its schedule, its time limits |
 //!
 //! | features | |
 //! |---|---|
@@ -67,7 +67,8 @@
 //!    transaction Google is asked to make the event of that id. Transaction 2 removes the intent and writes the
 //!    interview, the notification, the queued mails and the idempotency key's binding.
 //! 5. **Post room** (`mail`, `jobs`). After the commit the request's task sends both mails, each under a lease; a job
-//!    that falls due 30 s later is there in case it could not.
+//!    that falls due 30 s later is there in case it could not. An update within a minute of the last one is left to its
+//!    job.
 //!
 //! **Changing** goes the same way, with a *claim* instead of the key: `interview::change` takes the interview's row of
 //! `ivs_change`, asks Google to change the event, and ends the claim in the transaction that writes the interview.
@@ -77,8 +78,8 @@
 //! interview is moved, and rows that Django inserted are found like all others.
 //!
 //! Never: a network call inside a transaction; a pooled connection held while waiting for another system; a mail
-//! outside the queue; an error as a text; SQL in a handler, but for a
-//! statement that is all that a module has (`notification`).
+//! outside the queue; an error as a text; SQL in a handler, but for a statement that is all that a module has
+//! (`notification`).
 //!
 //! ## Why a crash loses and doubles nothing
 //!
@@ -98,8 +99,8 @@
 //! A change asks Google first and commits then, as a booking does. Its claim is the referee: after 45 s it can no
 //! longer commit. A claim that a failed or dead change leaves means that event and row may differ; a sweep then makes
 //! the event say what the row says (*alignment*), at once and again five minutes later, since a call that was under way
-//! can arrive until then. A change that succeeded after an attempt without an answer is made sure of in the same way,
-//! for that attempt may still arrive.
+//! can arrive until then. When a change succeeds after an attempt without an answer, the sweep aligns the event too:
+//! that attempt may still arrive.
 //!
 //! | a change is killed | then |
 //! |---|---|
@@ -159,12 +160,13 @@
 //!   another round trip.
 //! * **A grant is refreshed by one request at a time**, under a lease in the database; the others wait by polling,
 //!   without a connection in hand, and read the row again.
-//! * **A mail is counted before anything is done** (`mail::limits`): in the transaction that records an intent, under an
-//!   advisory lock of its recruiter, so that no number of requests at once gets past the limit and a refusal has no
-//!   effect. Counting `ivs_mail` would have come too late, at the commit, when Google has been asked already.
-//! * **A sign-in counts as failed before its password is hashed**, and is taken back when it turns out not to be: one
-//!   statement on one row, so neither many at once nor several servers let more guesses through. The row's key is an
-//!   HMAC of peer and email: guesses from elsewhere lock nobody out, and the table holds no names.
+//! * **A mail is counted before Google is asked** (`mail::limits`): with a booking's intent, or after a change's claim,
+//!   under an advisory lock of its recruiter. So no number of requests at once gets past the limit, and a refusal has
+//!   no effect. Counting `ivs_mail` at the commit would come too late.
+//! * **A sign-in counts as failed before its password is hashed**, and is taken back when it turns out not to be. One
+//!   statement counts it in two rows, for the email at its peer and for the peer, so neither many at once nor several
+//!   servers let more guesses through. A row's key is an HMAC of what it counts: guesses from elsewhere lock nobody
+//!   out, and the table holds no names.
 //! * **Every statement ends, and the pool is small and ours** (`db::pool`, over deadpool). sqlx's pool tests a
 //!   connection on each release and waits without a limit. Ours tests one that was idle for a second. When a statement
 //!   takes longer than a second, it asks the server on another connection: if the server is idle, the answer is lost.
@@ -173,8 +175,9 @@
 //! * **SELECT lists cast texts and integers**, since PostgreSQL refuses a prepared statement whose result type changes,
 //!   and Django's `AlterField` changes it.
 //! * **Sign-ins take turns by peer.** In a plain queue, the address that sends most gets most places. With turns, one
-//!   address delays the others by only a password or two. Browsers with the cookie of an earlier sign-in have every
-//!   second turn, which an attacker cannot get with more addresses.
+//!   address delays the others by only a password or two. Browsers with the cookie of an earlier sign-in have a lane of
+//!   their own, and so have trusted clients: lanes get turns alike, and an attacker cannot get more of them with more
+//!   addresses.
 //! * **A refusal waits instead of hashing on**, until the slowest stored hash would be done at the machine's current
 //!   speed. So its time reveals nothing about the stored hash, and the wait takes no core.
 //! * **Migrations take turns by polling** `pg_try_advisory_lock`: a waiter blocked inside a statement would deadlock
@@ -183,11 +186,11 @@
 //!   JavaScript. The room's script counts down what the server has counted out, then asks for the page again and puts
 //!   its live part in place; readers' own times are asked of the server, whose time rules are current. Scripts know no
 //!   rule, so they cannot be wrong about one. `assets/` has no dependencies, and pages load nothing else.
-//! * **A form shows first what speaks against it**: past times, overlaps, clocks that change. It is taken when it
-//!   carries the digest of what was shown, by the script while it was typed or by the answer to sending it. So nobody
-//!   schedules a second interview because the first one's answer was lost.
-//! * **A mailed link's token leaves the address bar by script**, and stays in the tab's `sessionStorage`. A redirect to an
-//!   address without it would need a cookie, and those who refuse cookies could not join.
+//! * **A form shows its warnings before it is accepted**: past times, overlaps, clocks that change. The server accepts
+//!   it when it carries the digest of what was shown, by the script during typing or by the answer to sending it. So
+//!   nobody schedules a second interview because the first one's answer was lost.
+//! * **A mailed link's token leaves the address bar by script**, and stays in the tab's `sessionStorage`. A redirect to
+//!   an address without it would need a cookie, and those who refuse cookies could not join.
 //! * **A portal session opens pages, never the JSON API**, which a form of another site could send requests to. What a
 //!   page's forms carry against that is an HMAC by the cookie's secret, so there is nothing to store and nothing to
 //!   expire. Another HMAC by that secret binds an authorization at Google to the session that began it.
@@ -215,16 +218,17 @@
 //! assembly on a database of its own, a clock that is moved by hand, the simulator and the mailbox; jobs that are due
 //! by that clock run when the test says so, and a test that leaves due or failed jobs fails. `tests/ics_parsers.rs` has
 //! two parsers of others read our calendar objects. Real processes are killed, started twice and watched by
-//! `tests/api/crash.rs` and its neighbours. Whatever answer a test gets is held against the OpenAPI document
-//! (`tests/api/support/document.rs`), and `tests/openapi_client.rs` has a linter and a generator of clients read that.
-//! `tests/browser` uses the portal in Chromium, and has axe-core look at every page. `authorisation.rs` asks every
-//! route as everybody, `secrecy.rs` looks for secrets where they do not belong, `hostile.rs` sends what no client
-//! should. `tests/zone_rules.rs` compares our instants with another implementation's. No mocks; sleeps only where time
-//! itself is tested.
+//! `tests/api/crash.rs` and its neighbours; a relay in `tests/api/outages.rs` silences the network to PostgreSQL.
+//! Whatever answer a test gets is held against the OpenAPI document (`tests/api/support/document.rs`), and
+//! `tests/openapi_client.rs` has a linter and a generator of clients read that. `tests/browser` uses the portal in
+//! Chromium, and has axe-core look at every page. `authorisation.rs` asks every route as everybody, `secrecy.rs` looks
+//! for secrets where they do not belong, `hostile.rs` sends what no client should. `tests/zone_rules.rs` compares our
+//! instants with another implementation's. No mocks; sleeps only where time itself is tested.
 //!
-//! `tests/chaos` (feature `chaos`) kills servers at random moments and at the places marked `crash_point!` while people
-//! work, and then compares interviews, events and mails: `docs/reliability.md`. `bench/` is the load test, `cargo
-//! bench`: `docs/performance.md`; what follows for large installations is in `docs/scale.md`.
+//! `tests/chaos` (feature `chaos`) kills servers at random moments and at the places marked `crash_point!`, silences the
+//! network to PostgreSQL, locks tables and alters columns while people work. Then it compares interviews, events and
+//! mails: `docs/reliability.md`. `bench/` is the load test, `cargo bench`: `docs/performance.md`; what follows for large
+//! installations is in `docs/scale.md`.
 
 /// A named place where the chaos tests (`tests/chaos`) kill the process. Without the feature `chaos` it is nothing.
 macro_rules! crash_point {

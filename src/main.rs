@@ -165,7 +165,7 @@ async fn run_async(command: Command) -> anyhow::Result<()> {
             let db = connect_migrated().await?;
             let now = db::now(&db).await?;
             let (done, good_from) = operations::revoke_tokens(&db, now, &user).await?;
-            // Whoever signs in once this command has ended gets a token that counts.
+            // Somebody who signs in once this command has ended gets a token that counts.
             Clock::System.sleep((good_from - now).to_std()?).await;
             print(&done)
         }

@@ -49,6 +49,16 @@ pub enum SweepOutcome {
     Abandoned,
 }
 
+impl SweepOutcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            SweepOutcome::Finished => "finished",
+            SweepOutcome::Failed => "failed",
+            SweepOutcome::Abandoned => "abandoned",
+        }
+    }
+}
+
 /// How long a sweep has until it has finished again.
 #[derive(Clone, Copy)]
 pub struct SweepPatience {
@@ -70,6 +80,17 @@ pub enum GoogleOutcome {
     Timeout,
 }
 
+impl GoogleOutcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            GoogleOutcome::Ok => "ok",
+            GoogleOutcome::Refused => "refused",
+            GoogleOutcome::Failed => "failed",
+            GoogleOutcome::Timeout => "timeout",
+        }
+    }
+}
+
 /// What became of one try to send a mail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EmailOutcome {
@@ -82,6 +103,18 @@ pub enum EmailOutcome {
     Dropped,
     /// It was tried for a day.
     Expired,
+}
+
+impl EmailOutcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            EmailOutcome::Sent => "sent",
+            EmailOutcome::Later => "later",
+            EmailOutcome::Refused => "refused",
+            EmailOutcome::Dropped => "dropped",
+            EmailOutcome::Expired => "expired",
+        }
+    }
 }
 
 /// How a sign-in ended whose fields were well-formed.
@@ -99,6 +132,21 @@ pub enum LoginOutcome {
     Throttled,
     /// No place for hashing.
     Busy,
+}
+
+impl LoginOutcome {
+    /// As metrics and log call it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LoginOutcome::Success => "success",
+            LoginOutcome::Wrong => "wrong",
+            LoginOutcome::UnsupportedHash => "unsupported_hash",
+            LoginOutcome::Inactive => "inactive",
+            LoginOutcome::Deleted => "deleted",
+            LoginOutcome::Throttled => "throttled",
+            LoginOutcome::Busy => "busy",
+        }
+    }
 }
 
 /// What happened to a client's connection.
@@ -201,30 +249,17 @@ impl Metrics {
 
     /// Counts an attempt at a call to Google, such as `events.insert`.
     pub fn google(&self, operation: &'static str, outcome: GoogleOutcome) {
-        let outcome = match outcome {
-            GoogleOutcome::Ok => "ok",
-            GoogleOutcome::Refused => "refused",
-            GoogleOutcome::Failed => "failed",
-            GoogleOutcome::Timeout => "timeout",
-        };
-        self.google.with_label_values(&[operation, outcome]).inc();
+        self.google.with_label_values(&[operation, outcome.as_str()]).inc();
     }
 
     /// Counts a try to send a mail of this kind.
     pub fn email(&self, kind: &'static str, outcome: EmailOutcome) {
-        let outcome = match outcome {
-            EmailOutcome::Sent => "sent",
-            EmailOutcome::Later => "later",
-            EmailOutcome::Refused => "refused",
-            EmailOutcome::Dropped => "dropped",
-            EmailOutcome::Expired => "expired",
-        };
-        self.emails.with_label_values(&[kind, outcome]).inc();
+        self.emails.with_label_values(&[kind, outcome.as_str()]).inc();
     }
 
     /// Counts a sign-in.
     pub fn login(&self, outcome: LoginOutcome) {
-        self.logins.with_label_values(&[outcome.label()]).inc();
+        self.logins.with_label_values(&[outcome.as_str()]).inc();
     }
 
     /// Expects a sweep to finish within `patience` from now, and again after each pass.
@@ -234,12 +269,7 @@ impl Metrics {
 
     /// Counts a pass of a sweep.
     pub fn sweep(&self, name: &'static str, outcome: SweepOutcome, now: DateTime<Utc>) {
-        let words = match outcome {
-            SweepOutcome::Finished => "finished",
-            SweepOutcome::Failed => "failed",
-            SweepOutcome::Abandoned => "abandoned",
-        };
-        self.sweeps.with_label_values(&[name, words]).inc();
+        self.sweeps.with_label_values(&[name, outcome.as_str()]).inc();
         if let Some((due, patience)) = self.due().get_mut(name) {
             *due = match outcome {
                 SweepOutcome::Finished => now + patience.finished,
@@ -253,7 +283,7 @@ impl Metrics {
         self.due().iter().map(|(name, (due, _))| (*name, now > *due)).collect()
     }
 
-    fn due(&self) -> MutexGuard<'_, BTreeMap<&'static str, (DateTime<Utc>, TimeDelta)>> {
+    fn due(&self) -> MutexGuard<'_, Due> {
         self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -273,21 +303,6 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&families, &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
-    }
-}
-
-impl LoginOutcome {
-    /// As metrics and log call it.
-    pub fn label(self) -> &'static str {
-        match self {
-            LoginOutcome::Success => "success",
-            LoginOutcome::Wrong => "wrong",
-            LoginOutcome::UnsupportedHash => "unsupported_hash",
-            LoginOutcome::Inactive => "inactive",
-            LoginOutcome::Deleted => "deleted",
-            LoginOutcome::Throttled => "throttled",
-            LoginOutcome::Busy => "busy",
-        }
     }
 }
 

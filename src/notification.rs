@@ -2,7 +2,7 @@
 
 use axum::{Json, extract::State, http::StatusCode, response::Response};
 use chrono::{DateTime, Utc};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -26,16 +26,12 @@ struct Notification {
     user: i64,
     notification_type: String,
     message: String,
-    #[serde(serialize_with = "timestamp")]
+    #[serde(serialize_with = "zone::serialize_timestamp")]
     timestamp: DateTime<Utc>,
     is_read: bool,
     /// Where it leads to, relative to the frontend; null for rows that Django made.
     #[schema(required)]
     action_url: Option<String>,
-}
-
-fn timestamp<S: Serializer>(instant: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&zone::timestamp(*instant))
 }
 
 /// The caller's notifications, newest first; always all of them.
@@ -45,16 +41,16 @@ async fn list(State(ctx): State<Context>, user: CurrentUser) -> Result<Response>
     array((zone::LAST, i64::MAX), move |after, most| notifications(ctx.clone(), user.id, after, most)).await
 }
 
-/// When a notification was made, and its id: its place in the list.
-type Place = (DateTime<Utc>, i64);
+/// What the list goes on from: when a notification was made, and its id.
+type Cursor = (DateTime<Utc>, i64);
 
-/// A user's notifications after a place, so many at most.
+/// A user's notifications after a cursor, at most `most`.
 async fn notifications(
     ctx: Context,
     user_id: i64,
-    after: Place,
+    after: Cursor,
     most: i64,
-) -> sqlx::Result<Vec<(Place, Notification)>> {
+) -> sqlx::Result<Vec<(Cursor, Notification)>> {
     let rows = sqlx::query_as!(
         Notification,
         r#"SELECT id, user_id AS "user", notification_type::text AS "notification_type!", message::text AS "message!",

@@ -31,11 +31,12 @@ pub const PATHS: [&str; 5] = ["/openapi.json", "/swagger/", "/swagger/{file}", "
 const CONVENTIONS: &str = "\
 Schedules interviews: on Google Meet, by phone or in person.
 
-* **Credentials:** `Authorization: Bearer <access_token>`, as a sign-in gives it. Where none are needed a bad header is \
-refused all the same.
+* **Credentials:** `Authorization: Bearer <access_token>`, as a sign-in gives it. Where none are needed, a bad header \
+is still refused.
 * **Bodies** are JSON or forms, whose values are strings; unknown fields are ignored, an empty body is `{}`.
 * **Errors** of an endpoint have a sentence for people in `error`. Those that come before it have `detail` alone: 401, \
-400 for a request without one `Host`, 404 for an unknown URL, 405, 406, 408, 413, 414, 415, 429, 431, 500.
+400 for a request without one `Host`, 404 for an unknown URL, 405, 406, 408, 413, 414, 415, 429, 431, 500, and 503 of \
+a busy server.
 * **Methods:** HEAD goes wherever GET does; OPTIONS describes a path; any other method gets 405, with `Allow`.
 * **Slashes:** a GET without the final slash is redirected (301), other methods are served as if it were there.
 * **Times:** dates are `YYYY-MM-DD`, an interview's time is its zone's wall time, timestamps are in UTC.

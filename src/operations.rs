@@ -68,6 +68,7 @@ async fn scrape(State(ctx): State<Context>) -> http::Result<impl IntoResponse> {
     let (size, idle) = ctx.db.open_and_idle();
     let backlog = tokio::time::timeout(SCRAPE, backlog(&ctx)).await.ok().and_then(Result::ok);
     let number = |name, help, value| Gauge { name, help, label: None, values: vec![("", value)] };
+    let overdue = ctx.metrics.sweeps(ctx.clock.now());
     let mut gauges = vec![
         number("database_up", "Whether the database answered this scrape.", i64::from(backlog.is_some())),
         Gauge {
@@ -79,17 +80,16 @@ async fn scrape(State(ctx): State<Context>) -> http::Result<impl IntoResponse> {
         number("logins_waiting", "Sign-ins that wait for their turn.", ctx.hashing.waiting() as i64),
         number(
             "database_connections_max",
-            "How many connections requests may have; the job queue has four besides.",
+            "How many connections requests may have; credentials, probes and the job queue have seven besides.",
             ctx.db.most(),
         ),
+        Gauge {
+            name: "sweep_overdue",
+            help: "Whether a sweep is overdue.",
+            label: Some("sweep"),
+            values: overdue.into_iter().map(|(name, is_overdue)| (name, i64::from(is_overdue))).collect(),
+        },
     ];
-    let overdue = ctx.metrics.sweeps(ctx.clock.now());
-    gauges.push(Gauge {
-        name: "sweep_overdue",
-        help: "Whether a sweep is overdue.",
-        label: Some("sweep"),
-        values: overdue.into_iter().map(|(name, is_overdue)| (name, i64::from(is_overdue))).collect(),
-    });
     gauges.extend(backlog.into_iter().flatten());
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], ctx.metrics.text(&gauges)?))
 }

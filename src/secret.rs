@@ -2,10 +2,11 @@
 //!
 //! Hides the cipher (XChaCha20-Poly1305), its keys, nonces and text form. Promises: a sealed value opens only with its
 //! key and only in the table, row and column it was sealed for; nothing here shows a secret in `Debug`; a token reaches
-//! SQL only as its [`TokenHash`].
+//! SQL only as its [`TokenHash`]; a [`mac`] is good for one purpose.
 
 use std::fmt;
 
+use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose};
 use chacha20poly1305::{
     KeyInit, XChaCha20Poly1305, XNonce,
@@ -81,6 +82,19 @@ impl Sealer {
         keys.find_map(|(_, cipher)| cipher.decrypt(&XNonce::from(*nonce), Payload { msg: sealed, aad: &aad }).ok())
             .map(SecretSlice::from)
     }
+}
+
+/// HMAC-SHA256 of a value, for one purpose, under `SECRET_KEY`.
+///
+/// A purpose has spaces and no NUL. So no two purposes share a text, and none shares one with the tokens that the same
+/// key signs: those have no spaces.
+pub fn mac(secret_key: &SecretString, purpose: &'static str, value: &[u8]) -> [u8; 32] {
+    let mut context =
+        hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, secret_key.expose_secret().as_bytes()));
+    for part in [purpose.as_bytes(), b"\0", value] {
+        context.update(part);
+    }
+    context.sign().as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 /// Whether a text has the form of a sealed value, whatever its key and place.

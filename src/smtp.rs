@@ -45,7 +45,7 @@ const PROBE: Duration = Duration::from_secs(5);
 /// How long, and how many, connections are kept; servers close idle ones after a minute or more.
 const IDLE: Duration = Duration::from_secs(30);
 const KEPT: usize = 8;
-/// How many connections there are at once, kept ones included: whoever has a place takes a kept one first.
+/// How many connections there are at once, kept ones included: those who have a place take a kept one first.
 const PLACES: usize = 32;
 /// A server that has not greeted by then does not answer, though it may still do so within [`OPENING`].
 const GREETING: Duration = Duration::from_secs(10);
@@ -82,7 +82,7 @@ pub enum SendError {
     /// The server will never take this mail.
     #[error("refused: {0}")]
     Refused(String),
-    /// Not now. After `content: no answer` the server may have taken it all the same.
+    /// Not now. After `content: no answer` the server may still have accepted it.
     #[error("not sent: {0}")]
     Later(String),
 }

@@ -15,6 +15,7 @@ use jiff::{
     Timestamp, civil,
     tz::{AmbiguousOffset, Offset, TimeZone, TimeZoneDatabase},
 };
+use serde::Serializer;
 
 static DATABASE: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
 
@@ -243,6 +244,11 @@ pub fn format_hm(time: NaiveTime) -> String {
 /// A timestamp of the API: `2026-11-20T21:46:15.989523Z`, without the fraction when its microseconds are 0.
 pub fn timestamp(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(precision(&at), true)
+}
+
+/// [`timestamp`] for `serde(serialize_with)`.
+pub fn serialize_timestamp<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&timestamp(*at))
 }
 
 /// Microseconds, but not when they are 0.

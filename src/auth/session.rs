@@ -5,11 +5,11 @@
 //! and the way to Google, never the JSON API. What its pages' forms carry, no other site can know (CSRF).
 
 use aws_lc_rs::{constant_time, hmac};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::TimeDelta;
 
-use super::{Account, CurrentUser, store};
+use super::{Account, CurrentUser, cookie, store};
 use crate::{config::Settings, context::Context, http::Result, secret::PlainToken};
 
 /// The session's cookie where there is no TLS.
@@ -36,7 +36,7 @@ impl Session {
 
     /// The session that a browser's cookie stands for.
     pub async fn of(ctx: &Context, headers: &HeaderMap) -> Result<Option<Session>> {
-        let Some(token) = cookie(headers, SESSION, &ctx.settings).map(PlainToken::from_outside) else {
+        let Some(token) = cookie::value(headers, SESSION, &ctx.settings).map(PlainToken::from_outside) else {
             return Ok(None);
         };
         let now = ctx.clock.now();
@@ -51,7 +51,7 @@ impl Session {
     /// `Set-Cookie`, for the whole session.
     pub fn set_cookie(&self, settings: &Settings) -> Result<HeaderValue> {
         let more = format!("/; HttpOnly; SameSite=Lax; Max-Age={}", LIFETIME.num_seconds());
-        set_cookie(SESSION, self.token.expose(), &more, settings)
+        cookie::set(SESSION, self.token.expose(), &more, settings)
     }
 
     /// What a form of this session's pages carries, so that no other site can send it: derived from the cookie's
@@ -78,7 +78,7 @@ impl Session {
 
 /// `Set-Cookie` that makes a browser forget its session.
 pub fn forget_cookie(settings: &Settings) -> Result<HeaderValue> {
-    set_cookie(SESSION, "", "/; HttpOnly; SameSite=Lax; Max-Age=0", settings)
+    cookie::set(SESSION, "", "/; HttpOnly; SameSite=Lax; Max-Age=0", settings)
 }
 
 /// A browser that has not signed in: what keeps other sites from signing it in.
@@ -87,13 +87,13 @@ pub struct Visitor(PlainToken);
 impl Visitor {
     /// The one that a browser's cookie stands for, or a new one.
     pub fn of(headers: &HeaderMap, settings: &Settings) -> Visitor {
-        let known = cookie(headers, VISITOR, settings);
+        let known = cookie::value(headers, VISITOR, settings);
         Visitor(known.map_or_else(PlainToken::generate, PlainToken::from_outside))
     }
 
     /// `Set-Cookie`, until the browser is closed.
     pub fn set_cookie(&self, settings: &Settings) -> Result<HeaderValue> {
-        set_cookie(VISITOR, self.0.expose(), "/; HttpOnly; SameSite=Strict", settings)
+        cookie::set(VISITOR, self.0.expose(), "/; HttpOnly; SameSite=Strict", settings)
     }
 
     /// As [`Session::form_token`].
@@ -107,22 +107,8 @@ impl Visitor {
     }
 }
 
-/// A cookie's name without TLS and with it, when no other host of the domain can set it (RFC 6265bis, §4.1.3.2).
-pub(super) type Name = [&'static str; 2];
-
-const SESSION: Name = [COOKIE, "__Host-umemployed_portal"];
-const VISITOR: Name = ["umemployed_visitor", "__Host-umemployed_visitor"];
-
-fn is_secure(settings: &Settings) -> bool {
-    settings.public_url.starts_with("https:")
-}
-
-pub(super) fn set_cookie(name: Name, value: &str, path_and_more: &str, settings: &Settings) -> Result<HeaderValue> {
-    let (name, secure) = if is_secure(settings) { (name[1], "; Secure") } else { (name[0], "") };
-    let mut header = HeaderValue::try_from(format!("{name}={value}; Path={path_and_more}{secure}"))?;
-    header.set_sensitive(true);
-    Ok(header)
-}
+const SESSION: cookie::Name = cookie::Name { plain: COOKIE, secure: "__Host-umemployed_portal" };
+const VISITOR: cookie::Name = cookie::Name { plain: "umemployed_visitor", secure: "__Host-umemployed_visitor" };
 
 fn form_token(secret: &PlainToken) -> String {
     signature(secret, "form")
@@ -135,14 +121,4 @@ fn signature(secret: &PlainToken, text: &str) -> String {
 
 fn is_form_token(secret: &PlainToken, shown: &str) -> bool {
     constant_time::verify_slices_are_equal(form_token(secret).as_bytes(), shown.as_bytes()).is_ok()
-}
-
-/// The value of a cookie. Of several none counts: one of them somebody else has set, and which that is nothing tells.
-pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: Name, settings: &Settings) -> Option<&'a str> {
-    let name = name[usize::from(is_secure(settings))];
-    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    let mut values = pairs.filter(|(found, _)| *found == name).map(|(_, value)| value);
-    let value = values.next().filter(|value| !value.is_empty());
-    if values.next().is_some() { None } else { value }
 }

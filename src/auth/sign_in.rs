@@ -142,7 +142,7 @@ pub async fn sign_in(ctx: &Context, peer: IpAddr, headers: &HeaderMap, credentia
         Err(_) => return ended?.map_err(Refusal::into),
     };
     ctx.metrics.login(outcome);
-    tracing::info!(email, %peer, outcome = outcome.label(), "sign-in");
+    tracing::info!(email, %peer, outcome = outcome.as_str(), "sign-in");
     ended?.map_err(Refusal::into)
 }
 

@@ -12,16 +12,16 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use aws_lc_rs::hmac;
 use chrono::{DateTime, TimeDelta, Utc};
 use ipnet::IpNet;
-use secrecy::ExposeSecret;
+use secrecy::SecretString;
 
 use super::{KnownBrowser, store};
 use crate::{
     context::Context,
     gate::{Flow, Lane},
-    http::{Error, Result},
+    http::{Error, Result, peer::is_in},
+    secret::mac,
 };
 
 /// After this many failures of an email that still count, further attempts are refused.
@@ -46,9 +46,8 @@ pub struct Attempt(DateTime<Utc>);
 
 impl Throttle {
     pub fn of(ctx: &Context, peer: IpAddr, email: &str) -> Self {
-        let subject = |place: &str, email| subject(ctx.settings.secret_key.expose_secret(), place, email);
-        let is_trusted = ctx.settings.trusted_clients.iter().any(|network| network.contains(&peer));
-        let (place, peer) = match is_trusted {
+        let subject = |place: &str, email| subject(&ctx.settings.secret_key, place, email);
+        let (place, peer) = match is_in(&ctx.settings.trusted_clients, peer) {
             true => ("trusted clients".to_owned(), None),
             false => (network(peer, 64), Some(subject(&network(peer, 48), ""))),
         };
@@ -136,7 +135,7 @@ impl Throttle {
         self.ctx.persist("that a sign-in was no failure", write).await;
     }
 
-    /// What an attempt is counted under, and how many may fail. The peer comes first: whoever counts waits there.
+    /// What an attempt is counted under, and how many may fail. The peer comes first: those who count wait there.
     fn counts(&self) -> (Vec<&[u8]>, Vec<i64>) {
         let peer = self.peer.as_deref().map(|peer| (peer, FAILURES_OF_A_PEER));
         peer.into_iter().chain([(&*self.email, FAILURES)]).unzip()
@@ -154,10 +153,8 @@ fn network(peer: IpAddr, length: u8) -> String {
 
 /// Reveals nothing about peer and email to a reader of the database without the key. The one for all emails has an
 /// empty email.
-fn subject(key: &str, place: &str, email: &str) -> Vec<u8> {
-    // No token's text begins so, whose signatures are under the same key.
-    let text = format!("interviews login throttle v1\0{place}\0{}", email.to_lowercase());
-    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), text.as_bytes()).as_ref().to_vec()
+fn subject(key: &SecretString, place: &str, email: &str) -> Vec<u8> {
+    mac(key, "interviews login throttle v1", format!("{place}\0{}", email.to_lowercase()).as_bytes()).to_vec()
 }
 
 #[cfg(test)]
@@ -165,7 +162,7 @@ mod tests {
     use super::*;
 
     fn same(one: (&str, &str), other: (&str, &str)) -> bool {
-        let of = |(peer, email): (&str, &str)| subject("key", &network(peer.parse().unwrap(), 64), email);
+        let of = |(peer, email): (&str, &str)| subject(&"key".into(), &network(peer.parse().unwrap(), 64), email);
         of(one) == of(other)
     }
 
@@ -190,7 +187,7 @@ mod tests {
     #[test]
     fn another_key_gives_another_subject() {
         let place = network("192.0.2.1".parse().unwrap(), 64);
-        assert_ne!(subject("key", &place, "a@x.test"), subject("other", &place, "a@x.test"));
+        assert_ne!(subject(&"key".into(), &place, "a@x.test"), subject(&"other".into(), &place, "a@x.test"));
     }
 
     #[test]

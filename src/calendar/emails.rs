@@ -18,7 +18,7 @@ pub async fn render(ctx: &Context, mail: Mail) -> anyhow::Result<Option<Email>> 
     let Some(user_email) = store::open_email(&ctx.db, mail.user_id).await? else { return Ok(None) };
     let settings = &ctx.settings;
     if mail.kind == Kind::GoogleDisconnected {
-        // Whoever has connected again meanwhile, in Django too, need not be asked to.
+        // Nobody asks those who have connected again meanwhile, in Django too.
         let grant = store::grant(&ctx.db, mail.user_id, super::sealer(ctx)).await?;
         let is_connected = grant.is_some_and(|stored| stored.grant.is_usable(ctx.clock.now()));
         let is_true = !is_connected && store::has_dead_grant(&ctx.db, mail.user_id).await?;

@@ -213,7 +213,7 @@ impl Turn<'_> {
                 if !self.held {
                     ctx.clock.sleep(Duration::from_millis(200)).await;
                 }
-                // Whoever had the turn may have refreshed it: read again, with or without the turn.
+                // The request that had the turn may have refreshed it: read again, with or without the turn.
                 continue;
             }
             // A row that changed meanwhile (connected again, disconnected) is read again.

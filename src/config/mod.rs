@@ -104,7 +104,7 @@ pub struct Settings {
 /// How the database's connections are used.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolLimits {
-    /// For requests; the job queue has a few besides.
+    /// For requests; credentials, probes and the job queue have a few besides.
     pub connections: u32,
     /// How long a connection is waited for.
     pub acquire: Duration,
@@ -368,7 +368,7 @@ impl Reader {
         // What `django-admin startproject` makes begins so, and lies in many a repository.
         if key.len() < 32 || different < 8 || key.starts_with("django-insecure-") {
             self.warn(
-                "SECRET_KEY can be guessed: whoever does makes tokens of every account. Use 50 random characters",
+                "SECRET_KEY can be guessed: somebody who does makes tokens of every account. Use 50 random characters",
             );
         }
         key

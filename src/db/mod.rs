@@ -10,8 +10,6 @@ mod repeat;
 pub mod queue;
 pub mod schema;
 
-use std::time::Duration;
-
 use anyhow::{Context as _, bail};
 use chrono::{DateTime, Utc};
 use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
@@ -66,6 +64,3 @@ pub fn is_passing(error: &impl MayBeDatabase) -> bool {
 pub fn is_unanswered(error: &impl MayBeDatabase) -> bool {
     error.database_error().is_some_and(fault::is_unanswered)
 }
-
-/// The `Retry-After` of an answer that says the database is busy.
-pub const RETRY_AFTER: Duration = Duration::from_secs(2);

@@ -4,8 +4,8 @@
 //! who stops the server. Promises: any number of processes and threads may use the cluster of one folder at once, the
 //! first starts it, and when the last is gone, however it went, it is stopped.
 //!
-//! Three locked files in the folder do this. Whoever uses the cluster holds a shared lock on `in-use`. Starting it
-//! happens under an exclusive lock on `starting`. A process of our own, the guard, waits for an exclusive lock on
+//! Three locked files in the folder do this. A process that uses the cluster holds a shared lock on `in-use`. Starting
+//! it happens under an exclusive lock on `starting`. A process of our own, the guard, waits for an exclusive lock on
 //! `in-use`, which it gets when the last user is gone, and stops the server while it holds it; so a new user waits for
 //! the stop. The guard was born with an exclusive lock on `guard`: while that is taken, there is one.
 

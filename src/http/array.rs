@@ -22,8 +22,8 @@ pub const ROWS: i64 = 256;
 /// A piece ends with the row that makes it so long.
 const BYTES: usize = 256 << 10;
 
-/// Answers with all rows after `start`. `read` gives those after a place, so many at most, each with its own place. An
-/// array of one piece is read at once and has a `Content-Length`.
+/// Answers with all rows after `start`. `read` gives those after a cursor, so many at most, each with its own cursor.
+/// An array of one piece is read at once and has a `Content-Length`.
 ///
 /// A fault in the first piece is the handler's. After that the status has been sent: a later fault is logged and breaks
 /// the transfer off, so that nobody takes a part for the whole.
@@ -40,7 +40,7 @@ where
     }
     let span = Span::current();
     let rest = stream::try_unfold(next, move |next| {
-        let reading = next.map(|(place, most)| (read(place, most + 1), most));
+        let reading = next.map(|(cursor, most)| (read(cursor, most + 1), most));
         let piece = async {
             let Some((reading, most)) = reading else { return Ok(None) };
             anyhow::Ok(Some(piece(false, &reading.await?, most)?))
@@ -53,17 +53,17 @@ where
     Ok((kind, Body::from_stream(pieces)).into_response())
 }
 
-/// Answers with the first of `rows`: at most `most`, of which `rows` may have one more. Gives the place of the last one
-/// if there are more.
+/// Answers with the first of `rows`: at most `most`, of which `rows` may have one more. Gives the cursor of the last
+/// one if there are more.
 pub fn page<T: Serialize, P: Copy>(rows: &[(P, T)], most: i64) -> Result<(Response, Option<P>)> {
     let (mut json, next) = piece(true, rows, most)?;
     if next.is_some() {
         json.push(b']');
     }
-    Ok((([(header::CONTENT_TYPE, JSON)], json).into_response(), next.map(|(place, _)| place)))
+    Ok((([(header::CONTENT_TYPE, JSON)], json).into_response(), next.map(|(cursor, _)| cursor)))
 }
 
-/// The place that a part comes after, and how many rows to read for it.
+/// The cursor that a part comes after, and how many rows to read for it.
 type Next<P> = (P, i64);
 
 /// The first of `rows` as a part of an array's text: at most `most`, of which `rows` may have one more. If there are
@@ -163,11 +163,11 @@ mod tests {
             (rows(6, 1), 5, 5, Some(5)),
             (rows(51, 30 << 10), 50, 9, Some(9)),
         ] {
-            let (answer, place) = page(&rows, most).unwrap();
+            let (answer, cursor) = page(&rows, most).unwrap();
             let body = axum::body::to_bytes(answer.into_body(), usize::MAX);
             let body = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(body).unwrap();
             let texts: Vec<&str> = rows[..sent].iter().map(|(_, text)| text.as_str()).collect();
-            assert!(body == serde_json::to_vec(&texts).unwrap() && place == next, "{sent} rows, {place:?}");
+            assert!(body == serde_json::to_vec(&texts).unwrap() && cursor == next, "{sent} rows, {cursor:?}");
         }
     }
 }

@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 
 use crate::db::{self, MayBeDatabase};
 
+/// Seconds, in an answer that says the database is busy.
+const RETRY_AFTER: u64 = 2;
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a request was not served. Framework refusals carry `detail` alone, an endpoint's own carry `error`
@@ -64,7 +67,7 @@ pub enum Error {
 impl Error {
     /// The database is busy or away: nothing was done, and a retry is likely to succeed soon.
     pub const DATABASE_BUSY: Error =
-        Error::Busy { detail: "The server is busy. Please try again.", retry_after: db::RETRY_AFTER.as_secs() };
+        Error::Busy { detail: "The server is busy. Please try again.", retry_after: RETRY_AFTER };
 
     pub fn refused(status: StatusCode, error: impl Into<Cow<'static, str>>) -> Self {
         Error::Refused { status, error: error.into(), detail: None, field: None }

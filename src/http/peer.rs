@@ -52,7 +52,7 @@ fn warn_of_a_proxy(connection: IpAddr) {
     });
 }
 
-fn is_in(networks: &[IpNet], address: IpAddr) -> bool {
+pub fn is_in(networks: &[IpNet], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(&address))
 }
 

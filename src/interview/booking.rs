@@ -9,14 +9,13 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::{
     emails::{self, EmailsSent},
     facts::{self, Facts},
-    key::{self, Key, KeyUse, Life},
+    key::{self, Key, KeyUse},
     model::{self, InterviewType, JobChoice, Person, Request},
     store::{self, NewInterview},
 };
@@ -34,12 +33,6 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(50);
 /// How often it looks: first after this, then after twice as long each time, up to a second.
 const FIRST_LOOK: Duration = Duration::from_millis(50);
-
-/// Whether somebody's Idempotency-Key stands for a request that runs or has made an interview.
-pub async fn is_key_used(ctx: &Context, user_id: i64, key: &str) -> sqlx::Result<bool> {
-    let known = key::find(&ctx.db, user_id, &Sha256::digest(key)).await?;
-    Ok(known.is_some_and(|known| known.counts(&Life::OF_CLIENTS, ctx.clock.now())))
-}
 
 /// A scheduled interview, as both create endpoints answer it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -214,7 +207,7 @@ async fn claim(ctx: &Context, people: (i64, i64), is_meet: bool, key: &KeyUse) -
         if let Some(owned) = db::repeated(|| try_claim(ctx, people, is_meet, key)).await? {
             return Ok(Keyed::Ours(owned));
         }
-        // Whoever holds the key may free it between our try and our look, or while we wait.
+        // The holder of the key may free it between our try and our look, or while we wait.
         while let standing @ (Standing::Running | Standing::Made(_)) = standing(ctx, people.0, key).await? {
             if let Standing::Made(interview_id) = standing {
                 return Ok(Keyed::Bound(interview_id));
@@ -231,8 +224,8 @@ async fn claim(ctx: &Context, people: (i64, i64), is_meet: bool, key: &KeyUse) -
     }
 }
 
-/// The intent and, in one transaction with it, the key and the candidate's mail among those that are counted; `None`
-/// when somebody else holds the key.
+/// The intent and, in one transaction with it, the key and a reserved mail to the candidate; `None` when somebody else
+/// holds the key.
 async fn try_claim(
     ctx: &Context,
     people @ (user_id, _): (i64, i64),
@@ -247,13 +240,13 @@ async fn try_claim(
     let Some(before) = key::claim(&mut *tx, user_id, key, id, now).await? else {
         return Ok(None);
     };
-    // Whoever held the key before and counts no longer must not commit any more.
+    // A request that held the key before and counts no longer must not commit any more.
     if let Some(dead) = before {
         calendar::give_up(&mut tx, dead, now).await?;
-        mail::take_back(&mut *tx, dead).await?;
+        mail::release(&mut *tx, dead).await?;
     }
     let intent = calendar::record_intent(&mut tx, id, user_id, event_id.as_deref(), now).await?;
-    mail::count(&mut tx, ctx, id, people, Kind::Scheduled).await?;
+    mail::reserve(&mut tx, ctx, id, people, Kind::Scheduled).await?;
     tx.commit().await?;
     Ok(Some((intent, event_id)))
 }
@@ -369,7 +362,7 @@ impl Booking<'_> {
             // The intent is gone when the transaction did commit although its answer was lost: then all of it stays.
             if calendar::give_up(&mut db, intent, ctx.clock.now()).await? {
                 key::free(&mut *db, user_id, intent).await?;
-                mail::take_back(&mut *db, intent).await?;
+                mail::release(&mut *db, intent).await?;
             }
             Ok(())
         };
@@ -418,7 +411,7 @@ async fn replay(ctx: &Context, interview_id: i64) -> Result<Scheduled> {
             .map(|start| model::time_warnings(&zone, date, time, &start, ctx.clock.now()))
             .unwrap_or_default(),
         span: (window.start, window.end),
-        meeting_link: Some(interview.listed.meeting_link).filter(|link| is_meet && !link.is_empty()),
+        meeting_link: Some(interview.entry.meeting_link).filter(|link| is_meet && !link.is_empty()),
         event_id: interview.google_event_id.filter(|_| is_meet),
     };
     let users = [made.candidate.id, made.recruiter_id];

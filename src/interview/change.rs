@@ -77,7 +77,7 @@ pub async fn change(ctx: Context, user: CurrentUser, interview: Interview, chang
     let claim = Claim::take(&ctx.db, id, ctx.clock.now()).await?.ok_or_else(being_changed)?;
     let intent = random_uuid();
     // Again, now that nobody else changes it.
-    let Planned { before, after } = match plan_and_count(&ctx, &user, id, &change, intent).await {
+    let Planned { before, after } = match plan_and_reserve(&ctx, &user, id, &change, intent).await {
         Ok(planned) if !planned.is_nothing() => planned,
         other => {
             claim.give_back(&ctx.db, ctx.clock.now()).await?;
@@ -119,9 +119,15 @@ impl Planned {
     }
 }
 
-/// [`plan`] for the interview as it is now, if it can be carried out as far as is known without asking Google. What it
-/// sends is counted under the change's intent.
-async fn plan_and_count(ctx: &Context, user: &CurrentUser, id: i64, change: &Change, intent: Uuid) -> Result<Planned> {
+/// [`plan`] for the interview as it is now, if it can be carried out as far as is known without asking Google. A mail
+/// to the candidate is reserved under the change's intent.
+async fn plan_and_reserve(
+    ctx: &Context,
+    user: &CurrentUser,
+    id: i64,
+    change: &Change,
+    intent: Uuid,
+) -> Result<Planned> {
     let interview = store::by_id(&ctx.db, id).await?.ok_or_else(super::not_found)?;
     let planned = plan(ctx, interview, change)?;
     if planned.is_nothing() {
@@ -133,7 +139,7 @@ async fn plan_and_count(ctx: &Context, user: &CurrentUser, id: i64, change: &Cha
     let people = (user.id, planned.after.candidate_id);
     db::repeated(|| async move {
         let mut tx = ctx.db.begin().await?;
-        mail::count(&mut tx, ctx, intent, people, Kind::Updated).await?;
+        mail::reserve(&mut tx, ctx, intent, people, Kind::Updated).await?;
         Ok::<_, Error>(tx.commit().await?)
     })
     .await?;
@@ -169,7 +175,7 @@ async fn changed(ctx: &Context, user: &CurrentUser, interview: Interview, emails
         emails_sent,
         calendar_invite_sent: interview.calendar_invite_sent || emails_sent.any(),
         warnings,
-        interview: Summary::new(interview.listed, user.id, now, ctx),
+        interview: Summary::new(interview.entry, user.id, now, ctx),
         mail_follows: false,
     }
 }
@@ -282,7 +288,7 @@ impl Changing<'_> {
             let users = [interview.candidate_id, self.recruiter_id];
             mails = emails::queue(&mut tx, ctx, Kind::Updated, about, &users).await?;
             if mails.joined.contains(&interview.candidate_id) {
-                mail::take_back(&mut *tx, self.intent).await?;
+                mail::release(&mut *tx, self.intent).await?;
             }
         }
         if is_made && !calendar::take_intent(&mut tx, self.intent).await? {
@@ -358,7 +364,7 @@ impl Changing<'_> {
         let abandon = move |ctx: Context| async move {
             let (mut db, now) = (ctx.db.acquire().await?, ctx.clock.now());
             calendar::give_up(&mut db, intent, now).await?;
-            mail::take_back(&mut *db, intent).await?;
+            mail::release(&mut *db, intent).await?;
             claim.fail(&mut *db, now).await
         };
         self.ctx.persist("a change's failure", abandon).await;

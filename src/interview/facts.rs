@@ -1,4 +1,4 @@
-//! What the rules of contract §5.6 ask the database.
+//! What scheduling asks the database: who and what a request names, and who is busy meanwhile.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgExecutor;
@@ -6,7 +6,7 @@ use sqlx::PgExecutor;
 use super::model::{self, JobChoice, Person, Request};
 use crate::config::Settings;
 
-/// What the rules of contract §5.6 ask the database about a request.
+/// What the rules of contract §5.6 go by: `None` for what does not exist, or is not the caller's.
 #[derive(Clone, Debug)]
 pub struct Facts {
     pub company_id: Option<i64>,
@@ -32,6 +32,7 @@ impl Facts {
     }
 }
 
+/// The facts of a user's request, in one statement.
 pub async fn facts(db: impl PgExecutor<'_>, user_id: i64, request: &Request) -> sqlx::Result<Facts> {
     let (job_id, title) = match &request.job {
         JobChoice::Id(id) => (Some(*id), None),

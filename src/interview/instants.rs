@@ -54,13 +54,13 @@ pub async fn fill_instants(ctx: &Context, reach: Reach) -> anyhow::Result<()> {
         Reach::All => (zone::FIRST, zone::LAST),
     };
     for order in [Order::Misplaced, Order::Start] {
-        let mut after = Place { id: 0, starts_at: from };
+        let mut after = Cursor { id: 0, starts_at: from };
         loop {
             let (now, looking_since) = (ctx.clock.now(), Instant::now());
             let rows = instants_to_check(&ctx.db, order, &after, to).await?;
             let Some(last) = rows.last() else { break };
             let full = rows.len() as i64 == CHUNK;
-            after = Place { id: last.id, starts_at: last.starts_at.unwrap_or(from) };
+            after = Cursor { id: last.id, starts_at: last.starts_at.unwrap_or(from) };
             let mut wrong = Vec::new();
             for row in rows {
                 has_newer |= row.starts_at_tzdb.as_deref().is_some_and(zone::is_newer);
@@ -95,7 +95,7 @@ fn corrected(ctx: &Context, row: &Instants) -> Option<Instants> {
     if (row.starts_at, row.ends_at) == (Some(start), Some(end)) && !version.is_none_or(zone::is_older) {
         return None;
     }
-    // Whoever has newer rules puts right in silence what they find under those rules' name: it is nobody's news.
+    // A server with newer rules puts right in silence what it finds under those rules' name: it is nobody's news.
     let rules = version.filter(|version| zone::is_newer(version)).unwrap_or(zone::tzdb_version());
     let starts_at_tzdb = Some(rules.to_owned());
     Some(Instants { starts_at: Some(start), ends_at: Some(end), starts_at_tzdb, ..row.clone() })
@@ -167,8 +167,8 @@ enum Order {
     Start,
 }
 
-/// The last row of a walk so far.
-struct Place {
+/// What a walk goes on from: its last row so far.
+struct Cursor {
     id: i64,
     starts_at: DateTime<Utc>,
 }
@@ -177,7 +177,7 @@ struct Place {
 async fn instants_to_check(
     db: impl PgExecutor<'_>,
     order: Order,
-    after: &Place,
+    after: &Cursor,
     to: DateTime<Utc>,
 ) -> sqlx::Result<Vec<Instants>> {
     match order {

@@ -11,7 +11,7 @@ use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use super::model::Endpoint;
-use crate::calendar;
+use crate::{calendar, context::Context};
 
 /// How long a client's key stands for the interview it has made, and a row is kept.
 pub const KEPT: TimeDelta = TimeDelta::hours(24);
@@ -31,12 +31,22 @@ impl KeyUse {
         body.sort_all_objects();
         let fingerprint = Sha256::new().chain_update(endpoint.path()).chain_update(body.to_string()).finalize();
         let (hash, life) = match key {
-            Some(key) => (Sha256::digest(key).to_vec(), Life::OF_CLIENTS),
+            Some(key) => (hash_of_clients(key), Life::OF_CLIENTS),
             // A byte longer than any that a client can choose.
             None => ([&b"="[..], &fingerprint[..]].concat(), Life::OF_BODIES),
         };
         KeyUse { hash, fingerprint: fingerprint.into(), life }
     }
+}
+
+fn hash_of_clients(key: &str) -> Vec<u8> {
+    Sha256::digest(key).to_vec()
+}
+
+/// Whether somebody's Idempotency-Key stands for a request that runs or has made an interview.
+pub async fn is_key_used(ctx: &Context, user_id: i64, key: &str) -> sqlx::Result<bool> {
+    let known = find(&ctx.db, user_id, &hash_of_clients(key)).await?;
+    Ok(known.is_some_and(|known| known.counts(&Life::OF_CLIENTS, ctx.clock.now())))
 }
 
 /// How long a key stands for a request and for what came of it.
@@ -51,10 +61,9 @@ pub struct Life {
 
 impl Life {
     /// Of an Idempotency-Key.
-    pub const OF_CLIENTS: Life = Life { held: TimeDelta::seconds(60), kept: KEPT, is_clients: true };
+    const OF_CLIENTS: Life = Life { held: TimeDelta::seconds(60), kept: KEPT, is_clients: true };
     /// Of what is asked for without one.
-    pub const OF_BODIES: Life =
-        Life { held: calendar::REQUEST_LIFETIME, kept: TimeDelta::seconds(60), is_clients: false };
+    const OF_BODIES: Life = Life { held: calendar::REQUEST_LIFETIME, kept: TimeDelta::seconds(60), is_clients: false };
 }
 
 /// What a key stands for.

@@ -1,11 +1,12 @@
 //! Interviews: scheduling, changing and cancelling them, listing, opening and joining them, reminding of them (contract
 //! §5.6–5.16, §8).
 //!
-//! Handlers here turn HTTP into calls and back; `model` has the pure rules, `store` the SQL. What crosses systems:
-//! `booking` makes an interview, of one `key` once; `change` changes and cancels it under a `claim` and aligns its event.
-//! `presence` knows who is there, `analytics` what they come to, `applicants` who can be invited, `preview` what a time
-//! means and what speaks against it; `reminder` and `instants` are sweeps, `emails` has the words of the mails, `when`
-//! those of times.
+//! Handlers here turn HTTP into calls and back. `model` has the pure rules, `store` the SQL of whole interviews, `list`
+//! an interview as lists show it, `page` which part of a list a request asks for. What crosses systems: `booking` makes
+//! an interview, by the rules whose `facts` the database has, of one `key` once; `change` changes and cancels it under
+//! a `claim` and aligns its event. `presence` knows who is there, `analytics` what interviews come to, `applicants` who
+//! can be invited, `preview` what a time means and what to warn of; `reminder` and `instants` are sweeps, `emails` has
+//! the words of the mails, `when` those of times.
 
 pub mod analytics;
 pub mod applicants;
@@ -16,7 +17,7 @@ pub mod emails;
 mod facts;
 mod instants;
 mod key;
-mod listed;
+mod list;
 pub mod model;
 mod page;
 mod presence;
@@ -25,9 +26,9 @@ mod reminder;
 mod store;
 pub mod when;
 
-pub use booking::is_key_used;
 pub use change::align_events;
 pub use instants::{Reach, fill_instants};
+pub use key::is_key_used;
 pub use presence::{enter, leave};
 pub use preview::{Preview, preview, preview_change};
 pub use reminder::remind;
@@ -49,9 +50,9 @@ use self::{
     booking::Scheduled,
     change::{Cancelled, Changed},
     key::KeyUse,
-    listed::Listed,
+    list::Entry,
     model::{CancelBody, Change, ChangeBody, Endpoint, MeetingStatus, Request, ScheduleBody, Side, Status},
-    page::{Page, Place, query_after},
+    page::{Cursor, Page, query_after},
     store::Presence,
 };
 use crate::{
@@ -99,7 +100,7 @@ async fn create_google_interview(
     key: IdempotencyKey,
     body: RequestBody,
 ) -> Result<Response> {
-    let scheduled = schedule(ctx, user, Endpoint::Google, key, body).await?;
+    let scheduled = schedule_from_body(&ctx, user, Endpoint::Google, key.key(), body.object().await?).await?;
     Ok(answer(StatusCode::OK, scheduled))
 }
 
@@ -116,7 +117,7 @@ async fn create_interview(
     key: IdempotencyKey,
     body: RequestBody,
 ) -> Result<Response> {
-    let scheduled = schedule(ctx, user, Endpoint::Company, key, body).await?;
+    let scheduled = schedule_from_body(&ctx, user, Endpoint::Company, key.key(), body.object().await?).await?;
     Ok(answer(StatusCode::CREATED, scheduled))
 }
 
@@ -150,30 +151,17 @@ enum NotScheduled {
     GoogleNotConfigured,
 }
 
-async fn schedule(
-    ctx: Context,
-    user: CurrentUser,
-    endpoint: Endpoint,
-    key: IdempotencyKey,
-    body: RequestBody,
-) -> Result<Scheduled> {
-    let body = body.object().await?;
-    let request = Request::parse(&body, endpoint, ctx.settings.interview_duration_minutes)?;
-    // What is wrong with the body is told before what is wrong with the key.
-    let key = KeyUse::new(key.key()?.as_deref(), endpoint, &Value::Object(body));
-    ctx.to_its_end("a booking", booking::schedule(ctx.clone(), user, request, key)).await?
-}
-
-/// Schedules an interview as a body of [`Endpoint`] asks for it, at most once with a key, or within a minute.
+/// Schedules an interview as a body of [`Endpoint`] asks for it, at most once with a key, or within a minute. The
+/// answer tells what is wrong with the body before what is wrong with the key.
 pub async fn schedule_from_body(
     ctx: &Context,
     user: CurrentUser,
     endpoint: Endpoint,
-    key: Option<&str>,
+    key: Result<Option<String>>,
     body: Map<String, Value>,
 ) -> Result<Scheduled> {
     let request = Request::parse(&body, endpoint, ctx.settings.interview_duration_minutes)?;
-    let key = KeyUse::new(key, endpoint, &Value::Object(body));
+    let key = KeyUse::new(key?.as_deref(), endpoint, &Value::Object(body));
     ctx.to_its_end("a booking", booking::schedule(ctx.clone(), user, request, key)).await?
 }
 
@@ -227,7 +215,7 @@ struct Summary {
 }
 
 impl Summary {
-    fn new(interview: Listed, user_id: i64, now: DateTime<Utc>, ctx: &Context) -> Self {
+    fn new(interview: Entry, user_id: i64, now: DateTime<Utc>, ctx: &Context) -> Self {
         let window = interview.window(&ctx.settings);
         Summary {
             id: interview.id,
@@ -276,25 +264,25 @@ async fn list(State(ctx): State<Context>, user: CurrentUser, query: QueryParams)
     };
     let public_url = ctx.settings.public_url.clone();
     let (answer, next) = page(&summaries(ctx, user.id, side, after, limit + 1).await?, limit)?;
-    let next = next.map(|place| {
+    let next = next.map(|cursor| {
         let role = role.map(|role| format!("role={role}&")).unwrap_or_default();
-        let query = query_after(place, limit);
+        let query = query_after(cursor, limit);
         [(header::LINK, format!("<{public_url}/api/company/interviews/?{role}{query}>; rel=\"next\""))]
     });
     Ok((next, answer).into_response())
 }
 
-/// At most `most` of a user's interviews after a place, each with its own.
+/// At most `most` of a user's interviews after a cursor, each with its own.
 async fn summaries(
     ctx: Context,
     user_id: i64,
     side: Option<Side>,
-    after: Place,
+    after: Cursor,
     most: i64,
-) -> sqlx::Result<Vec<(Place, Summary)>> {
-    let interviews = listed::of_user(&ctx.db, user_id, side, after, most).await?;
+) -> sqlx::Result<Vec<(Cursor, Summary)>> {
+    let interviews = list::of_user(&ctx.db, user_id, side, after, most).await?;
     let now = ctx.clock.now();
-    let summary = |interview| (Place::of(&interview), Summary::new(interview, user_id, now, &ctx));
+    let summary = |interview| (Cursor::of(&interview), Summary::new(interview, user_id, now, &ctx));
     Ok(interviews.into_iter().map(summary).collect())
 }
 
@@ -342,7 +330,7 @@ async fn show(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId)
     let attendance = interview.attendance.take().map(|attendance| attendance.0).unwrap_or_default();
     let (reason, joins) = (interview.cancellation_reason.clone(), interview.portal_join_count);
     let (started, ended) = (interview.meeting_started_at, interview.meeting_ended_at);
-    let mut summary = Summary::new(interview.listed, user.id, ctx.clock.now(), &ctx);
+    let mut summary = Summary::new(interview.entry, user.id, ctx.clock.now(), &ctx);
     if !summary.can_join {
         summary.meeting_link = None;
     }
@@ -481,7 +469,7 @@ struct Joining {
 async fn join(State(ctx): State<Context>, user: CurrentUser, PathId(id): PathId) -> Result<Json<Joining>> {
     let interview = participated(&ctx, id, &user, NOT_YOURS_TO_JOIN).await?;
     let (window, now) = (interview.window(&ctx.settings), ctx.clock.now());
-    let summary = Summary::new(interview.listed, user.id, now, &ctx);
+    let summary = Summary::new(interview.entry, user.id, now, &ctx);
     Ok(Json(Joining {
         interview_id: summary.id,
         meet_link: summary.meeting_link.clone(),
@@ -547,7 +535,7 @@ async fn test_connection(_user: CurrentUser) -> Json<DeviceCheck> {
     })
 }
 
-/// An interview, with who was there; whoever asks has to see to it that they may.
+/// An interview, with who was there; the caller has to see to it that the person may see it.
 pub async fn by_id(ctx: &Context, id: Option<i64>) -> sqlx::Result<Option<Interview>> {
     match id {
         Some(id) => store::by_id(&ctx.db, id).await,

@@ -12,7 +12,7 @@ use utoipa::{
     },
 };
 
-use super::{listed::Listed, store::Interview};
+use super::{list::Entry, store::Interview};
 use crate::{
     auth,
     config::Settings,
@@ -658,7 +658,7 @@ pub fn scheduled_notification(job_title: &str, company_name: &str) -> String {
 
 /// The candidate's notification about a changed interview.
 pub fn changed_notification(interview: &Interview) -> String {
-    let Listed { job_title, company_name, date, time, timezone, .. } = &interview.listed;
+    let Entry { job_title, company_name, date, time, timezone, .. } = &interview.entry;
     let (company, time) = (at_company(company_name), zone::format_hm(*time));
     format!("Your interview for the job '{job_title}'{company} has been changed to {date} {time} ({timezone}).")
 }

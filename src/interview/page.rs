@@ -6,7 +6,7 @@
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{NaiveDate, NaiveTime};
 
-use super::listed::Listed;
+use super::list::Entry;
 use crate::{
     http::{Error, Result, extract::QueryParams},
     zone,
@@ -17,44 +17,44 @@ const MOST: i64 = 200;
 /// The rows of a page for who gives a cursor alone.
 const USUAL: i64 = 50;
 
-/// A row's place in the order of lists.
+/// What a list goes on from: a row, by its place in the order of lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Cursor {
     pub date: NaiveDate,
     pub time: NaiveTime,
     pub id: i64,
 }
 
-impl Place {
+impl Cursor {
     /// Before every row: lists run backwards.
-    const TOP: Place = Place {
+    const TOP: Cursor = Cursor {
         date: NaiveDate::from_ymd_opt(9999, 12, 31).unwrap(),
         time: NaiveTime::from_hms_micro_opt(23, 59, 59, 999_999).unwrap(),
         id: i64::MAX,
     };
 
-    pub fn of(interview: &Listed) -> Place {
-        Place { date: interview.date, time: interview.time, id: interview.id }
+    pub fn of(interview: &Entry) -> Cursor {
+        Cursor { date: interview.date, time: interview.time, id: interview.id }
     }
 
-    fn cursor(&self) -> String {
+    fn encoded(&self) -> String {
         BASE64_URL_SAFE_NO_PAD.encode(format!("{} {} {}", self.date, self.time, self.id))
     }
 
-    fn parse(cursor: &str) -> Option<Place> {
-        let text = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
+    fn parse(encoded: &str) -> Option<Cursor> {
+        let text = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()?;
         let mut parts = text.split(' ');
         let (date, time, id) = (parts.next()?, parts.next()?, parts.next()?);
-        let place = Place { date: zone::parse_date(date)?, time: time.parse().ok()?, id: id.parse().ok()? };
+        let cursor = Cursor { date: zone::parse_date(date)?, time: time.parse().ok()?, id: id.parse().ok()? };
         // Only as we write it.
-        (place.cursor() == cursor).then_some(place)
+        (cursor.encoded() == encoded).then_some(cursor)
     }
 }
 
-/// A part of a list: the rows after a place, all of them or so many.
+/// A part of a list: the rows after a cursor, all of them or so many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page {
-    pub after: Place,
+    pub after: Cursor,
     pub limit: Option<i64>,
 }
 
@@ -65,16 +65,16 @@ impl Page {
             None => query.get("cursor").map(|_| USUAL),
         };
         let after = match query.get("cursor") {
-            Some(cursor) => Place::parse(cursor).ok_or(Error::bad_request("Invalid cursor."))?,
-            None => Place::TOP,
+            Some(encoded) => Cursor::parse(encoded).ok_or(Error::bad_request("Invalid cursor."))?,
+            None => Cursor::TOP,
         };
         Ok(Page { after, limit })
     }
 }
 
-/// The query of the page after a place.
-pub fn query_after(place: Place, limit: i64) -> String {
-    format!("limit={limit}&cursor={}", place.cursor())
+/// The query of the page after a cursor.
+pub fn query_after(cursor: Cursor, limit: i64) -> String {
+    format!("limit={limit}&cursor={}", cursor.encoded())
 }
 
 fn limit(text: &str) -> Option<i64> {
@@ -100,10 +100,10 @@ mod tests {
     #[test]
     fn a_cursor_is_read_exactly_as_it_was_written() {
         for time in ["00:00:00", "14:00:00", "23:59:59.999999"] {
-            let place = Place { time: time.parse().unwrap(), ..Place::TOP };
-            assert_eq!(Place::parse(&place.cursor()), Some(place));
+            let cursor = Cursor { time: time.parse().unwrap(), ..Cursor::TOP };
+            assert_eq!(Cursor::parse(&cursor.encoded()), Some(cursor));
             for change in ["=", "A", " "] {
-                assert_eq!(Place::parse(&format!("{}{change}", place.cursor())), None);
+                assert_eq!(Cursor::parse(&format!("{}{change}", cursor.encoded())), None);
             }
         }
         for text in [
@@ -117,29 +117,29 @@ mod tests {
             "2030-01-15 14:00:00 1 1",
             "2030-01-15 14:00:00 99999999999999999999",
         ] {
-            assert_eq!(Place::parse(&BASE64_URL_SAFE_NO_PAD.encode(text)), None, "{text}");
+            assert_eq!(Cursor::parse(&BASE64_URL_SAFE_NO_PAD.encode(text)), None, "{text}");
         }
     }
 
     proptest! {
         #[test]
-        fn every_place_comes_back_from_its_cursor(
+        fn every_cursor_comes_back_from_its_text(
             days in 1..=3_652_059i32, second in 0..86_400u32, micros in 0..1_000_000u32, id in any::<i64>(),
         ) {
             let date = NaiveDate::from_num_days_from_ce_opt(days).unwrap();
             let time = NaiveTime::from_num_seconds_from_midnight_opt(second, micros * 1000).unwrap();
-            let place = Place { date, time, id };
-            prop_assert_eq!(Place::parse(&place.cursor()), Some(place));
+            let cursor = Cursor { date, time, id };
+            prop_assert_eq!(Cursor::parse(&cursor.encoded()), Some(cursor));
         }
 
         #[test]
-        fn any_text_is_the_cursor_of_a_place_or_none(
+        fn any_text_is_one_cursor_or_none(
             text in any::<String>(), base64 in "[A-Za-z0-9_-]{0,60}",
             inside in "[0-9]{0,5}-[0-9]{0,3}-[0-9]{0,3} [0-9:.]{0,18} [+-]?[0-9]{0,22}",
         ) {
-            for cursor in [text, base64, BASE64_URL_SAFE_NO_PAD.encode(inside)] {
-                if let Some(place) = Place::parse(&cursor) {
-                    prop_assert_eq!(place.cursor(), cursor);
+            for encoded in [text, base64, BASE64_URL_SAFE_NO_PAD.encode(inside)] {
+                if let Some(cursor) = Cursor::parse(&encoded) {
+                    prop_assert_eq!(cursor.encoded(), encoded);
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! What a time in a form means before anything is scheduled at it, and what speaks against it.
+//! What a time in a form means before anything is scheduled at it, and what to warn of.
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use serde_json::{Map, Value};
@@ -26,9 +26,9 @@ pub struct Preview {
     pub warnings: Vec<String>,
 }
 
-/// What `date`, `time`, `timezone` and `duration_minutes` of a form mean, and what speaks against them for `user` and,
-/// when he may be invited, the person of `candidate_id`. The interview of `interview_id`, which is to be moved, does
-/// not.
+/// What `date`, `time`, `timezone` and `duration_minutes` of a form mean, and what to warn of: for `user` and, when
+/// they may be invited, the person of `candidate_id`. The interview of `interview_id`, which is to be moved, does not
+/// count.
 pub async fn preview(ctx: &Context, user: &CurrentUser, form: &Map<String, Value>) -> Result<Preview> {
     let slot = Slot::parse(form, ctx.settings.interview_duration_minutes)?;
     let id = |name| model::id(form.get(name));

@@ -86,7 +86,7 @@ impl Upcoming {
 }
 
 /// Locks the next interviews that have a reminder due by their cached start; those that somebody else has locked are
-/// his.
+/// theirs.
 async fn due_for_reminders(
     tx: &mut db::Connection,
     now: DateTime<Utc>,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     key,
-    listed::Listed,
+    list::Entry,
     model::{self, Request, Side},
     reminder,
 };
@@ -18,7 +18,7 @@ use crate::{clock::random_bytes, config::Settings, context::Context, db, icalend
 /// An interview in full. What lists show of it is read as if it were its own.
 #[derive(Clone, Debug)]
 pub struct Interview {
-    pub listed: Listed,
+    pub entry: Entry,
     /// The account is inactive or deleted.
     pub candidate_is_closed: bool,
     pub recruiter_is_closed: bool,
@@ -51,16 +51,16 @@ impl Interview {
 }
 
 impl Deref for Interview {
-    type Target = Listed;
+    type Target = Entry;
 
-    fn deref(&self) -> &Listed {
-        &self.listed
+    fn deref(&self) -> &Entry {
+        &self.entry
     }
 }
 
 impl DerefMut for Interview {
-    fn deref_mut(&mut self) -> &mut Listed {
-        &mut self.listed
+    fn deref_mut(&mut self) -> &mut Entry {
+        &mut self.entry
     }
 }
 
@@ -115,7 +115,7 @@ macro_rules! interviews {
             $(, $argument)*
         )
         .map(|row| Interview {
-            listed: Listed {
+            entry: Entry {
                 id: row.id,
                 date: row.date,
                 time: row.time,
@@ -198,7 +198,7 @@ pub async fn of_recruiter_with_mails(ctx: &Context, user_id: i64, most: i64) -> 
     .await
 }
 
-/// A candidate's interviews, so many likewise, with whether he applied for the job.
+/// A candidate's interviews, chosen in the same way, with whether the candidate applied for the job.
 pub async fn of_candidate_with_applications(ctx: &Context, user_id: i64, most: i64) -> sqlx::Result<Vec<Interview>> {
     nearest_interviews!(
         "candidate_id",
@@ -270,8 +270,8 @@ pub async fn by_portal_token(
     .fetch_optional(db)
     .await?;
     let Some(owner) = owner else { return Ok(None) };
-    // By the interview as it is now, which may have been moved. Whoever no longer takes part (Django may have changed
-    // the row) is not let in by an old mail.
+    // By the interview as it is now, which may have been moved. Somebody who no longer takes part (Django may have
+    // changed the row) is not let in by an old mail.
     let is_open = |interview: &Interview| {
         now < model::link_expiry(&interview.window(settings)) && interview.side_of(owner).is_some()
     };

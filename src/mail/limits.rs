@@ -2,10 +2,10 @@
 //! recruiter.
 //!
 //! Hides how both hold on any number of servers. An update within another one's minute waits for its end, and one that
-//! waits already says what is new too. What a recruiter causes is counted before anything else is done, under a lock of
-//! that recruiter that lasts as long as the caller's short transaction, and taken back when nothing comes of it: so no
-//! number of requests at once gets more mails through than the limit, and those of a request that died count for their
-//! hour or day. Reminders, cancellations and what sweeps send are not counted.
+//! waits already says what is new too. A mail that a recruiter is about to cause is reserved before Google is asked,
+//! under a lock of that recruiter that lasts as long as the caller's short transaction, and released when nothing comes
+//! of it. So no number of requests at once gets more mails through than the limit, and those of a request that died
+//! count for their hour or day. Reminders, cancellations and what sweeps send are not counted.
 
 use std::collections::BTreeMap;
 
@@ -24,18 +24,18 @@ const DAY: TimeDelta = TimeDelta::days(1);
 
 /// When a mail that is queued now leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Turn {
+pub enum Departure {
     Now,
     Later(DateTime<Utc>),
     /// With another of the same kind that nobody has tried to send yet: that one says what this one would.
     Joined,
 }
 
-/// The turns of mails that the transaction is to queue, in order. A mail that others join gets their SEQUENCE.
-pub async fn turns(db: &mut db::Connection, mails: &[Mail], now: DateTime<Utc>) -> sqlx::Result<Vec<Turn>> {
+/// The departures of mails that the transaction is to queue, in order. A mail that others join gets their SEQUENCE.
+pub async fn departures(db: &mut db::Connection, mails: &[Mail], now: DateTime<Utc>) -> sqlx::Result<Vec<Departure>> {
     let updates: Vec<&Mail> = mails.iter().filter(|mail| mail.kind == Kind::Updated).collect();
     if updates.is_empty() {
-        return Ok(vec![Turn::Now; mails.len()]);
+        return Ok(vec![Departure::Now; mails.len()]);
     }
     let interviews: Vec<i64> = updates.iter().map(|mail| mail.interview_id.unwrap_or_default()).collect();
     let users: Vec<i64> = updates.iter().map(|mail| mail.user_id).collect();
@@ -67,17 +67,17 @@ pub async fn turns(db: &mut db::Connection, mails: &[Mail], now: DateTime<Utc>) 
     .await?;
     let latest: BTreeMap<_, _> =
         latest.into_iter().map(|row| ((row.interview_id, row.user_id), (row.at, row.is_joined))).collect();
-    let turn = |mail: &Mail| {
+    let departure = |mail: &Mail| {
         let of_person = mail.interview_id.and_then(|interview| latest.get(&(interview, mail.user_id)));
         match of_person.filter(|_| mail.kind == Kind::Updated) {
-            None => Turn::Now,
-            Some((_, true)) => Turn::Joined,
+            None => Departure::Now,
+            Some((_, true)) => Departure::Joined,
             // One that waits has been tried at somebody's wish; this one takes its place.
-            Some((at, false)) if *at > now => Turn::Later(*at),
-            Some((at, false)) => Turn::Later(*at + GAP),
+            Some((at, false)) if *at > now => Departure::Later(*at),
+            Some((at, false)) => Departure::Later(*at + GAP),
         }
     };
-    Ok(mails.iter().map(turn).collect())
+    Ok(mails.iter().map(departure).collect())
 }
 
 /// Counts a mail that a recruiter is about to cause to a candidate, under an `id` of the caller's: the first about an
@@ -85,7 +85,7 @@ pub async fn turns(db: &mut db::Connection, mails: &[Mail], now: DateTime<Utc>) 
 ///
 /// # Errors
 /// [`http::Error::Throttled`] when there were too many; then it is not counted.
-pub async fn count(
+pub async fn reserve(
     tx: &mut db::Connection,
     ctx: &Context,
     id: Uuid,
@@ -135,8 +135,8 @@ pub async fn count(
     full_until.map_or(Ok(()), |until| Err(http::Error::throttled_until(until, now)))
 }
 
-/// Forgets a mail that was counted, and that nobody will get.
-pub async fn take_back(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<()> {
+/// Forgets a reserved mail that nobody will get.
+pub async fn release(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<()> {
     sqlx::query!("DELETE FROM ivs_counted_mail WHERE id = $1", id).execute(db).await?;
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! From a queued row to an accepted mail: once.
 //!
-//! A mail is a row of `ivs_mail` and a job, both written by the transaction that causes it. Whoever sends it has a
-//! lease on the row (a request has queued it with one, the job takes one), renders the mail from what is true *now*,
-//! hands it to the SMTP server without holding a database connection, and notes the outcome in one statement. So a mail
-//! is neither lost nor doubled; only a death between the server's acceptance and our note leads to a second copy, which
-//! has the same `Message-ID`. Bodies, tokens and addresses are neither kept nor logged; the row of a mail that goes to
-//! another address than its user's own is the exception.
+//! A mail is a row of `ivs_mail` and a job, both written by the transaction that causes it. Its sender has a lease on
+//! the row (a request has queued it with one, the job takes one), renders the mail from what is true *now*, hands it to
+//! the SMTP server without holding a database connection, and notes the outcome in one statement. So a mail is neither
+//! lost nor doubled; only a death between the server's acceptance and our note leads to a second copy, which has the
+//! same `Message-ID`. Bodies, tokens and addresses are neither kept nor logged; the row of a mail that goes to another
+//! address than its user's own is the exception.
 //!
 //! Here a mail is queued, and swept up when its job was lost or its time is over; [`limits`] says how many there may be
 //! and when the next may leave, [`sending`] has the lease and the tries, [`message`] makes an Internet message of what
@@ -24,9 +24,9 @@ use serde::Deserialize;
 use sqlx::PgExecutor;
 use uuid::Uuid;
 
-use self::limits::Turn;
+use self::limits::Departure;
 pub use self::{
-    limits::{count, take_back},
+    limits::{release, reserve},
     message::{Correspondent, Email, compose, write_preview},
     operator::{Resent, Wanted, count_queued, find, list, resend},
     sending::{send, send_leased},
@@ -39,8 +39,8 @@ use crate::{
     metrics::EmailOutcome,
 };
 
-/// How long a sender has a mail to himself, unless he renews it. Also the head start of a request that sends its mails
-/// itself: their jobs are due when it ends.
+/// How long a sender has a mail to itself, unless it renews the lease. Also the head start of a request that sends its
+/// mails itself: their jobs are due when it ends.
 const LEASE: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 /// How long sending is tried.
@@ -116,7 +116,7 @@ pub struct Mail {
 }
 
 impl Mail {
-    /// To a user's own address, about his account.
+    /// To a user's own address, about their account.
     pub fn new(kind: Kind, user_id: i64) -> Mail {
         Mail { kind, interview_id: None, user_id, recipient: None, sequence: 0, starts_at: None }
     }
@@ -135,7 +135,7 @@ pub struct Leased {
     attempts: i32,
 }
 
-/// `attempts` in the row of a mail that is sent by who queued it: his try counts from the start.
+/// `attempts` in the row of a mail that is queued with a lease: the holder's try counts from the start.
 const FIRST_TRY: i32 = 1;
 
 /// What has become of mails that were to be queued.
@@ -149,7 +149,7 @@ pub struct Queued {
     pub joined: Vec<i64>,
 }
 
-/// Queues mails with their jobs, which are due at once, or when their turn comes; none without an SMTP server.
+/// Queues mails with their jobs, which are due at the mails' departure; none without an SMTP server.
 ///
 /// Belongs into the transaction of what causes the mails.
 pub async fn enqueue(tx: &mut db::Connection, ctx: &Context, mails: &[Mail]) -> sqlx::Result<()> {
@@ -157,7 +157,7 @@ pub async fn enqueue(tx: &mut db::Connection, ctx: &Context, mails: &[Mail]) -> 
     Ok(())
 }
 
-/// The same for mails that the caller sends himself after the commit, by [`send_leased`], unless they wait. Their jobs
+/// The same for mails that the caller sends itself after the commit, by [`send_leased`], unless they wait. Their jobs
 /// see to what comes of that, half a minute later.
 pub async fn enqueue_leased(tx: &mut db::Connection, ctx: &Context, mails: &[Mail]) -> sqlx::Result<Queued> {
     queue(tx, ctx, mails, Some(random_uuid())).await
@@ -168,25 +168,25 @@ async fn queue(tx: &mut db::Connection, ctx: &Context, mails: &[Mail], holder: O
     if ctx.smtp.is_none() || mails.is_empty() {
         return Ok(queued);
     }
-    let mut by_turn: BTreeMap<Turn, Vec<Mail>> = BTreeMap::new();
-    for (mail, turn) in mails.iter().zip(limits::turns(tx, mails, now).await?) {
-        by_turn.entry(turn).or_default().push(mail.clone());
+    let mut by_departure: BTreeMap<Departure, Vec<Mail>> = BTreeMap::new();
+    for (mail, departure) in mails.iter().zip(limits::departures(tx, mails, now).await?) {
+        by_departure.entry(departure).or_default().push(mail.clone());
     }
-    for (turn, mails) in by_turn {
+    for (departure, mails) in by_departure {
         let people = mails.iter().map(|mail| mail.user_id);
-        match turn {
-            Turn::Now => {
+        match departure {
+            Departure::Now => {
                 let ids = insert(tx, now, &mails, None, holder).await?;
                 let Some(holder) = holder else { continue };
                 let leased =
                     |(id, mail)| Leased { id, mail, holder, leased_at: now, queued_at: now, attempts: FIRST_TRY };
                 queued.leased = ids.into_iter().zip(mails).map(leased).collect();
             }
-            Turn::Later(due_at) => {
+            Departure::Later(due_at) => {
                 queued.waiting.extend(people);
                 insert(tx, now, &mails, Some(due_at), None).await?;
             }
-            Turn::Joined => {
+            Departure::Joined => {
                 queued.waiting.extend(people.clone());
                 queued.joined.extend(people);
             }

@@ -32,7 +32,7 @@ pub struct Wanted {
 
 /// A mail as an operator sees it.
 #[derive(Clone, Debug)]
-pub struct Listed {
+pub struct Entry {
     pub id: Uuid,
     /// The last time, where it was sent again.
     pub queued_at: DateTime<Utc>,
@@ -46,9 +46,9 @@ pub struct Listed {
 }
 
 /// The newest mails first.
-pub async fn list(db: impl PgExecutor<'_>, wanted: &Wanted) -> sqlx::Result<Vec<Listed>> {
+pub async fn list(db: impl PgExecutor<'_>, wanted: &Wanted) -> sqlx::Result<Vec<Entry>> {
     sqlx::query_as!(
-        Listed,
+        Entry,
         r#"SELECT mail.id, COALESCE(resent_at, mail.created_at) AS "queued_at!", kind, interview_id,
                   COALESCE(recipient, person.email) AS "recipient!", state AS "state: State", attempts, error
            FROM ivs_mail AS mail
@@ -74,7 +74,7 @@ pub async fn find(db: impl PgExecutor<'_>, beginning: &str) -> sqlx::Result<Vec<
 /// What came of sending a mail again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resent {
-    /// It had ended in this state, and is queued anew for a day.
+    /// It had ended in this state, and is queued again for a day.
     Again {
         state: State,
     },

@@ -30,8 +30,7 @@ pub async fn send(
     leased.note(ctx, tried).await
 }
 
-/// Tries once to send a mail just queued, likewise; whether the SMTP server has accepted it. What is not accepted is
-/// left to its job.
+/// The same for a mail just queued: whether the SMTP server has accepted it. What is not accepted is left to its job.
 pub async fn send_leased(
     ctx: &Context,
     leased: Leased,
@@ -178,7 +177,7 @@ impl Leased {
         Ok(Outcome::Done)
     }
 
-    /// Makes the lease last anew; false: somebody else has it.
+    /// Makes the lease last as long again; false: somebody else has it.
     async fn renew(&self, ctx: &Context) -> sqlx::Result<bool> {
         let renewed = sqlx::query!(
             "UPDATE ivs_mail SET leased_until = $3 WHERE id = $1 AND leased_by = $2",

@@ -115,9 +115,9 @@ impl Card {
             is_over: window.meeting_status(now) == MeetingStatus::Ended,
             room: format!("{}/interviews/{}/join/", ctx.settings.portal_url, interview.id),
             id: interview.id,
-            job_title: interview.listed.job_title,
-            company_name: interview.listed.company_name,
-            location: interview.listed.location,
+            job_title: interview.entry.job_title,
+            company_name: interview.entry.company_name,
+            location: interview.entry.location,
         }
     }
 }

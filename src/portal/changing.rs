@@ -1,7 +1,7 @@
 //! The pages on which a recruiter reschedules and cancels an interview.
 //!
 //! Promises: only what the recruiter has changed is changed, and nothing when the interview is no longer as the page
-//! showed it; what speaks against a new time has been seen before.
+//! showed it; warnings about a new time have been seen before.
 
 use askama::Template;
 use axum::{extract::State, http::StatusCode, response::Response};
@@ -97,7 +97,7 @@ async fn change(State(ctx): State<Context>, PathId(id): PathId, Form { session, 
 const CHANGED_SINCE: &str =
     "The interview has been changed since this page was opened. This is how it is now; nothing of yours was saved.";
 
-/// Changes what a form changes, and not before its recruiter has seen what speaks against a new time.
+/// Changes what a form changes, and not before its recruiter has seen the warnings about a new time.
 async fn make(
     ctx: &Context,
     session: &Session,

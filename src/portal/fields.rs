@@ -127,7 +127,7 @@ impl Fields {
     }
 }
 
-/// What a form's time means and what speaks against it, as a part of its page.
+/// What a form's time means and what to warn of, as a part of its page.
 #[derive(Template)]
 #[template(path = "portal/preview.html")]
 pub struct Said {
@@ -161,8 +161,7 @@ impl Said {
         Said { line: preview.line, own, warnings: preview.warnings, ..Said::nothing() }
     }
 
-    /// What a form's sender is to see before anything is done: what he asks for, or what speaks against the form and he
-    /// has not seen.
+    /// What a form's sender is to see before anything is done: what they ask for, or warnings that they have not seen.
     pub fn shown_first(self, form: &Map<String, Value>) -> Option<Said> {
         match form.contains_key("check") {
             true => Some(self),

@@ -119,29 +119,20 @@ struct MessagePage<'a> {
     link_script: Option<String>,
 }
 
-fn message(
-    ctx: &Context,
-    session: Option<&Session>,
-    status: StatusCode,
-    heading: &str,
-    text: &str,
-    links: Vec<(&str, String)>,
-) -> Result<Response> {
-    message_with(ctx, session, status, heading, text, links, None)
-}
+impl<'a> MessagePage<'a> {
+    fn new(
+        ctx: &Context,
+        session: Option<&Session>,
+        heading: &'a str,
+        text: &'a str,
+        links: Vec<(&'a str, String)>,
+    ) -> Self {
+        MessagePage { shell: Shell::new(ctx, session), heading, text, links, typed: "", link_script: None }
+    }
 
-/// The same with a script that looks whether this tab has been in the room by a mailed link.
-fn message_with(
-    ctx: &Context,
-    session: Option<&Session>,
-    status: StatusCode,
-    heading: &str,
-    text: &str,
-    links: Vec<(&str, String)>,
-    link_script: Option<String>,
-) -> Result<Response> {
-    let message = MessagePage { shell: Shell::new(ctx, session), heading, text, links, typed: "", link_script };
-    page(status, message.render()?, &[])
+    fn answer(self, status: StatusCode) -> Result<Response> {
+        page(status, self.render()?, &[])
+    }
 }
 
 /// An error as a page: what happened and what to do, nothing of the inside.
@@ -156,10 +147,10 @@ pub fn error_page(ctx: &Context, method: &Method, status: StatusCode) -> Respons
             ("Something went wrong", "It is not your fault, and nothing was lost. Please try again in a moment.")
         }
         status if status.is_server_error() => {
-            ("Something went wrong", "It may have been done all the same. Please look before you try again.")
+            ("Something went wrong", "It may have been done. Please look before you try again.")
         }
         _ => ("This did not work", "Please go back, check what you entered, and try again."),
     };
     let links = vec![("To the start page", "/".to_owned())];
-    message(ctx, None, status, heading, text, links).unwrap_or_else(IntoResponse::into_response)
+    MessagePage::new(ctx, None, heading, text, links).answer(status).unwrap_or_else(IntoResponse::into_response)
 }

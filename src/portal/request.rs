@@ -1,9 +1,8 @@
-//! What the handlers of pages are given: who is signed in, and a form of his.
+//! What the handlers of pages are given: who is signed in, and a form of theirs.
 //!
-//! Who is not signed in, or sends a form that no page of his session made (cross-site request forgery), gets another
-//! page instead, so no handler need ask.
+//! Somebody who is not signed in, or sends a form that no page of their session made (cross-site request forgery), gets
+//! another page instead, so no handler has to ask.
 
-use askama::Template;
 use axum::{
     extract::{FromRequest, FromRequestParts, Request},
     http::{StatusCode, request::Parts},
@@ -11,14 +10,14 @@ use axum::{
 };
 use serde_json::{Map, Value};
 
-use super::{MessagePage, Shell, page};
+use super::MessagePage;
 use crate::{
     auth::{self, CurrentUser, Session},
     context::Context,
     http::{self, Error, extract::RequestBody},
 };
 
-/// What somebody gets instead of what he asked for: another page, or an error.
+/// What somebody gets instead of what they asked for: another page, or an error.
 pub struct Instead(Box<Response>);
 
 impl Instead {
@@ -54,7 +53,7 @@ impl FromRequestParts<Context> for SignedIn {
     }
 }
 
-/// A form that somebody who is signed in sends from a page of his session.
+/// A form that somebody who is signed in sends from a page of their session.
 pub struct Form {
     pub session: Session,
     pub fields: Map<String, Value>,
@@ -67,10 +66,11 @@ impl FromRequest<Context> for Form {
         let session = Session::of(ctx, request.headers()).await?;
         let body = RequestBody::from_request(request, ctx).await.unwrap_or_else(|never| match never {});
         let Some(session) = session else {
-            let sign_in = ("Sign in", "/login/?next=/dashboard/".to_owned());
+            let sign_in = vec![("Sign in", "/login/?next=/dashboard/".to_owned())];
+            let message = MessagePage::new(ctx, None, "Please sign in again", NOTHING_DONE, sign_in);
             // Nobody is signed in, whatever the form is like: it is read for what was typed alone.
             let fields = fields(body).await.unwrap_or_default();
-            return Err(nothing_done(ctx, None, StatusCode::UNAUTHORIZED, "Please sign in again", sign_in, &fields)?);
+            return Err(nothing_done(StatusCode::UNAUTHORIZED, message, &fields)?);
         };
         let fields = fields(body.of_somebody_known()).await?;
         own(ctx, &session, &fields)?;
@@ -98,25 +98,17 @@ pub fn own(ctx: &Context, session: &Session, fields: &Map<String, Value>) -> Res
     if session.has_sent(text(fields, "form_token")) {
         return Ok(());
     }
-    let start = ("To the start page", "/".to_owned());
-    let heading = "This page was out of date";
-    Err(nothing_done(ctx, Some(session), StatusCode::FORBIDDEN, heading, start, fields)?)
+    let start = vec![("To the start page", "/".to_owned())];
+    let message = MessagePage::new(ctx, Some(session), "This page was out of date", NOTHING_DONE, start);
+    Err(nothing_done(StatusCode::FORBIDDEN, message, fields)?)
 }
 
+const NOTHING_DONE: &str = "Nothing was changed. Please open the page again and retry.";
+
 /// What somebody gets whose form is not taken: its longest text is not lost.
-fn nothing_done(
-    ctx: &Context,
-    session: Option<&Session>,
-    status: StatusCode,
-    heading: &str,
-    link: (&str, String),
-    fields: &Map<String, Value>,
-) -> Result<Instead> {
-    let words = "Nothing was changed. Please open the page anew and try again.";
+fn nothing_done(status: StatusCode, message: MessagePage, fields: &Map<String, Value>) -> Result<Instead> {
     let typed = Some(text(fields, "note")).filter(|note| !note.is_empty()).unwrap_or(text(fields, "reason"));
-    let shell = Shell::new(ctx, session);
-    let message = MessagePage { shell, heading, text: words, links: vec![link], typed, link_script: None };
-    Ok(Instead::page(page(status, message.render()?, &[])?))
+    Ok(Instead::page(MessagePage { typed, ..message }.answer(status)?))
 }
 
 /// The text of a form's field; empty without one.

@@ -14,7 +14,7 @@ use url::Url;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Shell, files, message_with, page,
+    MessagePage, Shell, files, page,
     request::{self, Instead, Result, text},
     see_other,
 };
@@ -98,7 +98,7 @@ async fn calendar(State(ctx): State<Context>, PathId(id): PathId, query: QueryPa
     Ok(file)
 }
 
-/// Somebody at the door of his interview.
+/// Somebody at the door of their interview.
 struct Visit {
     interview: Interview,
     user_id: i64,
@@ -130,7 +130,8 @@ impl Visit {
             None => (StatusCode::NOT_FOUND, "This interview does not exist", "It may have been removed."),
         };
         let (status, heading, words) = refusal;
-        Err(refused(ctx, Some(&session), status, heading, words, vec![("To the start page", "/".to_owned())])?)
+        let links = vec![("To the start page", "/".to_owned())];
+        Err(refused(ctx, status, MessagePage::new(ctx, Some(&session), heading, words, links))?)
     }
 
     /// The same of somebody who sends a form, whose `token` may also be a field.
@@ -172,20 +173,14 @@ impl Visit {
 fn closed(ctx: &Context) -> Result<Instead> {
     let words = "It may have expired, or a part of it is missing. Please use the link in your latest invitation mail, or sign in.";
     let links = vec![("Sign in", "/login/".to_owned())];
-    refused(ctx, None, StatusCode::FORBIDDEN, "This link does not open an interview", words, links)
+    let heading = "This link does not open an interview";
+    refused(ctx, StatusCode::FORBIDDEN, MessagePage::new(ctx, None, heading, words, links))
 }
 
 /// A page in place of the room. Its script looks whether this tab has been in the room by a mailed link.
-fn refused(
-    ctx: &Context,
-    session: Option<&Session>,
-    status: StatusCode,
-    heading: &str,
-    text: &str,
-    links: Vec<(&str, String)>,
-) -> Result<Instead> {
-    let script = files::address("link.js", &ctx.settings);
-    Ok(Instead::page(message_with(ctx, session, status, heading, text, links, Some(script))?))
+fn refused(ctx: &Context, status: StatusCode, message: MessagePage) -> Result<Instead> {
+    let link_script = Some(files::address("link.js", &ctx.settings));
+    Ok(Instead::page(MessagePage { link_script, ..message }.answer(status)?))
 }
 
 /// Neither a link's token nor a session.
@@ -197,7 +192,7 @@ fn not_signed_in(ctx: &Context, id: Option<i64>) -> Result<Instead> {
     };
     let links = vec![("Sign in", format!("/login/{next}")), ("Open it in the application", there)];
     let words = "Open the link in your invitation mail, or sign in to see this interview.";
-    refused(ctx, None, StatusCode::UNAUTHORIZED, "Please sign in", words, links)
+    refused(ctx, StatusCode::UNAUTHORIZED, MessagePage::new(ctx, None, "Please sign in", words, links))
 }
 
 /// What the door is like.

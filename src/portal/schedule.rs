@@ -1,6 +1,6 @@
 //! The page on which a recruiter schedules an interview: a job, one of the people who applied for it, and when and how.
 //!
-//! Promises: before anything is made the recruiter has seen what the time means and what speaks against it, with or
+//! Promises: before anything is made the recruiter has seen what the time means and what to warn of, with or
 //! without a script; however often one form is sent, it makes one interview.
 
 use askama::Template;
@@ -101,8 +101,7 @@ async fn schedule(State(ctx): State<Context>, Form { session, mut fields }: Form
     show(&ctx, status, &session, company_id, job, Filled { key, chosen, fields: typed, said }).await
 }
 
-/// Schedules what a form asks for, of the same form only once, and not before its recruiter has seen what speaks
-/// against it.
+/// Schedules what a form asks for, of the same form only once, and not before its recruiter has seen the warnings.
 async fn make(ctx: &Context, session: &Session, key: &str, form: &Map<String, Value>) -> http::Result<Outcome> {
     if !model::malformed(form).is_empty() {
         return Err(Error::bad_request("A field is malformed."));
@@ -110,7 +109,7 @@ async fn make(ctx: &Context, session: &Session, key: &str, form: &Map<String, Va
     let key = (1..=255).contains(&key.len()).then_some(key);
     let said = Said::of(interview::preview(ctx, &session.user, form).await?, form);
     if let Some(said) = said.shown_first(form) {
-        // What a form has made does not speak against sending it again, which makes nothing.
+        // What a form has made is no reason to warn of sending it again, which makes nothing.
         let is_used = match key {
             Some(key) => interview::is_key_used(ctx, session.user.id, key).await?,
             None => false,
@@ -119,7 +118,7 @@ async fn make(ctx: &Context, session: &Session, key: &str, form: &Map<String, Va
             return Ok(Outcome::Show(said));
         }
     }
-    let user = session.user.clone();
+    let (user, key) = (session.user.clone(), Ok(key.map(str::to_owned)));
     let made = interview::schedule_from_body(ctx, user, Endpoint::Company, key, asked(form)).await?;
     Ok(Outcome::Done(if made.replayed { Done::ScheduledBefore } else { Done::Scheduled }))
 }
@@ -139,7 +138,7 @@ fn fresh_key() -> String {
     random_uuid().to_string()
 }
 
-/// What the time of a form means and what speaks against it: a part of the page, for its script.
+/// What the time of a form means and what to warn of: a part of the page, for its script.
 #[utoipa::path(get, path = "/dashboard/schedule/preview/", tag = "pages", security(()),
     responses((status = 200, description = "The part", content_type = "text/html")))]
 async fn preview(State(ctx): State<Context>, SignedIn(session): SignedIn, query: QueryParams) -> Result {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Shell, message, page,
+    MessagePage, Shell, page,
     request::{self, Result, home, text},
     see_other,
 };
@@ -121,7 +121,7 @@ async fn logout(State(ctx): State<Context>, headers: HeaderMap, body: RequestBod
 fn sign_in_elsewhere(ctx: &Context) -> http::Result<Response> {
     let words = "Signing in on this page is switched off. The links in your invitation mails work without.";
     let links = vec![("To the application", ctx.settings.frontend_url.clone())];
-    message(ctx, None, StatusCode::FORBIDDEN, "Please sign in in the application", words, links)
+    MessagePage::new(ctx, None, "Please sign in in the application", words, links).answer(StatusCode::FORBIDDEN)
 }
 
 fn show_login(

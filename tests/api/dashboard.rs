@@ -1,4 +1,4 @@
-//! The recruiter's dashboard: what it shows of his interviews, their mails and his connection to Google, and what can
+//! The recruiter's dashboard: what it shows of their interviews, the mails and the connection to Google, and what can
 //! be done there.
 
 use std::time::Duration;
@@ -292,7 +292,7 @@ async fn only_the_mails_about_the_interview_as_it_is_are_shown() {
 }
 
 #[tokio::test]
-async fn who_is_no_recruiter_is_led_to_his_own_dashboard_and_who_is_not_signed_in_to_sign_in() {
+async fn who_is_no_recruiter_is_led_to_their_own_dashboard_and_who_is_not_signed_in_to_sign_in() {
     let app = TestApp::start().await;
     let mut carl = CookieClient::of(&app, "carl@x.test").await;
     let led = carl.get(DASHBOARD).await;
@@ -385,5 +385,5 @@ async fn of_very_many_interviews_the_next_and_the_latest_are_shown() {
     let titles: Vec<_> = sections(&page).into_iter().map(|(title, cards)| (title, cards.len())).collect();
     let expected = [("Today", 1), ("Next 7 days", 6), ("Later", 92), ("Past", 101)];
     assert_eq!(titles, expected.map(|(title, count)| (title.to_owned(), count)));
-    assert!(page.text().contains("more interviews than stand here"));
+    assert!(page.text().contains("more interviews than are shown"));
 }

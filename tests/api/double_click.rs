@@ -98,7 +98,7 @@ async fn the_second_does_the_work_when_the_first_fails() {
 }
 
 #[tokio::test]
-async fn one_that_died_is_waited_for_until_it_can_no_longer_commit() {
+async fn a_dead_requests_key_is_waited_for_until_45_s_and_then_taken_over() {
     let app = TestApp::start().await;
     let rita = app.connected(RITA).await;
     app.fault(Call::Insert, 1, FaultKind::Hold);

@@ -95,7 +95,7 @@ async fn a_second_update_within_a_minute_waits_for_its_end_and_a_third_overtakes
 }
 
 #[tokio::test]
-async fn a_minute_is_a_persons_and_an_interviews() {
+async fn updates_of_two_interviews_do_not_wait_for_each_other() {
     let app = TestApp::start().await;
     let otto = app.user(OTTO);
     let (one, other) = (otto.phone().await, otto.schedule_otherwise(on_day(3)).await.json()["interview_id"].as_i64());
@@ -189,7 +189,7 @@ async fn what_is_refused_never_reaches_google() {
 }
 
 #[tokio::test]
-async fn sixty_mails_a_day() {
+async fn at_the_limit_of_a_day_a_recruiter_waits() {
     let app = TestApp::start_with(&[("CANDIDATE_MAILS_PER_HOUR", "1"), ("CANDIDATE_MAILS_PER_DAY", "2")]).await;
     let otto = app.user(OTTO);
     for nth in 0..2 {

@@ -1,4 +1,4 @@
-//! Notifications.
+//! The list of a person's notifications, in pieces, and marking one as read.
 
 use serde_json::{Value, json};
 

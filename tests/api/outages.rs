@@ -245,7 +245,7 @@ async fn a_booking_whose_commit_gets_no_answer_is_answered_as_it_ended() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_known_is_not_told_as_try_again() {
+async fn a_commit_without_an_answer_is_500_and_never_try_again() {
     let (app, relay) = TestApp::start_behind_relay().await;
     let otto = app.user(OTTO);
     let scheduled = otto.schedule_otherwise(phone_body(json!({}))).await;

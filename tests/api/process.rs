@@ -373,7 +373,7 @@ async fn a_server_whose_database_can_only_be_read_says_so_and_goes_on_when_it_ca
 }
 
 #[tokio::test]
-async fn the_job_queue_has_four_connections_and_plans_each_statement_anew() {
+async fn the_job_queue_has_four_connections_and_plans_each_statement_each_time() {
     let database = database::fresh().await;
     let queue = db::queue::pool(&database.pool);
     let mode: String = sqlx::query_scalar("SHOW plan_cache_mode").fetch_one(&queue).await.unwrap();

@@ -692,7 +692,7 @@ async fn pages_show_every_row_once_in_order_while_others_are_inserted() {
 }
 
 #[tokio::test]
-async fn who_meets_himself_sees_the_interview_once() {
+async fn somebody_who_is_both_sides_sees_the_interview_once() {
     let app = TestApp::start().await;
     sqlx::query("UPDATE company_interview SET recruiter_id = 201 WHERE id IN (501, 502)")
         .execute(app.db())

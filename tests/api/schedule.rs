@@ -97,13 +97,13 @@ async fn who_is_shortlisted_stands_first_and_who_left_or_schedules_does_not_stan
     )
     .await;
     let page = otto.get(SCHEDULE).await;
-    assert_eq!((jobs(&page), page.text.contains("more jobs than stand here")), (200, false));
+    assert_eq!((jobs(&page), page.text.contains("more jobs than are shown")), (200, false));
     app.execute(
         "INSERT INTO job_job SELECT (jsonb_populate_record(j, '{\"id\": 2000}')).* FROM job_job j WHERE id = 22",
     )
     .await;
     let page = otto.get(SCHEDULE).await;
-    assert_eq!((jobs(&page), page.text.contains("more jobs than stand here")), (200, true));
+    assert_eq!((jobs(&page), page.text.contains("more jobs than are shown")), (200, true));
     app.execute("DELETE FROM company_interview").await;
     app.execute("DELETE FROM job_job").await;
     assert!(otto.get(SCHEDULE).await.text.contains("no jobs yet"));

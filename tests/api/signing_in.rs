@@ -13,7 +13,7 @@ fn session_cookie(answer: &Answer) -> Option<&str> {
 }
 
 #[tokio::test]
-async fn whoever_signs_in_gets_a_session_of_14_days_and_goes_where_he_belongs() {
+async fn signing_in_makes_a_session_of_14_days_and_leads_to_ones_own_page() {
     let app = TestApp::start().await;
     for (email, home) in [("rita@x.test", "/dashboard/"), ("carl@x.test", "/dashboard/jobseeker/")] {
         let mut browser = CookieClient::new(&app);

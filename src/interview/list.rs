@@ -1,17 +1,17 @@
-//! Interviews as lists show them, and the SQL of the lists.
+//! The entries of lists, and the SQL that reads them.
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use sqlx::PgExecutor;
 
 use super::{
     model::{self, InterviewType, Person, Side, Window},
-    page::Place,
+    page::Cursor,
 };
 use crate::{auth, config::Settings, zone::Zone};
 
-/// An interview as lists show it, with the people, the job and the company that belong to it.
+/// What a list tells of an interview, of the people, the job and the company that belong to it.
 #[derive(Clone, Debug)]
-pub struct Listed {
+pub struct Entry {
     pub id: i64,
     pub date: NaiveDate,
     pub time: NaiveTime,
@@ -24,7 +24,7 @@ pub struct Listed {
     pub note: Option<String>,
     pub location: Option<String>,
     pub duration_minutes: Option<i32>,
-    /// As cached, maybe wrong: [`Listed::window`] is right.
+    /// As cached, maybe wrong: [`Entry::window`] is right.
     pub starts_at: Option<DateTime<Utc>>,
     pub starts_at_tzdb: Option<String>,
     pub cancelled_at: Option<DateTime<Utc>>,
@@ -40,7 +40,7 @@ pub struct Listed {
     pub company_name: String,
 }
 
-impl Listed {
+impl Entry {
     pub fn candidate(&self) -> Person {
         Person {
             id: self.candidate_id,
@@ -101,7 +101,7 @@ impl Listed {
     }
 
     /// Whether the two agree in everything that a recruiter can change.
-    pub fn says_the_same_as(&self, other: &Listed) -> bool {
+    pub fn says_the_same_as(&self, other: &Entry) -> bool {
         let given = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
         (self.date, self.time, &self.timezone, &self.interview_type, self.duration_minutes)
             == (other.date, other.time, &other.timezone, &other.interview_type, other.duration_minutes)
@@ -115,17 +115,18 @@ impl Listed {
     }
 }
 
-/// The interviews somebody takes part in, latest first: at most `most` of those after a place. Each side's rows come in order from its index and are read once, so a page costs only what it
-/// shows. The caller is looked up once, and a recruiter's company only if the job has none.
+/// The interviews somebody takes part in, latest first: at most `most` of those after a cursor. Each side's rows come
+/// in order from its index and are read once, so a page costs only what it shows. The caller is looked up once, and a
+/// recruiter's company only if the job has none.
 pub async fn of_user(
     db: impl PgExecutor<'_>,
     user_id: i64,
     side: Option<Side>,
-    after: Place,
+    after: Cursor,
     most: i64,
-) -> sqlx::Result<Vec<Listed>> {
+) -> sqlx::Result<Vec<Entry>> {
     sqlx::query_as!(
-        Listed,
+        Entry,
         r#"
         SELECT i.id AS "id!", i.date AS "date!", i.time AS "time!", i.timezone::text AS "timezone!",
                i.interview_type::text AS "interview_type!", i.meeting_link::text AS "meeting_link!", i.note::text,
