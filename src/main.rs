@@ -1,6 +1,6 @@
 //! The `interviews` program: its commands, and nothing else.
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use interviews::{

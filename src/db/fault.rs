@@ -1,6 +1,9 @@
 //! What a failure of the database means for its connection, for a retry, and for the caller.
 
-use sqlx::{Error, postgres::PgDatabaseError};
+use sqlx::{
+    Error,
+    postgres::{PgDatabaseError, PgSeverity},
+};
 
 /// A commit that no answer came to: it may have happened.
 #[derive(Debug, thiserror::Error)]
@@ -23,16 +26,22 @@ fn has_code(error: &Error, codes: &[&str]) -> bool {
 pub fn is_useless(error: &Error) -> bool {
     match error {
         Error::Io(_) | Error::Tls(_) | Error::Protocol(_) => true,
-        Error::Database(_) => is_useless_code(code(error).as_deref()) || is_refused(error),
+        Error::Database(_) => has_ended(error) || is_useless_code(code(error).as_deref()) || is_refused(error),
         _ => false,
     }
 }
 
+/// Whether the server has ended the session with this error.
+fn has_ended(error: &Error) -> bool {
+    let of_postgres = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    of_postgres.is_some_and(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic))
+}
+
 /// The same by a SQLSTATE; there is none where the server has not answered.
 pub fn is_useless_code(code: Option<&str>) -> bool {
-    // admin_shutdown, crash_shutdown, cannot_connect_now, idle_session_timeout,
-    // idle_in_transaction_session_timeout; connection exceptions
-    let listed = |code| matches!(code, "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | READ_ONLY);
+    // admin_shutdown, crash_shutdown, cannot_connect_now, database_dropped, idle_session_timeout,
+    // idle_in_transaction_session_timeout, transaction_timeout; connection exceptions
+    let listed = |code| matches!(code, "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25P04" | READ_ONLY);
     code.is_none_or(|code| listed(code) || code.starts_with("08"))
 }
 

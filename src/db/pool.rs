@@ -56,6 +56,8 @@ const OLDEST: Duration = Duration::from_secs(30 * 60);
 /// How often all connections may be replaced because the server is read-only: while it stays so, a fresh one is no
 /// better.
 const REPLACED: Duration = Duration::from_secs(1);
+/// What is free now, or nothing.
+const AT_ONCE: Timeouts = Timeouts { wait: Some(Duration::ZERO), create: None, recycle: None };
 /// Connections that are set aside for credentials.
 const FOR_CREDENTIALS: u32 = 2;
 /// For probes.
@@ -131,21 +133,34 @@ impl Pool {
             Purpose::Any => self.kept.get().await,
             Purpose::Probes => for_probes.get().await,
             Purpose::Credentials => {
-                // One that rests before one that must be opened: the server may have none to give.
-                let mut pools = [for_credentials, &self.kept];
-                if self.kept.status().available > 0 {
-                    pools.reverse();
-                }
-                let at_once = Timeouts { wait: Some(Duration::ZERO), ..Timeouts::default() };
-                for pool in pools {
-                    match pool.timeout_get(&at_once).await {
+                for pool in [&self.kept, for_credentials].into_iter().filter(|pool| pool.status().available > 0) {
+                    match pool.timeout_get(&AT_ONCE).await {
                         Err(PoolError::Timeout(TimeoutType::Wait)) => {}
                         got => return got,
                     }
                 }
-                for_credentials.get().await
+                // The server may have none to give while others become free here.
+                tokio::select! {
+                    biased;
+                    got = self.kept.get() => got,
+                    got = self.opened(for_credentials) => got,
+                }
             }
         }
+    }
+
+    /// A connection of `set_aside`, opened if it still has room. Opened to its end, though nobody may wait for it any
+    /// longer: many would begin one otherwise, and none would be there for the next.
+    async fn opened(&self, set_aside: &managed::Pool<Opener>) -> Result<Object<Opener>, PoolError<Error>> {
+        let status = set_aside.status();
+        if status.size < status.max_size {
+            let (pool, limit) = (set_aside.clone(), self.limits().acquire);
+            let opening = tokio::spawn(async move { timeout(limit, pool.timeout_get(&AT_ONCE)).await });
+            if let Ok(Ok(Ok(opened))) = opening.await {
+                return Ok(opened);
+            }
+        }
+        set_aside.get().await
     }
 
     /// Begins a transaction, which is rolled back unless it is committed.

@@ -8,7 +8,16 @@
 //! Indexes on Django's tables are not migrations but a list, [`INDEXES`]: each is built without stopping writers, and
 //! one that a killed build left invalid is built again.
 
-use std::{collections::HashMap, future::Future, io, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use sqlx::{
@@ -37,6 +46,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (9, "mail resent", include_str!("../../migrations/0009_mail_resent.sql")),
     (10, "presence met", include_str!("../../migrations/0010_presence_met.sql")),
     (11, "portal session", include_str!("../../migrations/0011_portal_session.sql")),
+    // There is no 12.
     (13, "token revocation", include_str!("../../migrations/0013_token_revocation.sql")),
     (14, "mail limits", include_str!("../../migrations/0014_mail_limits.sql")),
 ];
@@ -156,7 +166,9 @@ pub async fn is_migrated(pool: &Pool) -> bool {
 
 /// Rejects a server that would corrupt texts or mix up sessions.
 pub(super) async fn check_server(mut conn: PgConnection, options: &PgConnectOptions) -> anyhow::Result<()> {
-    let encoding: String = sqlx::query_scalar("SELECT current_setting('server_encoding')").fetch_one(&mut conn).await?;
+    // Nothing is prepared: a pooler may keep that for the next session.
+    let encoding: String =
+        answered(sqlx::raw_sql("SELECT current_setting('server_encoding')").fetch_one(&mut conn)).await?.try_get(0)?;
     ensure!(
         matches!(encoding.as_str(), "UTF8" | "SQL_ASCII"),
         "the database's encoding is {encoding}: the server needs one in UTF8"
@@ -165,9 +177,10 @@ pub(super) async fn check_server(mut conn: PgConnection, options: &PgConnectOpti
     let shared = timeout(Duration::from_secs(2), shares_sessions(&mut conn, options)).await;
     ensure!(
         !matches!(shared, Ok(Ok(true))),
-        "a pooler in transaction mode stands before the database: use session mode, or connect to PostgreSQL itself"
+        "a pooler that is not in session mode stands before the database: use session mode, or connect to PostgreSQL \
+         itself"
     );
-    Ok(conn.close().await?)
+    Ok(answered(conn.close()).await?)
 }
 
 /// Whether a session's settings leak into another session, or get lost, while a transaction is open.
@@ -179,10 +192,17 @@ async fn shares_sessions(one: &mut PgConnection, options: &PgConnectOptions) -> 
     let read = "SELECT coalesce(current_setting('ivs.session', true), '')";
     let mut other = PgConnection::connect_with(options).await?;
     answer(one, format!("SELECT set_config('ivs.session', '{mark}', false)")).await?;
-    other.execute("BEGIN").await?;
-    let (met, kept) = (answer(&mut other, read.to_owned()).await?, answer(one, read.to_owned()).await?);
+    // A pooler in statement mode refuses that.
+    if let Err(sqlx::Error::Database(_)) = other.execute("BEGIN").await {
+        return Ok(true);
+    }
+    // Where there is but one session, the first may wait for it from now on.
+    if answer(&mut other, read.to_owned()).await? == mark.to_string() {
+        return Ok(true);
+    }
+    let kept = answer(one, read.to_owned()).await?;
     other.close().await?;
-    Ok(met == mark.to_string() || kept != mark.to_string())
+    Ok(kept != mark.to_string())
 }
 
 /// Brings the database to the schema this program needs. Running it again changes nothing.
@@ -199,10 +219,11 @@ pub async fn migrate(pool: &Pool) -> anyhow::Result<()> {
         Ok((conn, process))
     };
     let (mut conn, process) = answered(connected).await.context("cannot connect to the database")?;
+    let working = Working::new(process);
     take_turn(&mut conn).await.context("waiting for the right to migrate the database")?;
     let outcome = tokio::select! {
-        outcome = migrate_alone(&mut conn, options) => outcome,
-        () = watch(options, process) => Err(anyhow!("the connection to the database was lost")),
+        outcome = migrate_alone(&mut conn, options, &working) => outcome,
+        () = watch(options, &working) => Err(anyhow!("the connection to the database was lost")),
     };
     // The lock ends with the session, however the session ends.
     answered(conn.close()).await.ok();
@@ -217,10 +238,12 @@ const SESSION: &str = "SET lock_timeout = '5s'; SET statement_timeout = 0; SET i
                        SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;
                        SET tcp_user_timeout = '60s'";
 
+/// How long what the server answers at once may take.
+const ANSWERED: Duration = Duration::from_secs(10);
+
 /// Ends a wait for what the server answers at once, if the network has fallen silent.
 async fn answered<T>(answer: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-    const LONGEST: Duration = Duration::from_secs(10);
-    timeout(LONGEST, answer).await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+    timeout(ANSWERED, answer).await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }
 
 /// Takes the lock that keeps other instances from migrating, for as long as the session lives. Polls, because a
@@ -259,17 +282,47 @@ async fn tell_of_holder(conn: &mut PgConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
-async fn migrate_alone(conn: &mut PgConnection, options: &PgConnectOptions) -> anyhow::Result<()> {
+/// The process at the server that works now; 0 while none does.
+#[derive(Clone)]
+struct Working(Arc<AtomicI32>);
+
+impl Working {
+    fn new(process: i32) -> Working {
+        Working(Arc::new(AtomicI32::new(process)))
+    }
+
+    fn process(&self) -> i32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Gives back which one it was.
+    fn change(&self, process: i32) -> i32 {
+        self.0.swap(process, Ordering::Relaxed)
+    }
+}
+
+async fn migrate_alone(conn: &mut PgConnection, options: &PgConnectOptions, working: &Working) -> anyhow::Result<()> {
     create_or_check(conn).await?;
     make_room_for_jobs(conn).await?;
 
+    let own = working.change(0);
+    let opened = working.clone();
     let jobs = PgPoolOptions::new()
         .max_connections(1)
-        .after_connect(|conn, _| Box::pin(async { conn.execute(SESSION).await.map(|_| ()) }))
+        .after_connect(move |conn, _| {
+            let opened = opened.clone();
+            Box::pin(async move {
+                conn.execute(SESSION).await?;
+                opened.change(sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(conn).await?);
+                Ok(())
+            })
+        })
         .connect_with(options.clone())
-        .await?;
+        .await
+        .context("opening a connection for the job queue's migrations")?;
     graphile_worker_migrations::migrate(&jobs, JOBS_SCHEMA).await.context("migrating the job queue")?;
-    jobs.close().await;
+    working.change(own);
+    timeout(ANSWERED, jobs.close()).await.ok();
 
     let mut migrator = Migrator::with_migrations(
         MIGRATIONS
@@ -464,18 +517,25 @@ async fn execute(conn: &mut PgConnection, sql: String) -> sqlx::Result<()> {
     conn.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.map(|_| ())
 }
 
-/// Ends when the session of `process` has ended: across a silent network nobody would hear of it. Says, after 5 s and
-/// then every 30 s, who keeps the session waiting.
-async fn watch(options: &PgConnectOptions, process: i32) {
+/// Ends when the session that works has ended, or is idle although its answer is waited for: across a silent network
+/// nobody would hear of it. Says, after 5 s and then every 30 s, who keeps the session waiting.
+async fn watch(options: &PgConnectOptions, working: &Working) {
+    let mut was_idle = None;
     for look in 0_u32.. {
         tokio::time::sleep(Duration::from_secs(5)).await;
+        let process = working.process();
+        if process == 0 {
+            continue;
+        }
         let asked = async {
             let mut other = PgConnection::connect_with(options).await?;
-            let statement: Option<String> =
-                sqlx::query_scalar("SELECT left(query, 100) FROM pg_stat_activity WHERE pid = $1")
-                    .bind(process)
-                    .fetch_optional(&mut other)
-                    .await?;
+            let session: Option<(String, Option<String>)> = sqlx::query_as(
+                "SELECT left(query, 100), CASE WHEN state LIKE 'idle%' THEN state_change::text END
+                 FROM pg_stat_activity WHERE pid = $1",
+            )
+            .bind(process)
+            .fetch_optional(&mut other)
+            .await?;
             let waited_for = sqlx::query_as::<_, (i32, String, String, String)>(
                 "SELECT pid, coalesce(usename, '')::text, coalesce(application_name, ''), coalesce(xact_start::text, '')
                  FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids($1))",
@@ -484,12 +544,18 @@ async fn watch(options: &PgConnectOptions, process: i32) {
             .fetch_all(&mut other)
             .await?;
             other.close().await?;
-            Ok((statement, waited_for))
+            Ok((session, waited_for))
         };
         match answered(asked).await {
             Ok((None, _)) => return,
-            Ok((Some(statement), waited_for)) if look % 6 == 0 => {
-                waited_for.into_iter().for_each(|(pid, role, application, since)| {
+            Ok((Some((statement, idle_since)), waited_for)) => {
+                let idle = idle_since.map(|since| (process, since));
+                if idle.is_some() && idle == was_idle {
+                    return;
+                }
+                was_idle = idle;
+                let told = if look % 6 == 0 { waited_for } else { Vec::new() };
+                told.into_iter().for_each(|(pid, role, application, since)| {
                     tracing::warn!(
                         statement,
                         pid,
@@ -500,7 +566,6 @@ async fn watch(options: &PgConnectOptions, process: i32) {
                     );
                 });
             }
-            Ok(_) => {}
             Err(error) => tracing::warn!(%error, "migrating the database takes long"),
         }
     }

@@ -613,9 +613,19 @@ async fn pgbouncer_in_session_mode_serves_and_the_other_settings_are_refused_by_
     let limit: String = sqlx::query_scalar("SHOW lock_timeout").fetch_one(&pool).await.unwrap();
     assert_eq!(limit, "1s");
 
-    let (_transaction, url) = pgbouncer(&database, &format!("{usual}transaction")).unwrap();
-    let error = text(connected(&url).await.map(|_| ()));
-    assert!(error.contains("a pooler in transaction mode stands before the database: use session mode"), "{error}");
+    // With but one connection to the server, and the second time as well, when that has seen us.
+    for mode in ["transaction", "statement", "transaction\ndefault_pool_size = 1"] {
+        let (_pooler, url) = pgbouncer(&database, &format!("{usual}{mode}")).unwrap();
+        for _ in 0..2 {
+            let error = text(connected(&url).await.map(|_| ()));
+            assert_eq!(
+                error,
+                "a pooler that is not in session mode stands before the database: use session mode, or connect to \
+                 PostgreSQL itself",
+                "{mode}"
+            );
+        }
+    }
 
     let (_bare, url) = pgbouncer(&database, "pool_mode = session").unwrap();
     let error = text(connected(&url).await.map(|_| ()));

@@ -5,8 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::TimeDelta;
 use futures_util::future::join_all;
-use interviews::{app, db, metrics::SweepOutcome};
+use interviews::{
+    app,
+    config::PoolLimits,
+    db,
+    metrics::{SweepOutcome, SweepPatience},
+};
 use reqwest::Method;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -275,6 +281,38 @@ async fn a_server_that_may_not_see_a_connections_state_does_not_take_it_for_lost
 }
 
 #[tokio::test]
+async fn credentials_are_checked_on_what_becomes_free_while_the_server_gives_no_more_connections() {
+    let app = TestApp::start().await;
+    on_database(&app, "CREATE ROLE \"$name-few\" LOGIN CONNECTION LIMIT 1").await;
+    let url = app.database.url.replace("user=postgres", &format!("user={}-few", app.database.name));
+    let limits = PoolLimits { connections: 1, ..app.ctx.settings.pool };
+    let pool = db::Pool::new(url.parse().unwrap(), limits, &[]).with_reserve();
+    let only = pool.acquire().await.unwrap();
+    let reserved = pool.reserved();
+    // More than are set aside, so that some wait for these.
+    let checks = join_all((0..4).map(|_| sqlx::query("SELECT 1").execute(&reserved)));
+    let release = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(only);
+    };
+    let begun = Instant::now();
+    let (checked, ()) = tokio::join!(checks, release);
+    for answer in checked {
+        answer.unwrap();
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    pool.close();
+    until_async(async || connections_of(&app, "few").await == 0).await;
+    on_database(&app, "DROP ROLE \"$name-few\"").await;
+}
+
+/// Of the role with that name behind the database's.
+async fn connections_of(app: &TestApp, role: &str) -> i64 {
+    let count = "SELECT count(*) FROM pg_stat_activity WHERE usename = current_database() || '-' || $1";
+    sqlx::query_scalar(count).bind(role).fetch_one(app.db()).await.unwrap()
+}
+
+#[tokio::test]
 async fn a_statement_whose_client_has_gone_is_ended_by_the_server() {
     let app = TestApp::start().await;
     let mut connection = app.ctx.db.acquire().await.unwrap();
@@ -367,14 +405,17 @@ async fn a_locked_table_takes_only_its_own_requests_down_and_they_say_that_the_s
 #[tokio::test]
 async fn a_sweep_that_does_not_come_to_its_end_is_named_by_the_probe_and_the_metrics() {
     let app = TestApp::start().await;
-    let patience = chrono::TimeDelta::minutes(2);
+    let patience = SweepPatience { finished: TimeDelta::hours(24), after_failure: TimeDelta::minutes(2) };
     app.ctx.metrics.expect_sweep("remind", patience, app.now());
+    app.advance(Duration::from_secs(23 * 3600));
     app.get("/readyz").await.assert(200, json!({"status": "ready"}));
+    // One that fails is named long before one that only takes its time.
+    app.ctx.metrics.sweep("remind", SweepOutcome::Failed, app.now());
     app.advance(Duration::from_secs(121));
     app.ctx.metrics.sweep("remind", SweepOutcome::Failed, app.now());
     app.get("/readyz").await.assert(200, json!({"status": "ready", "overdue_sweeps": ["remind"]}));
     let text = app.get("/metrics").await.text;
-    for line in ["sweep_overdue{sweep=\"remind\"} 1", "sweeps_total{outcome=\"failed\",sweep=\"remind\"} 1"] {
+    for line in ["sweep_overdue{sweep=\"remind\"} 1", "sweeps_total{outcome=\"failed\",sweep=\"remind\"} 2"] {
         assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
     }
     app.ctx.metrics.sweep("remind", SweepOutcome::Finished, app.now());
