@@ -34,6 +34,7 @@ pub use self::sign_in::{Credentials, sign_in};
 use self::sign_in::{is_email, trimmed};
 pub use self::store::Account;
 use crate::{
+    config::Settings,
     context::Context,
     db,
     http::{Error, Result, door, extract::RequestBody, peer::Peer, routes::Route},
@@ -152,8 +153,10 @@ pub struct SignedIn {
 }
 
 impl SignedIn {
-    fn new(ctx: &Context, user: CurrentUser) -> Self {
-        let (now, settings) = (ctx.clock.now(), &ctx.settings);
+    /// For a sign-in that began at `begun`, before the account was read: a revocation that overtook it ends its tokens.
+    /// One that it knew of does not, even if the clock here is behind.
+    fn new(settings: &Settings, Account { user, revoked_before, .. }: Account, begun: DateTime<Utc>) -> Self {
+        let now = revoked_before.map_or(begun, |moment| moment.max(begun));
         let key = settings.secret_key.expose_secret().as_bytes();
         SignedIn {
             role: match (user.is_recruiter, user.is_applicant) {
@@ -205,8 +208,9 @@ async fn login(
     body: RequestBody,
 ) -> Result<Json<SignedIn>> {
     let credentials = Credentials::parse(&body.value().await?)?;
+    let begun = ctx.clock.now();
     let account = sign_in(&ctx, peer, &headers, credentials).await?;
-    Ok(Json(SignedIn::new(&ctx, account.user)))
+    Ok(Json(SignedIn::new(&ctx.settings, account, begun)))
 }
 
 /// `First Last`, trimmed; the e-mail address of somebody without a name.
@@ -244,7 +248,7 @@ pub struct Revoked {
 
 /// Revokes the Bearer tokens and ends the portal sessions of `user`: an id, or an email address compared
 /// case-sensitively. Tokens record only the second in which they were issued, so all tokens of the current second are
-/// revoked. Sign-ins work again from the next second.
+/// revoked. Those of later sign-ins here are good; those of Django are from the next second on.
 ///
 /// # Errors
 /// A sentence for the operator when there is no such account.
