@@ -388,6 +388,13 @@ async fn a_delay_at_a_trusted_client_ends_with_the_server() {
 }
 
 #[tokio::test]
+async fn a_sign_in_that_waits_for_nothing_is_answered_while_the_server_stops() {
+    let app = TestApp::start().await;
+    app.ctx.stopping.cancel();
+    assert_eq!(login(&app, RITAS, PASSWORD).await.status, 200);
+}
+
+#[tokio::test]
 async fn another_peer_is_not_kept_out_and_who_is_one_the_trusted_proxy_says() {
     let app = TestApp::start_with(&[BEHIND_A_PROXY]).await;
     login_from(&app, "203.0.113.1", "wrong").await.assert(400, wrong());
