@@ -95,13 +95,19 @@ impl Throttle {
     /// Counts an attempt, under its peer and its email or not at all.
     ///
     /// # Errors
-    /// [`Error::Throttled`] after too many failures; then it is not counted.
+    /// [`Error::Throttled`] after too many failures; it is not counted then, nor when the database fails.
     pub async fn attempt(&self) -> Result<Attempt> {
         let now = self.ctx.clock.now();
         let (db, always) = (&self.ctx.db.reserved(), self.peer.is_none());
         let (subjects, most) = self.counts();
-        if store::count_attempt(db, &subjects, &most, now, now - WINDOW, always).await? {
-            return Ok(Attempt(now));
+        match store::count_attempt(db, &subjects, &most, now, now - WINDOW, always).await {
+            Ok(true) => return Ok(Attempt(now)),
+            Ok(false) => {}
+            Err(fault) => {
+                // Perhaps it has been counted, and only the answer was lost.
+                self.take_back(Attempt(now)).await;
+                return Err(fault.into());
+            }
         }
         self.check().await?;
         // Somebody has just come in or taken an attempt back.

@@ -325,6 +325,18 @@ async fn an_attempt_that_was_no_failure_is_taken_back_when_the_database_can_writ
 }
 
 #[tokio::test]
+async fn an_attempt_whose_count_gets_no_answer_is_not_counted() {
+    let (app, relay) = TestApp::start_behind_relay().await;
+    login(&app, RITAS, "wrong").await.assert(400, wrong());
+    let subject: Vec<u8> =
+        sqlx::query_scalar("SELECT subject FROM ivs_login_throttle LIMIT 1").fetch_one(app.db()).await.unwrap();
+    relay.lose_answer(&subject);
+    let refused = login(&app, RITAS, PASSWORD).await;
+    refused.assert(503, json!({"detail": "The server is busy. Please try again."}));
+    until_async(async || attempts(&app).await == 1).await;
+}
+
+#[tokio::test]
 async fn a_peer_that_has_failed_200_times_over_all_emails_has_to_wait_and_nobody_else() {
     let app = TestApp::start_with(&[BEHIND_A_PROXY]).await;
     login_from(&app, "2001:db8:0:1::1", "wrong").await.assert(400, wrong());
