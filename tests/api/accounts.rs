@@ -197,7 +197,7 @@ async fn every_outcome_of_a_sign_in_is_counted_and_logged_and_a_hash_of_another_
     assert_eq!(login(&app, "rita@x.test", PASSWORD).await.status, 429);
     let mut permits = Vec::new();
     for id in 0..std::thread::available_parallelism().unwrap().get() {
-        let flow = Flow { id: vec![id as u8], lane: Lane::Strangers };
+        let flow = Flow::new(vec![id as u8], Lane::Strangers);
         permits.push(app.ctx.hashing.permit(flow).await.unwrap());
     }
     assert_eq!(login(&app, "rita@x.test", PASSWORD).await.status, 503);
