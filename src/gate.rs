@@ -1,9 +1,9 @@
 //! Limits long CPU-bound work: as many pieces run at once as there are cores, and the others take turns.
 //!
-//! Promises: a [`Flow`] has at most two permits. Lanes get free cores in turn, and so do the flows of a lane: the next
-//! piece of one runs after a piece of every other that waits there. So a crowd in one flow delays another flow by only a
-//! piece or two, and a crowd of flows those of another lane. A piece waits at most [`PATIENCE`]. Hides the queues and
-//! the turns.
+//! Promises: a [`Flow`] has at most two permits. Lanes get free cores in turn, so do the networks of a lane, and the flows
+//! of a network: the next piece of one runs after a piece of every other that waits there. So a crowd in one flow delays
+//! another flow by only a piece or two, a crowd of flows those of another network, and a crowd of networks those of
+//! another lane. A piece waits at most [`PATIENCE`]. Hides the queues and the turns.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -29,7 +29,19 @@ const LONGEST_LINE: usize = 200;
 #[derive(Clone, Debug)]
 pub struct Flow {
     pub id: Vec<u8>,
+    /// The flows of a network share its turns in a lane.
+    pub network: Vec<u8>,
     pub lane: Lane,
+    /// The account by which its browser is known. It waits among the known browsers, unless another flow waits there for
+    /// the same account: one account, however many flows have its cookie, gets the turns of one.
+    pub account: Option<Vec<u8>>,
+}
+
+impl Flow {
+    /// One of an unknown browser, in a network of its own.
+    pub fn new(id: Vec<u8>, lane: Lane) -> Self {
+        Flow { network: id.clone(), id, lane, account: None }
+    }
 }
 
 /// Where a flow waits: each of them is served as often as the others.
@@ -79,9 +91,16 @@ struct State {
 #[derive(Default)]
 struct Waiting {
     /// None is empty. Callers that went away stay until their turn.
-    lines: HashMap<Vec<u8>, VecDeque<Sender<Permit>>>,
-    /// The same flows, the next one first.
+    lines: HashMap<Vec<u8>, VecDeque<Caller>>,
+    /// The same flows by their networks, the next one first.
+    networks: HashMap<Vec<u8>, VecDeque<Vec<u8>>>,
+    /// The same networks, the next one first.
     turns: VecDeque<Vec<u8>>,
+}
+
+struct Caller {
+    account: Option<Vec<u8>>,
+    permit: Sender<Permit>,
 }
 
 impl Default for Gate {
@@ -112,7 +131,7 @@ impl Gate {
     pub fn waiting(&self) -> usize {
         let state = self.lines.lock();
         let lines = state.lanes.iter().flat_map(|lane| lane.lines.values());
-        lines.flatten().filter(|caller| !caller.is_closed()).count()
+        lines.flatten().filter(|caller| caller.is_there()).count()
     }
 }
 
@@ -152,6 +171,12 @@ impl Drop for Place {
     }
 }
 
+impl Caller {
+    fn is_there(&self) -> bool {
+        !self.permit.is_closed()
+    }
+}
+
 impl Lines {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -168,19 +193,33 @@ impl Lines {
 }
 
 impl State {
-    fn line_up(&mut self, flow: Flow, caller: Sender<Permit>) -> bool {
-        let Waiting { lines, turns } = &mut self.lanes[flow.lane as usize];
-        let line = lines.entry(flow.id.clone()).or_default();
+    fn line_up(&mut self, Flow { id, network, lane, account }: Flow, permit: Sender<Permit>) -> bool {
+        let lane = match &account {
+            Some(account) if !self.is_known_elsewhere(account, &id) => Lane::KnownBrowsers,
+            _ => lane,
+        };
+        let Waiting { lines, networks, turns } = &mut self.lanes[lane as usize];
+        let line = lines.entry(id.clone()).or_default();
         if line.is_empty() {
-            turns.push_back(flow.id);
+            let flows = networks.entry(network.clone()).or_default();
+            if flows.is_empty() {
+                turns.push_back(network);
+            }
+            flows.push_back(id);
         } else if line.len() >= LONGEST_LINE {
-            line.retain(|waiting| !waiting.is_closed());
+            line.retain(Caller::is_there);
             if line.len() >= LONGEST_LINE {
                 return false;
             }
         }
-        line.push_back(caller);
+        line.push_back(Caller { account, permit });
         true
+    }
+
+    /// Whether another flow waits among the known browsers for this account.
+    fn is_known_elsewhere(&self, account: &[u8], id: &[u8]) -> bool {
+        let others = self.lanes[Lane::KnownBrowsers as usize].lines.iter().filter(|(other, _)| *other != id);
+        others.flat_map(|(_, line)| line).any(|caller| caller.account.as_deref() == Some(account) && caller.is_there())
     }
 
     /// Takes a core and a place for the caller whose turn it is.
@@ -199,20 +238,31 @@ impl State {
         Some(found)
     }
 
-    /// A flow that has all its places keeps its turn.
+    /// A flow that has all its places keeps its turn, and so does a network of which nobody is there.
     fn next_of(&mut self, lane: usize) -> Option<(Vec<u8>, Sender<Permit>)> {
-        let Waiting { lines, turns } = &mut self.lanes[lane];
+        let Waiting { lines, networks, turns } = &mut self.lanes[lane];
         loop {
             let may_work = |id: &Vec<u8>| self.places.get(id).is_none_or(|taken| *taken < PLACES_OF_A_FLOW);
-            let id = turns.remove(turns.iter().position(may_work)?)?;
+            let (turn, flow) = turns.iter().enumerate().find_map(|(turn, network)| {
+                let flow = networks.get(network)?.iter().position(may_work)?;
+                Some((turn, flow))
+            })?;
+            let network = turns.remove(turn)?;
+            let flows = networks.get_mut(&network)?;
+            let id = flows.remove(flow)?;
             let line = lines.get_mut(&id)?;
-            let caller = iter::from_fn(|| line.pop_front()).find(|caller| !caller.is_closed());
+            let caller = iter::from_fn(|| line.pop_front()).find(Caller::is_there);
             match line.is_empty() {
                 true => _ = lines.remove(&id),
-                false => turns.push_back(id.clone()),
+                false => flows.push_back(id.clone()),
+            }
+            match (flows.is_empty(), &caller) {
+                (true, _) => _ = networks.remove(&network),
+                (false, Some(_)) => turns.push_back(network),
+                (false, None) => turns.insert(turn, network),
             }
             if let Some(caller) = caller {
-                return Some((id, caller));
+                return Some((id, caller.permit));
             }
         }
     }
@@ -245,15 +295,15 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     fn flow(id: &str) -> Flow {
-        Flow { id: id.into(), lane: Lane::Strangers }
+        Flow::new(id.into(), Lane::Strangers)
     }
 
     fn known(id: &str) -> Flow {
-        Flow { id: id.into(), lane: Lane::KnownBrowsers }
+        Flow { account: Some(id.into()), ..flow(id) }
     }
 
     fn trusted(id: &str) -> Flow {
-        Flow { id: id.into(), lane: Lane::TrustedClients }
+        Flow::new(id.into(), Lane::TrustedClients)
     }
 
     /// A permit that is asked for, and is in line from now on.
@@ -282,7 +332,8 @@ mod tests {
     fn assert_empty(gate: &Gate, cores: usize) {
         let state = gate.lines.lock();
         assert_eq!((state.free_cores, state.places.len()), (cores, 0));
-        assert!(state.lanes.iter().all(|lane| lane.lines.is_empty() && lane.turns.is_empty()));
+        let is_empty = |lane: &Waiting| lane.lines.is_empty() && lane.networks.is_empty() && lane.turns.is_empty();
+        assert!(state.lanes.iter().all(is_empty));
     }
 
     async fn until(condition: impl Fn() -> bool) {
@@ -313,6 +364,35 @@ mod tests {
         waiting.extend(["v", "w", "x", "y", "z"].map(|id| (id, asked(&gate, trusted(id)))));
         waiting.extend(["a", "b"].map(|id| (id, asked(&gate, known(id)))));
         assert_eq!(order(waiting, holder), "a v 1 b w 2 x 3 y 4 z");
+        assert_empty(&gate, 1);
+    }
+
+    #[tokio::test]
+    async fn networks_take_turns_however_many_flows_wait_in_one_and_so_do_its_flows() {
+        let gate = Arc::new(Gate::new(1, LONG));
+        let holder = gate.permit(flow("1")).await.unwrap();
+        let of = |id| Flow { network: "crowd".into(), ..flow(id) };
+        let mut waiting: Vec<_> = ["1", "1", "2", "3", "4"].map(|id| (id, asked(&gate, of(id)))).into();
+        waiting.extend(["a", "a", "b"].map(|id| (id, asked(&gate, flow(id)))));
+        // One that has gone away costs its network no turn.
+        drop(waiting.remove(2));
+        assert_eq!(order(waiting, holder), "1 a b 3 a 4 1");
+        assert_empty(&gate, 1);
+    }
+
+    #[tokio::test]
+    async fn of_an_account_one_flow_waits_among_the_known_browsers_and_the_others_among_strangers() {
+        let gate = Arc::new(Gate::new(1, LONG));
+        let holder = gate.permit(flow("1")).await.unwrap();
+        let of_rita = |id| Flow { account: Some("rita".into()), ..flow(id) };
+        let mut waiting: Vec<_> = ["1", "2", "3", "1"].map(|id| (id, asked(&gate, of_rita(id)))).into();
+        waiting.extend(["a", "b"].map(|id| (id, asked(&gate, known(id)))));
+        assert_eq!(order(waiting, holder), "1 2 a 3 b 1");
+        // Nobody waits for the account any more.
+        let holder = gate.permit(flow("1")).await.unwrap();
+        drop(asked(&gate, of_rita("1")));
+        let waiting = vec![("s", asked(&gate, flow("s"))), ("3", asked(&gate, of_rita("3")))];
+        assert_eq!(order(waiting, holder), "3 s");
         assert_empty(&gate, 1);
     }
 
@@ -429,7 +509,7 @@ mod tests {
         /// In whatever order callers come, free their core, go away and leave, none is lost. No core is free while a
         /// caller waits who may have it.
         #[test]
-        fn no_core_and_no_place_is_lost(cores in 1..5usize, steps in prop::collection::vec((0..4u8, 0..4u8, 0..3u8), 0..60)) {
+        fn no_core_and_no_place_is_lost(cores in 1..5usize, steps in prop::collection::vec((0..4u8, 0..4u8, 0..4u8), 0..60)) {
             let gate = Arc::new(Gate::new(cores, LONG));
             let (mut held, mut places): (Vec<Permit>, Vec<Place>) = Default::default();
             let mut waiting: Vec<BoxFuture<'static, Option<Permit>>> = Vec::new();
@@ -439,8 +519,12 @@ mod tests {
                 let nr = usize::from(id);
                 match step {
                     0 => {
-                        let lane = [Lane::Strangers, Lane::KnownBrowsers, Lane::TrustedClients][usize::from(lane)];
-                        let (gate, flow) = (gate.clone(), Flow { id: vec![id], lane });
+                        let (account, lane) = match lane {
+                            0 => (None, Lane::Strangers),
+                            1 => (None, Lane::TrustedClients),
+                            account => (Some(vec![account]), Lane::Strangers),
+                        };
+                        let (gate, flow) = (gate.clone(), Flow { id: vec![id], network: vec![id / 2], lane, account });
                         waiting.push(async move { gate.permit(flow).await }.boxed());
                     }
                     1 if !held.is_empty() && lane == 0 => places.push(held.remove(nr % held.len()).free_core()),
@@ -456,8 +540,8 @@ mod tests {
                 let state = gate.lines.lock();
                 prop_assert_eq!(state.free_cores + held.len(), cores);
                 prop_assert_eq!(state.places.values().sum::<usize>(), held.len() + places.len());
-                let may_work = |(id, line): (&Vec<u8>, &VecDeque<Sender<Permit>>)| {
-                    state.places.get(id).is_none_or(|taken| *taken < PLACES_OF_A_FLOW) && line.iter().any(|one| !one.is_closed())
+                let may_work = |(id, line): (&Vec<u8>, &VecDeque<Caller>)| {
+                    state.places.get(id).is_none_or(|taken| *taken < PLACES_OF_A_FLOW) && line.iter().any(Caller::is_there)
                 };
                 prop_assert!(state.free_cores == 0 || !state.lanes.iter().flat_map(|lane| &lane.lines).any(may_work));
             }

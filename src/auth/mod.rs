@@ -34,6 +34,7 @@ pub use self::session::{COOKIE as SESSION_COOKIE, Session, Visitor, forget_cooki
 pub use self::sign_in::{Credentials, sign_in};
 pub use self::store::Account;
 use crate::{
+    config::Settings,
     context::Context,
     http::{Error, Result, door, extract::RequestBody, peer::Peer, routes::Route},
     zone,
@@ -146,8 +147,10 @@ pub struct SignedIn {
 }
 
 impl SignedIn {
-    fn new(ctx: &Context, user: CurrentUser) -> Self {
-        let (now, settings) = (ctx.clock.now(), &ctx.settings);
+    /// For a sign-in that began at `begun`, before the account was read: a revocation that overtook it ends its tokens.
+    /// One that it knew of does not, even if the clock here is behind.
+    fn new(settings: &Settings, Account { user, revoked_before, .. }: Account, begun: DateTime<Utc>) -> Self {
+        let now = revoked_before.map_or(begun, |moment| moment.max(begun));
         let key = settings.secret_key.expose_secret().as_bytes();
         SignedIn {
             role: match (user.is_recruiter, user.is_applicant) {
@@ -199,8 +202,9 @@ async fn login(
     body: RequestBody,
 ) -> Result<Json<SignedIn>> {
     let credentials = Credentials::parse(&body.value().await?)?;
+    let begun = ctx.clock.now();
     let account = sign_in(&ctx, peer, &headers, credentials).await?;
-    Ok(Json(SignedIn::new(&ctx, account.user)))
+    Ok(Json(SignedIn::new(&ctx.settings, account, begun)))
 }
 
 /// `First Last`, trimmed; the e-mail address of somebody without a name.

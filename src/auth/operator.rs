@@ -22,7 +22,7 @@ pub struct Revoked {
 
 /// Revokes the Bearer tokens and ends the portal sessions of `user`: an id, or an email address compared
 /// case-sensitively. Tokens record only the second in which they were issued, so all tokens of the current second are
-/// revoked. Sign-ins work again from the next second.
+/// revoked. Those of later sign-ins here are good; those of Django are from the next second on.
 ///
 /// # Errors
 /// A sentence for the operator when there is no such account.

@@ -159,8 +159,10 @@ async fn attempt(
         recaptcha::verify(ctx, secret, recaptcha_token).await?;
     }
     let delay = throttle.delay().await?;
-    ctx.stopping.run_until_cancelled(sleep(delay)).await.ok_or(BUSY)?;
-    let flow = throttle.flow(KnownBrowser::of(headers, &ctx.settings));
+    if !delay.is_zero() {
+        ctx.stopping.run_until_cancelled(sleep(delay)).await.ok_or(BUSY)?;
+    }
+    let flow = throttle.flow(KnownBrowser::of(headers, ctx));
     let permit = ctx.hashing.permit(flow).await.ok_or(BUSY)?;
     // It runs to its end even if the client disconnects, so that only failures stay counted, and none ends early.
     ctx.to_its_end("a sign-in", judge(ctx.clone(), throttle, permit, email, password)).await?

@@ -3,8 +3,8 @@
 //!
 //! An attempt is counted before its password is checked, and taken back if it was no failure. So parallel attempts
 //! allow no more guesses than successive ones. The count is by peer, so nobody can lock out somebody who comes from
-//! elsewhere. The count of an email is by the /64 network of an IPv6 address, which is what one connection has; its peer
-//! is the /48 network, the largest that providers give a customer.
+//! elsewhere. The peer is an IPv4 address or an IPv6 /64 network, which is what one connection has. Some customers have a
+//! whole /48 network, but some providers put thousands into one: it may have the failures of ten peers.
 //!
 //! A peer in `TRUSTED_CLIENTS` signs in for many people, who would lock each other out. There nobody is throttled.
 //! Instead each attempt waits, longer with every failure of its email. The waits run side by side: an attempt that had to
@@ -28,6 +28,8 @@ use crate::{
 const FAILURES: i64 = 20;
 /// The same for all e-mails of a peer together.
 const FAILURES_OF_A_PEER: i64 = 200;
+/// The same for all peers of an IPv6 /48 network together.
+const FAILURES_OF_A_NETWORK: i64 = 10 * FAILURES_OF_A_PEER;
 /// How long a failure counts.
 pub const WINDOW: TimeDelta = TimeDelta::minutes(15);
 /// What each failure adds to the wait of an attempt from a trusted client: 10 s after 20 of them, and no more.
@@ -38,7 +40,14 @@ pub struct Throttle {
     ctx: Context,
     email: Vec<u8>,
     /// `None` for a trusted client.
-    peer: Option<Vec<u8>>,
+    peer: Option<Peer>,
+}
+
+/// Where an attempt comes from, as subjects of counts.
+struct Peer {
+    id: Vec<u8>,
+    /// The /48 network of an IPv6 peer; an IPv4 peer is its own.
+    network: Vec<u8>,
 }
 
 /// An attempt that is counted as a failure until it is known to be none.
@@ -49,7 +58,10 @@ impl Throttle {
         let subject = |place: &str, email| subject(&ctx.settings.secret_key, place, email);
         let (place, peer) = match is_in(&ctx.settings.trusted_clients, peer) {
             true => ("trusted clients".to_owned(), None),
-            false => (network(peer, 64), Some(subject(&network(peer, 48), ""))),
+            false => {
+                let [id, network] = [64, 48].map(|length| subject(&network(peer, length), ""));
+                (self::network(peer, 64), Some(Peer { id, network }))
+            }
         };
         Throttle { ctx: ctx.clone(), email: subject(&place, email), peer }
     }
@@ -57,13 +69,16 @@ impl Throttle {
     /// Whose turn an attempt takes: its peer's. At a trusted client it is the browser's or, as far as it is unknown, the
     /// email's.
     pub fn flow(&self, browser: Option<KnownBrowser>) -> Flow {
-        let (id, lane) = match (&self.peer, browser) {
-            (Some(peer), None) => (peer.clone(), Lane::Strangers),
-            (Some(peer), Some(_)) => (peer.clone(), Lane::KnownBrowsers),
-            (None, Some(browser)) => (browser.id, Lane::KnownBrowsers),
-            (None, None) => (self.email.clone(), Lane::TrustedClients),
-        };
-        Flow { id, lane }
+        let account = browser.map(|browser| browser.account);
+        match &self.peer {
+            Some(Peer { id, network }) => {
+                Flow { id: id.clone(), network: network.clone(), lane: Lane::Strangers, account }
+            }
+            None => {
+                let id = account.as_ref().unwrap_or(&self.email).clone();
+                Flow { account, ..Flow::new(id, Lane::TrustedClients) }
+            }
+        }
     }
 
     /// How long an attempt waits before its turn.
@@ -94,13 +109,19 @@ impl Throttle {
     /// Counts an attempt, under its peer and its email or not at all.
     ///
     /// # Errors
-    /// [`Error::Throttled`] after too many failures; then it is not counted.
+    /// [`Error::Throttled`] after too many failures; it is not counted then, nor when the database fails.
     pub async fn attempt(&self) -> Result<Attempt> {
         let now = self.ctx.clock.now();
         let (db, always) = (&self.ctx.db.reserved(), self.peer.is_none());
         let (subjects, most) = self.counts();
-        if store::count_attempt(db, &subjects, &most, now, now - WINDOW, always).await? {
-            return Ok(Attempt(now));
+        match store::count_attempt(db, &subjects, &most, now, now - WINDOW, always).await {
+            Ok(true) => return Ok(Attempt(now)),
+            Ok(false) => {}
+            Err(fault) => {
+                // Perhaps it has been counted, and only the answer was lost.
+                self.take_back(Attempt(now)).await;
+                return Err(fault.into());
+            }
         }
         self.check().await?;
         // Somebody has just come in or taken an attempt back.
@@ -135,10 +156,12 @@ impl Throttle {
         self.ctx.persist("that a sign-in was no failure", write).await;
     }
 
-    /// What an attempt is counted under, and how many may fail. The peer comes first: those who count wait there.
+    /// What an attempt is counted under, and how many may fail. The widest comes first: those who count wait there.
     fn counts(&self) -> (Vec<&[u8]>, Vec<i64>) {
-        let peer = self.peer.as_deref().map(|peer| (peer, FAILURES_OF_A_PEER));
-        peer.into_iter().chain([(&*self.email, FAILURES)]).unzip()
+        let network = self.peer.as_ref().filter(|peer| peer.network != peer.id);
+        let network = network.map(|peer| (&*peer.network, FAILURES_OF_A_NETWORK));
+        let peer = self.peer.as_ref().map(|peer| (&*peer.id, FAILURES_OF_A_PEER));
+        network.into_iter().chain(peer).chain([(&*self.email, FAILURES)]).unzip()
     }
 }
 
@@ -176,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_address_is_its_64_network_for_an_email_and_its_48_network_for_all() {
+    fn an_ipv6_address_is_its_64_network_and_that_belongs_to_a_48_network() {
         assert!(same(("2001:db8:0:1::1", "a@x.test"), ("2001:db8:0:1:ffff:ffff:ffff:ffff", "a@x.test")));
         assert!(!same(("2001:db8:0:1::1", "a@x.test"), ("2001:db8:0:2::1", "a@x.test")));
         let peer = |text: &str| network(text.parse().unwrap(), 48);

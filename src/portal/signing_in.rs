@@ -96,7 +96,7 @@ async fn login(
     };
     let to = if next.is_empty() { home(&account.user) } else { next };
     let mut response = see_other(to)?;
-    let known = KnownBrowser::new(account.user.id, &ctx.settings);
+    let known = KnownBrowser::new(account.user.id, &ctx);
     let session = Session::begin(&ctx, account).await?;
     for cookie in [session.set_cookie(&ctx.settings)?, known.set_cookie(&ctx.settings)?] {
         response.headers_mut().append(header::SET_COOKIE, cookie);

@@ -197,7 +197,7 @@ async fn every_outcome_of_a_sign_in_is_counted_and_logged_and_a_hash_of_another_
     assert_eq!(login(&app, "rita@x.test", PASSWORD).await.status, 429);
     let mut permits = Vec::new();
     for id in 0..std::thread::available_parallelism().unwrap().get() {
-        let flow = Flow { id: vec![id as u8], lane: Lane::Strangers };
+        let flow = Flow::new(vec![id as u8], Lane::Strangers);
         permits.push(app.ctx.hashing.permit(flow).await.unwrap());
     }
     assert_eq!(login(&app, "rita@x.test", PASSWORD).await.status, 503);
@@ -416,6 +416,33 @@ async fn revoked_tokens_are_invalid_and_those_issued_since_are_good() {
         let refused = operations::revoke_tokens(app.db(), app.now(), unknown).await.unwrap_err().to_string();
         assert_eq!(refused, format!("there is no account with the id or e-mail address {unknown}"));
     }
+}
+
+#[tokio::test]
+async fn a_token_of_a_sign_in_that_a_revocation_overtakes_is_invalid_however_late_it_is_made() {
+    let app = TestApp::start().await;
+    // The sign-in has read the account and is about to store a stronger hash.
+    let mut lock = app.db().begin().await.unwrap();
+    sqlx::query("SELECT FROM users_user WHERE id = 101 FOR NO KEY UPDATE").execute(&mut *lock).await.unwrap();
+    let credentials = json!({"email": "rita@x.test", "password": PASSWORD});
+    let signing_in = tokio::spawn(send(app.request(Method::POST, LOGIN).json(&credentials)));
+    let waiting = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    until_async(async || app.count(waiting).await == 1).await;
+    operations::revoke_tokens(app.db(), app.now(), "101").await.unwrap();
+    app.advance(std::time::Duration::from_secs(10));
+    lock.commit().await.unwrap();
+    let signed_in = signing_in.await.unwrap();
+    assert_eq!(signed_in.status, 200);
+    let token = signed_in.json()["access_token"].as_str().unwrap().to_owned();
+    assert_eq!(send(app.request(Method::GET, PROFILE).bearer_auth(token)).await.status, 401);
+}
+
+#[tokio::test]
+async fn a_token_of_a_sign_in_after_a_revocation_is_good_even_where_the_clock_is_behind() {
+    let app = TestApp::start().await;
+    operations::revoke_tokens(app.db(), app.now() + TimeDelta::seconds(3), "101").await.unwrap();
+    let token = login(&app, "rita@x.test", PASSWORD).await.json()["access_token"].as_str().unwrap().to_owned();
+    assert_eq!(send(app.request(Method::GET, PROFILE).bearer_auth(token)).await.status, 200);
 }
 
 #[tokio::test]

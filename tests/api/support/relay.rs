@@ -28,8 +28,9 @@ struct Shared {
     flow: Mutex<watch::Sender<bool>>,
     /// The same for those made before.
     before: Mutex<Vec<watch::Sender<bool>>>,
-    /// After so many more commits, the answer to one gets lost.
-    lost_commit: AtomicI64,
+    /// Of what is asked with this in it, the answer gets lost after so many that do not.
+    losing: Mutex<Vec<u8>>,
+    answered: AtomicI64,
 }
 
 impl Relay {
@@ -41,7 +42,8 @@ impl Relay {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (flow, before) = (Mutex::new(watch::Sender::new(false)), Mutex::default());
-        let shared = Arc::new(Shared { socket, flow, before, lost_commit: AtomicI64::new(i64::MAX) });
+        let (losing, answered) = (Mutex::default(), AtomicI64::new(i64::MAX));
+        let shared = Arc::new(Shared { socket, flow, before, losing, answered });
         let accepting = shared.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -51,11 +53,12 @@ impl Relay {
                 let (from_server, to_server) = server.into_split();
                 // Whether its next answers get lost.
                 let lost = Arc::new(AtomicBool::new(false));
-                let (shared, losing) = (accepting.clone(), lost.clone());
+                let (shared, is_lost) = (accepting.clone(), lost.clone());
                 let look = move |asked: &[u8]| {
-                    let is_commit = asked.windows(6).any(|word| word == b"COMMIT");
-                    if is_commit && shared.lost_commit.fetch_sub(1, Ordering::SeqCst) == 0 {
-                        losing.store(true, Ordering::SeqCst);
+                    let losing = shared.losing.lock().unwrap();
+                    let is_meant = !losing.is_empty() && asked.windows(losing.len()).any(|part| part == *losing);
+                    if is_meant && shared.answered.fetch_sub(1, Ordering::SeqCst) == 0 {
+                        is_lost.store(true, Ordering::SeqCst);
                     }
                     true
                 };
@@ -89,7 +92,17 @@ impl Relay {
 
     /// The answer to a commit gets lost, after so many that do not; the rest of that connection is silent.
     pub fn lose_commit(&self, after: i64) {
-        self.shared.lost_commit.store(after, Ordering::SeqCst);
+        self.lose(b"COMMIT", after);
+    }
+
+    /// The same for the next statement with this argument.
+    pub fn lose_answer(&self, argument: &[u8]) {
+        self.lose(argument, 0);
+    }
+
+    fn lose(&self, asked: &[u8], after: i64) {
+        *self.shared.losing.lock().unwrap() = asked.to_vec();
+        self.shared.answered.store(after, Ordering::SeqCst);
     }
 
     /// Everything flows on, what was held back too.
