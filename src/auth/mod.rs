@@ -149,8 +149,8 @@ pub struct SignedIn {
 impl SignedIn {
     /// For a sign-in that began at `begun`, before the account was read: a revocation that overtook it ends its tokens.
     /// One that it knew of does not, even if the clock here is behind.
-    fn new(settings: &Settings, Account { user, revoked_before, .. }: Account, begun: DateTime<Utc>) -> Self {
-        let now = revoked_before.map_or(begun, |moment| moment.max(begun));
+    fn new(settings: &Settings, account: Account, begun: DateTime<Utc>) -> Self {
+        let (now, user) = (account.issue_moment(begun), account.user);
         let key = settings.secret_key.expose_secret().as_bytes();
         SignedIn {
             role: match (user.is_recruiter, user.is_applicant) {

@@ -7,7 +7,7 @@
 use aws_lc_rs::{constant_time, hmac};
 use axum::http::{HeaderMap, HeaderValue};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Account, CurrentUser, cookie, store};
 use crate::{config::Settings, context::Context, http::Result, secret::PlainToken};
@@ -27,9 +27,12 @@ pub struct Session {
 impl Session {
     /// Starts a session of somebody who has just shown who they are. It hangs on the hash that their password was checked
     /// against: one that has replaced it meanwhile ends it before it has begun.
-    pub async fn begin(ctx: &Context, Account { user, password, .. }: Account) -> Result<Session> {
+    ///
+    /// The sign-in began at `begun`, before the account was read: a revocation that overtook it ends the session.
+    pub async fn begin(ctx: &Context, account: Account, begun: DateTime<Utc>) -> Result<Session> {
         let token = PlainToken::generate();
-        let expires_at = ctx.clock.now() + LIFETIME;
+        let expires_at = account.issue_moment(begun) + LIFETIME;
+        let Account { user, password, .. } = account;
         store::insert_session(&ctx.db.reserved(), &token.hash(), user.id, &password, expires_at).await?;
         Ok(Session { user, token })
     }
@@ -40,7 +43,7 @@ impl Session {
             return Ok(None);
         };
         let now = ctx.clock.now();
-        let user = store::session_user(&ctx.db.reserved(), &token.hash(), now).await?;
+        let user = store::session_user(&ctx.db.reserved(), &token.hash(), now, LIFETIME).await?;
         Ok(user.map(|user| Session { user, token }))
     }
 

@@ -1,6 +1,6 @@
 //! Accounts in Django's tables, and the count of failed sign-ins.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{PgExecutor, Result};
 
 use super::{CurrentUser, NewUser, Role};
@@ -21,6 +21,12 @@ impl Account {
     /// Whether anybody may sign in to it. SQL checks `is_active AND NOT is_deleted`, and nothing checks less.
     pub fn is_open(&self) -> bool {
         self.is_active && !self.is_deleted
+    }
+
+    /// When a sign-in that began at `begun` issues what it gives out: never before the last revocation that it has seen,
+    /// wherever a clock is behind.
+    pub fn issue_moment(&self, begun: DateTime<Utc>) -> DateTime<Utc> {
+        self.revoked_before.map_or(begun, |moment| moment.max(begun))
     }
 
     /// Whether a Bearer token that was issued then, in seconds since 1970, has been revoked; without an instant it counts
@@ -98,18 +104,21 @@ pub async fn insert_session(
     Ok(())
 }
 
-/// Whose session it is, if that has not ended.
+/// Whose session it is, if that has not ended: `lifetime` after it was issued, or by a revocation since.
 pub async fn session_user(
     db: impl PgExecutor<'_>,
     token: &TokenHash,
     now: DateTime<Utc>,
+    lifetime: TimeDelta,
 ) -> Result<Option<CurrentUser>> {
     let account = accounts!(
         "u.id = (SELECT user_id FROM ivs_portal_session WHERE token_hash = $1 AND expires_at > $2)
          AND EXISTS (SELECT FROM ivs_portal_session
-                     WHERE token_hash = $1 AND password_digest = sha256(convert_to(u.password, 'UTF8')))",
+                     WHERE token_hash = $1 AND password_digest = sha256(convert_to(u.password, 'UTF8'))
+                           AND (revoked.issued_before + $3 <= expires_at) IS NOT FALSE)",
         token.as_bytes(),
-        now
+        now,
+        lifetime as _
     );
     let account = account.fetch_optional(db).await?;
     Ok(account.filter(Account::is_open).map(|account| account.user))

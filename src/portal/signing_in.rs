@@ -85,6 +85,7 @@ async fn login(
     if !visitor.has_sent(text(&form, "form_token")) {
         return again(StatusCode::FORBIDDEN, "This page was open for too long. Please sign in again.".to_owned());
     }
+    let begun = ctx.clock.now();
     let signed_in = match Credentials::parse(&Value::Object(form.clone())) {
         Ok(credentials) => auth::sign_in(&ctx, peer, &headers, credentials).await,
         Err(malformed) => Err(malformed),
@@ -97,7 +98,7 @@ async fn login(
     let to = if next.is_empty() { home(&account.user) } else { next };
     let mut response = see_other(to)?;
     let known = KnownBrowser::new(account.user.id, &ctx);
-    let session = Session::begin(&ctx, account).await?;
+    let session = Session::begin(&ctx, account, begun).await?;
     for cookie in [session.set_cookie(&ctx.settings)?, known.set_cookie(&ctx.settings)?] {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
