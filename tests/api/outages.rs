@@ -2,6 +2,7 @@
 
 use std::{
     net::Ipv4Addr,
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -457,6 +458,20 @@ async fn a_job_worker_that_panics_is_started_again() {
     until(|| ctx.metrics.text(&[]).unwrap().contains(again).then_some(())).await;
     stop.cancel();
     worker.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_must_not_be_lost_is_written_again_where_that_can_help() {
+    let app = TestApp::start().await;
+    let tries = AtomicU32::new(0);
+    let write = async |fault: fn() -> sqlx::Error, times| {
+        tries.store(0, Ordering::Relaxed);
+        let write = |_| async { if tries.fetch_add(1, Ordering::Relaxed) < times { Err(fault()) } else { Ok(()) } };
+        let written = tokio::time::timeout(Duration::from_secs(30), app.ctx.insist("a test", write)).await.unwrap();
+        (written.is_ok(), tries.load(Ordering::Relaxed))
+    };
+    assert_eq!(write(|| sqlx::Error::PoolTimedOut, 2).await, (true, 3));
+    assert_eq!(write(|| sqlx::Error::RowNotFound, 100).await, (false, 1));
 }
 
 #[tokio::test]
