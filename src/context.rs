@@ -10,17 +10,25 @@ use std::{
 };
 
 use anyhow::anyhow;
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
-use crate::{clock::Clock, config::Settings, db::Pool, gate::Gate, metrics::Metrics, smtp::Smtp};
+use crate::{
+    clock::Clock,
+    config::Settings,
+    db::{self, Pool},
+    gate::Gate,
+    metrics::Metrics,
+    smtp::Smtp,
+};
 
 /// The shared parts; the axum state of every route.
 #[derive(Clone)]
 pub struct Context(Arc<Parts>);
 
-/// How often what must not be lost is written again, once a second.
-const TRIES: u32 = 10 * 60;
+/// For how long what must not be lost is written again, once a second.
+const INSISTING: Duration = Duration::from_secs(10 * 60);
 
 pub struct Parts {
     pub settings: Settings,
@@ -74,12 +82,16 @@ impl Context {
         what: &str,
         write: impl Fn(Context) -> W,
     ) -> sqlx::Result<()> {
-        for _ in 0..TRIES {
-            let Err(error) = write(self.clone()).await else { return Ok(()) };
-            tracing::error!(%error, "{what} could not be written; trying again");
+        let begun = Instant::now();
+        loop {
+            match write(self.clone()).await {
+                Err(error) if may_pass(&error) && begun.elapsed() < INSISTING => {
+                    tracing::error!(%error, "{what} could not be written; trying again");
+                }
+                written => return written,
+            }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        write(self.clone()).await
     }
 
     /// [`insist`](Self::insist)s beside the caller when the first try fails; whether it is written now.
@@ -89,6 +101,10 @@ impl Context {
         write: impl Fn(Context) -> W + Send + Sync + 'static,
     ) -> bool {
         let Err(error) = write(self.clone()).await else { return true };
+        if !may_pass(&error) {
+            tracing::error!(%error, "{what} was not written");
+            return false;
+        }
         tracing::error!(%error, "{what} could not be written; trying again");
         let ctx = self.clone();
         let again = async move {
@@ -99,6 +115,13 @@ impl Context {
         self.tasks.spawn(again.in_current_span());
         false
     }
+}
+
+/// Whether it is worth another try within minutes: the database is away or busy, or its disk or memory is full
+/// (PostgreSQL's class 53).
+fn may_pass(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    db::is_passing(error) || db::is_unanswered(error) || code.is_some_and(|code| code.starts_with("53"))
 }
 
 impl Deref for Context {

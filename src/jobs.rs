@@ -4,11 +4,12 @@
 //! run it, and may run it twice. A job that is not finished asks for another go ([`Outcome::Again`]); one that fails
 //! unexpectedly is tried again a minute later. Jobs of a killed process are taken over within a minute.
 //! A run that could not even note its outcome, or panicked, counts as a failed one; after 25 of those the job waits for
-//! an operator ([`retry`]).
+//! an operator ([`retry`]). A worker that panics, hangs or takes no jobs is replaced, and [`crate::metrics`] and
+//! `/readyz` name the queue among the overdue sweeps when it does not work.
 
 use std::{collections::HashSet, fmt, future::Future, pin::Pin, time::Duration};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use graphile_worker::{
     IntoTaskHandlerResult, LocalQueueConfig, RefetchDelayConfig, TaskHandler, WorkerContext, WorkerOptions,
     WorkerRecoveryConfig,
@@ -16,16 +17,24 @@ use graphile_worker::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, types::Json};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
     context::Context,
     db::{self, JOBS_SCHEMA},
+    metrics::{SweepOutcome, SweepPatience},
 };
 
 /// When a job that failed by a fault of ours is tried again.
 const AFTER_FAULT: Duration = Duration::from_secs(60);
+/// The queue among the sweeps.
+const SWEEP: &str = "jobs";
+/// A queue that has not been seen to work for so long is overdue.
+const OVERDUE: TimeDelta = TimeDelta::minutes(2);
+/// How long a worker may take no due jobs, and how long it may take to end.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What can be queued; the queue keeps it as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,22 +86,32 @@ pub async fn enqueue(db: &mut db::Connection, jobs: &[Job], run_at: DateTime<Utc
 /// pause, and is started again until told to stop.
 pub async fn work(ctx: Context, run: Run, stop: CancellationToken) {
     let queue = db::queue::pool(&ctx.db);
+    let patience = SweepPatience { finished: OVERDUE, after_failure: OVERDUE };
+    ctx.metrics.expect_sweep(SWEEP, patience, ctx.clock.now());
     while !stop.is_cancelled() {
         if ctx.clock_is_off() {
             stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(2))).await;
             continue;
         }
         let until = stop.child_token();
-        let (worked, ()) = tokio::join!(
-            async {
-                let worked = work_once(&ctx, queue.clone(), run, &until).await;
-                until.cancel();
-                worked
-            },
-            until_it_cannot_work(&ctx, &queue, &until),
-        );
-        if let Err(fault) = worked {
-            tracing::error!(error = format!("{fault:#}"), "the job worker ended; starting it again");
+        let runner = Runner { ctx: ctx.clone(), run, running: TaskTracker::new() };
+        // In a task of its own, so that a panic in the library ends this worker and not the queue.
+        let mut worker = tokio::spawn(work_once(runner.clone(), queue.clone(), until.clone()));
+        let ended = tokio::select! {
+            ended = &mut worker => Ok(ended),
+            () = until_it_cannot_work(&runner, &queue, &until) => timeout(LIMIT, &mut worker).await,
+        };
+        until.cancel();
+        let failed = match ended {
+            Ok(Ok(Ok(()))) => None,
+            Ok(Ok(Err(fault))) => Some((SweepOutcome::Failed, format!("{fault:#}"))),
+            Ok(Err(_)) => Some((SweepOutcome::Failed, "it panicked".to_owned())),
+            Err(_) => Some((SweepOutcome::Abandoned, "it did not end in time".to_owned())),
+        };
+        worker.abort();
+        if let Some((outcome, error)) = failed {
+            tracing::error!(error, "the job worker ended; starting it again");
+            ctx.metrics.sweep(SWEEP, outcome, ctx.clock.now());
         }
         tokio::select! {
             () = stop.cancelled() => {}
@@ -102,9 +121,10 @@ pub async fn work(ctx: Context, run: Run, stop: CancellationToken) {
     queue.close();
 }
 
-/// Returns when the worker has ended, or ends it by cancelling `until`: when the database does not answer or lets
-/// nothing be written, or when this machine's clock is off.
-async fn until_it_cannot_work(ctx: &Context, queue: &db::Pool, until: &CancellationToken) {
+/// Cancels `until` when the queue's database does not answer, or lets nothing be written, when the worker takes no
+/// jobs, or this machine's clock is off; returns when it is cancelled. Until then the queue is not overdue.
+async fn until_it_cannot_work(runner: &Runner, queue: &db::Pool, until: &CancellationToken) {
+    let (ctx, mut worked_at) = (&runner.ctx, Instant::now());
     loop {
         tokio::select! {
             () = until.cancelled() => return,
@@ -113,11 +133,19 @@ async fn until_it_cannot_work(ctx: &Context, queue: &db::Pool, until: &Cancellat
         if ctx.clock_is_off() {
             return until.cancel();
         }
-        // Refused by a server that can only be read.
-        let probe = sqlx::query("SELECT id FROM ivs_jobs._private_jobs LIMIT 0 FOR UPDATE").execute(queue);
-        match until.run_until_cancelled(probe).await {
+        match until.run_until_cancelled(has_overdue_jobs(queue)).await {
+            Some(Ok(true)) if runner.running.is_empty() => {
+                if worked_at.elapsed() > LIMIT {
+                    tracing::error!("the job worker takes no jobs");
+                    until.cancel();
+                }
+            }
+            Some(Ok(_)) => {
+                worked_at = Instant::now();
+                ctx.metrics.sweep(SWEEP, SweepOutcome::Finished, ctx.clock.now());
+            }
             // All connections are in use: then the worker waits for one too, and asks no faster than it gets it.
-            None | Some(Ok(_) | Err(sqlx::Error::PoolTimedOut)) => {}
+            None | Some(Err(sqlx::Error::PoolTimedOut)) => {}
             Some(Err(fault)) => {
                 tracing::warn!(error = %fault, "no jobs are run while the database does not answer, or lets nothing be written");
                 until.cancel();
@@ -126,7 +154,20 @@ async fn until_it_cannot_work(ctx: &Context, queue: &db::Pool, until: &Cancellat
     }
 }
 
-async fn work_once(ctx: &Context, queue: db::Pool, run: Run, stop: &CancellationToken) -> anyhow::Result<()> {
+/// Whether there are jobs that should have been taken long ago. Fails where they cannot be.
+async fn has_overdue_jobs(queue: &db::Pool) -> sqlx::Result<bool> {
+    // Refused by a server that can only be read.
+    sqlx::query("SELECT id FROM ivs_jobs._private_jobs LIMIT 0 FOR UPDATE").execute(queue).await?;
+    // By the index that the library has for its own question.
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM ivs_jobs._private_jobs
+                        WHERE is_available AND priority = 0 AND run_at < now() - interval '1 min')",
+    )
+    .fetch_one(queue)
+    .await
+}
+
+async fn work_once(runner: Runner, queue: db::Pool, stop: CancellationToken) -> anyhow::Result<()> {
     let recovery = WorkerRecoveryConfig::default()
         .heartbeat_interval(Duration::from_secs(5))
         .sweep_interval(Duration::from_secs(10))
@@ -139,14 +180,14 @@ async fn work_once(ctx: &Context, queue: db::Pool, run: Run, stop: &Cancellation
     WorkerOptions::default()
         .database(db::queue::database(queue))
         .schema(JOBS_SCHEMA)
-        .concurrency(ctx.settings.job_workers)
+        .concurrency(runner.ctx.settings.job_workers)
         .poll_interval(Duration::from_secs(1))
         .local_queue(LocalQueueConfig::default().with_refetch_delay(pause))
         .worker_recovery(recovery)
         .listen_os_shutdown_signals(false)
-        .shutdown_signal(stop.clone().cancelled_owned())
+        .shutdown_signal(stop.cancelled_owned())
         .shutdown_interrupted_job_retry_delay(Duration::ZERO)
-        .add_extension(Runner { ctx: ctx.clone(), run })
+        .add_extension(runner)
         .define_job::<Job>()
         .init()
         .await?
@@ -197,6 +238,8 @@ async fn note_fault(db: &db::Pool, job: &Job) -> sqlx::Result<()> {
 struct Runner {
     ctx: Context,
     run: Run,
+    /// What its worker runs now.
+    running: TaskTracker,
 }
 
 impl fmt::Debug for Runner {
@@ -209,12 +252,12 @@ impl TaskHandler for Job {
     const IDENTIFIER: &'static str = "job";
 
     async fn run(self, worker: WorkerContext) -> impl IntoTaskHandlerResult {
-        let Runner { ctx, run } =
+        let Runner { ctx, run, running } =
             worker.get_ext::<Runner>().cloned().ok_or("the worker was started without a runner")?;
         // A task of its own: a worker that is told to stop drops what it runs after a while, and so does one that has
         // lost the database. A mail must not be dropped between its acceptance and our note of it.
         let tasks = ctx.tasks.clone();
-        let done = tasks.spawn(async move {
+        let done = tasks.spawn(running.track_future(async move {
             match run(ctx.clone(), self.clone()).await {
                 Ok(outcome) => repeat(&ctx, &self, outcome).await,
                 Err(fault) => {
@@ -224,7 +267,7 @@ impl TaskHandler for Job {
                     note_fault(&ctx.db, &self).await
                 }
             }
-        });
+        }));
         match done.await {
             Ok(Ok(())) => Ok(()),
             // What a panic or the database says stays out of the queue's tables.

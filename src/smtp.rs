@@ -6,8 +6,9 @@
 //! one cannot spoil the connection of the next: lettre's own pool takes back a connection in the middle of a mail, has
 //! no time limits, and its errors do not tell a login from a recipient, hence the small pool here.
 //!
-//! A server that accepts connections and says nothing costs little: at most [`PLACES`] connections are open at once,
-//! and after [`SILENT`] openings in a row without an answer only one caller at a time still tries ([`Circuit`]).
+//! A server that accepts connections and then says nothing, at whatever step, costs little: at most [`PLACES`]
+//! connections are open at once, and after [`SILENT`] silences in a row only one caller at a time still tries
+//! ([`Circuit`]).
 
 use std::{
     fmt,
@@ -47,9 +48,9 @@ const IDLE: Duration = Duration::from_secs(30);
 const KEPT: usize = 8;
 /// How many connections there are at once, kept ones included: those who have a place take a kept one first.
 const PLACES: usize = 32;
-/// A server that has not greeted by then does not answer, though it may still do so within [`OPENING`].
-const GREETING: Duration = Duration::from_secs(10);
-/// After so many openings in a row without an answer nobody waits for the server any more.
+/// A server that has not answered by then is silent, though it may still answer within the step's own limit.
+const SILENCE: Duration = Duration::from_secs(10);
+/// After so many silences in a row nobody waits for the server any more.
 const SILENT: u32 = 3;
 /// Then one caller tries again after the first of these, and each further one after twice as long, up to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
@@ -116,21 +117,16 @@ impl Smtp {
             return Err(SendError::Later("all connections to the SMTP server are in use".to_owned()));
         };
         let content = message.formatted();
-        if let Some(mut connection) = self.0.kept().await {
-            match transfer(&mut connection, message.envelope(), &content).await {
-                Ok(()) => {
-                    self.0.keep(connection);
-                    return Ok(());
-                }
+        if let Some(connection) = self.0.kept().await {
+            match self.0.transfer(connection, message.envelope(), &content).await {
+                Ok(()) => return Ok(()),
                 Err(fault) if fault.in_doubt() => return Err(fault.into()),
                 // It may be the connection's fault (closed meanwhile, or too many mails on it): ask on a fresh one.
                 Err(_) => {}
             }
         }
-        let mut connection = self.0.open().await?;
-        transfer(&mut connection, message.envelope(), &content).await?;
-        self.0.keep(connection);
-        Ok(())
+        let connection = self.0.open().await?;
+        Ok(self.0.transfer(connection, message.envelope(), &content).await?)
     }
 }
 
@@ -145,11 +141,14 @@ impl Relay {
     async fn kept(&self) -> Option<AsyncSmtpConnection> {
         loop {
             let (mut connection, since) = self.idle().pop()?;
-            if since.elapsed() < IDLE
-                && limited(Step::Probe, PROBE, connection.command(Noop)).await.is_ok()
-                && !connection.has_broken()
-            {
-                return Some(connection);
+            if since.elapsed() >= IDLE {
+                continue;
+            }
+            match self.limited(Step::Probe, PROBE, connection.command(Noop)).await {
+                Ok(_) if !connection.has_broken() => return Some(connection),
+                // The network has lost it, and the others with it: asking each would take as long again.
+                Err(Fault { error: None, .. }) => self.idle().clear(),
+                _ => {}
             }
         }
     }
@@ -177,28 +176,89 @@ impl Relay {
                 Security::Plain | Security::StartTls(_) => None,
             };
             let connecting = AsyncSmtpConnection::connect_tokio1(address, Some(OPENING), &self.hello, wrapper, None);
-            let mut connection = limited(Step::Connect, OPENING, connecting).await?;
+            let mut connection = self.limited(Step::Connect, OPENING, connecting).await?;
             if let Security::StartTls(tls) = &self.security {
-                limited(Step::StartTls, OPENING, connection.starttls(tls.clone(), &self.hello)).await?;
+                self.limited(Step::StartTls, OPENING, connection.starttls(tls.clone(), &self.hello)).await?;
             }
             if let Some(login) = &self.login {
                 let mechanisms = [Mechanism::Plain, Mechanism::Login];
-                limited(Step::Login, OPENING, connection.auth(&mechanisms, login)).await?;
+                self.limited(Step::Login, OPENING, connection.auth(&mechanisms, login)).await?;
             }
             Ok(connection)
         };
-        let mut opening = pin!(opening);
-        if let Ok(opened) = tokio::time::timeout(GREETING, &mut opening).await {
-            self.circuit().note_answer();
-            return Ok(opened?);
-        }
-        self.circuit().note_silence(Instant::now());
         let late = Fault { step: Step::Connect, error: None };
-        let opened = tokio::time::timeout(OPENING - GREETING, opening).await.unwrap_or(Err(late));
-        if opened.is_ok() {
+        let opened = tokio::time::timeout(OPENING, opening).await.unwrap_or(Err(late));
+        // That it opens says nothing yet: the first command may get no answer.
+        if opened.as_ref().is_err_and(Fault::is_reply) {
             self.circuit().note_answer();
         }
         Ok(opened?)
+    }
+
+    /// One mail over a connection, which is kept for the next one unless anything went wrong.
+    async fn transfer(
+        &self,
+        mut connection: AsyncSmtpConnection,
+        envelope: &Envelope,
+        content: &[u8],
+    ) -> Result<(), Fault> {
+        let ended = self.dialogue(&mut connection, envelope, content).await;
+        // Not each reply counts: a server may answer all commands and never the content.
+        if ended.as_ref().map_or_else(Fault::is_reply, |()| true) {
+            self.circuit().note_answer();
+        }
+        if ended.is_ok() {
+            self.keep(connection);
+        }
+        ended
+    }
+
+    async fn dialogue(
+        &self,
+        connection: &mut AsyncSmtpConnection,
+        envelope: &Envelope,
+        content: &[u8],
+    ) -> Result<(), Fault> {
+        let ascii = envelope
+            .from()
+            .into_iter()
+            .chain(envelope.to())
+            .all(|address| address.user().is_ascii() && address.domain().is_ascii());
+        let mut parameters = Vec::new();
+        // Our content is ASCII unless a header holds such an address. A server without these extensions says so itself.
+        if !ascii {
+            parameters.push(MailParameter::SmtpUtfEight);
+        }
+        if !content.is_ascii() && connection.server_info().supports_feature(Extension::EightBitMime) {
+            parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+        }
+        let sender = Mail::new(envelope.from().cloned(), parameters);
+        self.limited(Step::Sender, COMMAND, connection.command(sender)).await?;
+        for address in envelope.to() {
+            self.limited(Step::Recipient, COMMAND, connection.command(Rcpt::new(address.clone(), Vec::new()))).await?;
+        }
+        self.limited(Step::Data, COMMAND, connection.command(Data)).await?;
+        self.limited(Step::Content, CONTENT, connection.command(with_end(content))).await?;
+        Ok(())
+    }
+
+    /// What `work` comes to within `limit`; takes note of a silence as soon as it is one.
+    async fn limited<T>(
+        &self,
+        step: Step,
+        limit: Duration,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Fault> {
+        let mut work = pin!(work);
+        let mut done = tokio::time::timeout(limit.min(SILENCE), &mut work).await;
+        if done.is_err() && limit > SILENCE {
+            self.circuit().note_silence(Instant::now());
+            done = tokio::time::timeout(limit - SILENCE, work).await;
+        }
+        match done {
+            Ok(done) => done.map_err(|error| Fault { step, error: Some(error) }),
+            Err(_) => Err(Fault { step, error: None }),
+        }
     }
 
     fn circuit(&self) -> std::sync::MutexGuard<'_, Circuit> {
@@ -206,10 +266,10 @@ impl Relay {
     }
 }
 
-/// Keeps callers from waiting for a server that does not answer. One that refuses connections does answer.
+/// Keeps callers from waiting for a server that does not answer. One that refuses connections lets nobody wait.
 #[derive(Default)]
 struct Circuit {
-    /// Openings in a row without an answer.
+    /// Silences in a row, without a mail that was accepted or rejected between them.
     silent: u32,
     /// When the next caller may try, and how long the others wait after that; `None`: all may.
     next: Option<(Instant, Duration)>,
@@ -245,31 +305,6 @@ impl Circuit {
     }
 }
 
-/// One mail over an open connection, which is dropped by the caller on any fault.
-async fn transfer(connection: &mut AsyncSmtpConnection, envelope: &Envelope, content: &[u8]) -> Result<(), Fault> {
-    let ascii = envelope
-        .from()
-        .into_iter()
-        .chain(envelope.to())
-        .all(|address| address.user().is_ascii() && address.domain().is_ascii());
-    let mut parameters = Vec::new();
-    // Our content is ASCII unless a header holds such an address. A server without these extensions says so itself.
-    if !ascii {
-        parameters.push(MailParameter::SmtpUtfEight);
-    }
-    if !content.is_ascii() && connection.server_info().supports_feature(Extension::EightBitMime) {
-        parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
-    }
-    let sender = Mail::new(envelope.from().cloned(), parameters);
-    limited(Step::Sender, COMMAND, connection.command(sender)).await?;
-    for address in envelope.to() {
-        limited(Step::Recipient, COMMAND, connection.command(Rcpt::new(address.clone(), Vec::new()))).await?;
-    }
-    limited(Step::Data, COMMAND, connection.command(Data)).await?;
-    limited(Step::Content, CONTENT, connection.command(with_end(content))).await?;
-    Ok(())
-}
-
 /// A mail's content as it goes over the connection (RFC 5321 §4.5.2). In one piece: lettre's own `message` writes the
 /// last line by itself, which the system then holds back until the server has acknowledged what went before, and
 /// servers take 40 ms for that.
@@ -279,13 +314,6 @@ fn with_end(content: &[u8]) -> String {
     let stuffed = content.replace("\r\n.", "\r\n..");
     let first = if content.starts_with('.') { "." } else { "" };
     format!("{first}{stuffed}\r\n.\r\n")
-}
-
-async fn limited<T>(step: Step, limit: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Fault> {
-    match tokio::time::timeout(limit, work).await {
-        Ok(done) => done.map_err(|error| Fault { step, error: Some(error) }),
-        Err(_) => Err(Fault { step, error: None }),
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -327,9 +355,13 @@ impl Fault {
         self.error.as_ref().and_then(Error::status).map(u16::from)
     }
 
+    fn is_reply(&self) -> bool {
+        self.code().is_some()
+    }
+
     /// Whether the server may have taken the mail.
     fn in_doubt(&self) -> bool {
-        self.step == Step::Content && self.code().is_none()
+        self.step == Step::Content && !self.is_reply()
     }
 
     fn words(&self) -> String {
@@ -396,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn after_three_silent_openings_one_caller_tries_at_a_time_until_there_is_an_answer() {
+    fn after_three_silences_one_caller_tries_at_a_time_until_there_is_an_answer() {
         let (begun, mut circuit) = (Instant::now(), Circuit::default());
         let at = |seconds| begun + Duration::from_secs(seconds);
         for seconds in 0..3 {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 use sqlx::postgres::PgConnectOptions;
-use url::{Host, Url};
+use url::{Host, Url, form_urlencoded};
 
 /// An origin, `scheme://host[:port]`, whose first label may be `*`: then it stands for any one label.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,18 +56,30 @@ pub(super) fn faults_of_database(url: &str) -> Vec<String> {
     let Some(parsed) = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "postgres" | "postgresql")) else {
         return vec![NO_ADDRESS.to_owned()];
     };
-    let parameters = parsed.query_pairs().map(|(name, _)| name).filter(|name| !is_known_parameter(name));
-    let unknown: Vec<String> = parameters
-        .map(|name| {
-            // A password with a `?` in it gets here too.
+    // What looks like a name may be a piece of a password: of one with a `?` in it, whose `@` then comes later, or of
+    // a parameter's with a `&` in it.
+    let mut may_be_secret = url.split_once('?').is_some_and(|(_, after)| after.contains('@'));
+    let mut faults = Vec::new();
+    for (name, value) in parsed.query_pairs() {
+        if !is_known_parameter(&name) {
             let is_name = name.bytes().all(|byte| byte.is_ascii_lowercase() || b"_-".contains(&byte));
-            format!("has a parameter that is not known here: {}", if is_name { &name } else { "(not a name)" })
-        })
-        .collect();
-    match unknown.is_empty() && url.parse::<PgConnectOptions>().is_err() {
-        true => vec![NO_ADDRESS.to_owned()],
-        false => unknown,
+            let shown = if is_name && !may_be_secret { &name } else { "(not a name)" };
+            faults.push(format!("has a parameter that is not known here: {shown}"));
+        } else if !is_usable(&name, &value) {
+            faults.push(format!("has a parameter whose value cannot be used: {name}"));
+        }
+        may_be_secret |= name.contains("password");
     }
+    if faults.is_empty() && url.parse::<PgConnectOptions>().is_err() {
+        faults.push(NO_ADDRESS.to_owned());
+    }
+    faults
+}
+
+/// Whether the driver takes this value of a parameter that it knows.
+fn is_usable(name: &str, value: &str) -> bool {
+    let pair = form_urlencoded::Serializer::new(String::new()).append_pair(name, value).finish();
+    format!("postgres://localhost/?{pair}").parse::<PgConnectOptions>().is_ok()
 }
 
 /// Those of the driver's documentation.

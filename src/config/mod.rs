@@ -296,7 +296,7 @@ impl Reader {
 
     fn settings(&mut self) -> Settings {
         let host = self.required("HOST");
-        let port = self.number("PORT", 0, u16::MAX);
+        let port = self.number("PORT", 1, u16::MAX);
         let public_url = self.public_url(&host, port);
         let frontend_url = self.base_url("FRONTEND_URL");
         let google_budget = self.number("GOOGLE_BUDGET_SECONDS", 1, 20);
@@ -334,10 +334,10 @@ impl Reader {
             brand_logo: self.logo(),
             recaptcha_secret_key: Some(self.text("RECAPTCHA_SECRET_KEY")).filter(|key| !key.is_empty()).map(Into::into),
             recaptcha_verify_uri: self.uri("RECAPTCHA_VERIFY_URI"),
-            access_token_lifetime: self.minutes("ACCESS_TOKEN_LIFETIME"),
-            refresh_token_lifetime: self.minutes("REFRESH_TOKEN_LIFETIME"),
-            join_opens_before: self.minutes("JOIN_OPENS_MINUTES_BEFORE"),
-            join_closes_after_end: self.minutes("JOIN_CLOSES_MINUTES_AFTER_END"),
+            access_token_lifetime: self.minutes("ACCESS_TOKEN_LIFETIME", 1),
+            refresh_token_lifetime: self.minutes("REFRESH_TOKEN_LIFETIME", 1),
+            join_opens_before: self.minutes("JOIN_OPENS_MINUTES_BEFORE", 0),
+            join_closes_after_end: self.minutes("JOIN_CLOSES_MINUTES_AFTER_END", 0),
             interview_duration_minutes: self.number("INTERVIEW_DURATION_MINUTES", 5, 480),
             log_filter: self.log_filter(),
             log_format: self.log_format(),
@@ -475,13 +475,20 @@ impl Reader {
 
     fn email(&mut self) -> Option<SmtpServer> {
         let host = self.text("EMAIL_HOST");
-        let port = self.number("EMAIL_PORT", 0, u16::MAX);
+        let port = self.number("EMAIL_PORT", 1, u16::MAX);
         let security = match (self.truth("EMAIL_USE_SSL"), self.truth("EMAIL_USE_TLS")) {
             (true, _) => SmtpSecurity::Tls,
             (false, true) => SmtpSecurity::StartTls,
             (false, false) => SmtpSecurity::Plain,
         };
         let (user, password) = (self.text("EMAIL_HOST_USER"), self.text("EMAIL_HOST_PASSWORD"));
+        let half = match (host.is_empty(), user.is_empty(), password.is_empty()) {
+            (true, false, _) | (true, _, false) => Some("no emails are sent: EMAIL_HOST is not set"),
+            (false, true, false) => Some("the SMTP server is used without a login: EMAIL_HOST_USER is not set"),
+            (false, false, true) => Some("the SMTP login has no password: EMAIL_HOST_PASSWORD is not set"),
+            _ => None,
+        };
+        half.into_iter().for_each(|sentence| self.warn(sentence));
         let login = (!user.is_empty()).then(|| (user, password.into()));
         (!host.is_empty()).then_some(SmtpServer { host, port, login, security })
     }
@@ -565,9 +572,9 @@ impl Reader {
         least
     }
 
-    fn minutes(&mut self, name: &str) -> Duration {
+    fn minutes(&mut self, name: &str, least: u64) -> Duration {
         // Ten years: long enough for every use, short enough to add to any instant.
-        Duration::from_secs(self.number(name, 0, 5_256_000) * 60)
+        Duration::from_secs(self.number(name, least, 5_256_000) * 60)
     }
 
     fn uri(&mut self, name: &str) -> String {
@@ -690,6 +697,9 @@ mod tests {
             ("postgres://u:p@localhost/x?sslmode=require&channel_binding=topsecret", "channel_binding"),
             ("postgresql://localhost/x?options[a=topsecret", "(not a name)"),
             ("postgres://u:1?topsecret@localhost/x", "(not a name)"),
+            ("postgres://u:12?topsecret&x@localhost/x", "(not a name)"),
+            ("postgres://u:12/3?topsecret#x@localhost/x", "(not a name)"),
+            ("postgres://localhost/x?user=u&password=12&topsecret", "(not a name)"),
         ] {
             let faults = settings(&[("DATABASE_URL", url), REQUIRED[1]]).unwrap_err().to_string();
             assert!(
@@ -703,6 +713,12 @@ mod tests {
             "postgres://localhost/x?sslmode=verify-full&sslrootcert=%2Fca&application_name=a&options[work_mem]=8MB&options=-cx=1",
         ] {
             assert!(settings(&[("DATABASE_URL", url), REQUIRED[1]]).is_ok(), "{url}");
+        }
+        for name in ["sslmode", "port", "statement-cache-capacity"] {
+            let url = format!("postgres://localhost/x?user=u&{name}=topsecret&application_name=a");
+            let faults = settings(&[("DATABASE_URL", &url), REQUIRED[1]]).unwrap_err().to_string();
+            let expected = format!("  DATABASE_URL: has a parameter whose value cannot be used: {name}");
+            assert!(faults.ends_with(&expected) && !faults.contains("topsecret"), "{faults}");
         }
         assert_eq!(refused(&[("DATABASE_URL", "mysql://localhost/x")]), "DATABASE_URL");
     }
@@ -812,6 +828,28 @@ mod tests {
     }
 
     #[test]
+    fn half_a_login_at_the_smtp_server_is_warned_of() {
+        let (host, user, password) =
+            (("EMAIL_HOST", "mail.test"), ("EMAIL_HOST_USER", "topsecret"), ("EMAIL_HOST_PASSWORD", "topsecret"));
+        for (given, missing) in [
+            (&[user][..], "EMAIL_HOST"),
+            (&[password], "EMAIL_HOST"),
+            (&[user, password], "EMAIL_HOST"),
+            (&[host, user], "EMAIL_HOST_PASSWORD"),
+            (&[host, password], "EMAIL_HOST_USER"),
+        ] {
+            let [warning] = &warnings(&[given, &[STRONG]].concat())[..] else { panic!("{given:?}") };
+            assert!(
+                warning.ends_with(&format!(": {missing} is not set")) && !warning.contains("topsecret"),
+                "{warning}"
+            );
+        }
+        for given in [&[host][..], &[host, user, password]] {
+            assert_eq!(warnings(&[given, &[STRONG]].concat()), [""; 0]);
+        }
+    }
+
+    #[test]
     fn keys_that_can_be_guessed_are_warned_of_without_showing_them() {
         let django = "django-insecure-7#x!q0s4w1z9@e8r5t2y6u3i(o)p_a-d+f=g%h^j&k*l";
         for key in ["k", "0123456789abcdef0123456789abcde", &"ab".repeat(30), django] {
@@ -880,6 +918,10 @@ mod tests {
             ("REQUEST_SECONDS", "never"),
             ("CLIENT_SECONDS", "0"),
             ("JOB_WORKERS", "0"),
+            ("PORT", "0"),
+            ("EMAIL_PORT", "0"),
+            ("ACCESS_TOKEN_LIFETIME", "0"),
+            ("REFRESH_TOKEN_LIFETIME", "0"),
             ("LOG_FORMAT", "xml"),
         ];
         let faults = settings(&unusable).unwrap_err().to_string();

@@ -71,6 +71,8 @@ pub struct Calendar {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Connect,
+    /// Of a connection that was kept: NOOP.
+    Probe,
     Login,
     Sender,
     Recipient,
@@ -376,7 +378,7 @@ impl Dialogue {
                     self.reset();
                     self.reply("250 2.0.0 Forgotten").await?;
                 }
-                "NOOP" => self.reply("250 2.0.0 Still here").await?,
+                "NOOP" => _ = self.answer(Step::Probe, "250 2.0.0 Still here").await?,
                 "QUIT" => return self.reply("221 2.0.0 Bye").await,
                 _ => self.reply("500 5.5.1 Unknown command").await?,
             }

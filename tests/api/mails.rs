@@ -203,6 +203,47 @@ async fn the_answer_waits_ten_seconds_for_a_slow_server_and_the_sending_goes_on(
     assert_eq!(app.mailbox.mails().len(), 2);
 }
 
+/// Otto schedules an interview by phone on this day of March 2030; what came of its mails, and how long he waited.
+async fn schedule(app: &TestApp, day: u32) -> (serde_json::Value, Duration) {
+    let (begun, date) = (std::time::Instant::now(), format!("2030-03-{day:02}"));
+    let answer = app.user(OTTO).schedule_otherwise(phone_body(json!({ "date": date }))).await;
+    (answer.json()["emails_sent"].clone(), begun.elapsed())
+}
+
+#[tokio::test]
+async fn after_silences_in_a_row_at_any_step_nobody_waits_for_the_server() {
+    let app = TestApp::start().await;
+    app.mailbox.order(Step::Sender, Fault::Hang, 100);
+    tokio::join!(schedule(&app, 1), schedule(&app, 2));
+    let mut day = 2;
+    until_async(async || {
+        day += 1;
+        let (sent, waited) = schedule(&app, day).await;
+        assert_eq!(sent, json!({"candidate": false, "recruiter": false}));
+        waited < Duration::from_secs(5)
+    })
+    .await;
+    let hanging = app.mailbox.hanging();
+    app.mailbox.release();
+    // Those that hung are accepted: that is an answer.
+    until(|| (app.mailbox.mails().len() == hanging).then_some(())).await;
+    app.advance(Duration::from_secs(60));
+    app.run_jobs().await;
+    assert_eq!(states(&app).await, vec!["sent"; 2 * day as usize]);
+}
+
+#[tokio::test]
+async fn of_kept_connections_that_are_silent_one_is_asked() {
+    let app = TestApp::start().await;
+    tokio::join!(schedule(&app, 1), schedule(&app, 2), schedule(&app, 3));
+    app.mailbox.order(Step::Probe, Fault::Hang, 100);
+    let (sent, waited) = schedule(&app, 4).await;
+    assert_eq!(sent, json!({"candidate": true, "recruiter": true}), "{waited:?}");
+    app.mailbox.release();
+    app.advance(Duration::from_secs(60));
+    app.run_jobs().await;
+}
+
 #[tokio::test]
 async fn a_second_sender_finds_the_lease_taken() {
     let app = TestApp::start().await;

@@ -2,6 +2,7 @@
 
 use std::{
     net::Ipv4Addr,
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -9,13 +10,17 @@ use chrono::TimeDelta;
 use futures_util::future::join_all;
 use interviews::{
     app,
-    config::PoolLimits,
+    config::{PoolLimits, Settings},
+    context::Context,
     db,
+    dev::mailbox,
+    jobs,
     metrics::{SweepOutcome, SweepPatience},
 };
 use reqwest::Method;
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{process::World, relay::Relay, *};
 
@@ -420,6 +425,97 @@ async fn a_sweep_that_does_not_come_to_its_end_is_named_by_the_probe_and_the_met
     }
     app.ctx.metrics.sweep("remind", SweepOutcome::Finished, app.now());
     app.get("/readyz").await.assert(200, json!({"status": "ready"}));
+}
+
+fn work(ctx: &Context) -> (JoinHandle<()>, CancellationToken) {
+    let stop = CancellationToken::new();
+    (tokio::spawn(jobs::work(ctx.clone(), app::run_job, stop.clone())), stop)
+}
+
+async fn until_queue_works(app: &TestApp) {
+    let finished = "sweeps_total{outcome=\"finished\",sweep=\"jobs\"}";
+    until_async(async || app.get("/metrics").await.text.contains(finished)).await;
+    until_async(async || app.get("/readyz").await.json() == json!({"status": "ready"})).await;
+}
+
+/// The probe and the metrics name the job queue as overdue, and go on to.
+async fn until_queue_stays_overdue(app: &TestApp) {
+    let mut since = Instant::now();
+    until_async(async || {
+        if app.get("/readyz").await.json() != json!({"status": "ready", "overdue_sweeps": ["jobs"]}) {
+            app.advance(Duration::from_secs(121));
+            since = Instant::now();
+        }
+        since.elapsed() > Duration::from_secs(4)
+    })
+    .await;
+    let text = app.get("/metrics").await.text;
+    assert!(text.contains("sweep_overdue{sweep=\"jobs\"} 1"), "{text}");
+}
+
+#[tokio::test]
+async fn a_job_queue_that_is_locked_is_named_by_the_probe_and_the_metrics() {
+    let app = TestApp::start().await;
+    let (worker, stop) = work(&app.ctx);
+    until_queue_works(&app).await;
+    let mut somebody = app.db().begin().await.unwrap();
+    sqlx::query("LOCK TABLE ivs_jobs._private_jobs IN ACCESS EXCLUSIVE MODE").execute(&mut *somebody).await.unwrap();
+    until_queue_stays_overdue(&app).await;
+    somebody.rollback().await.unwrap();
+    until_queue_works(&app).await;
+    stop.cancel();
+    worker.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_job_queue_whose_worker_takes_no_due_jobs_is_named_too() {
+    let app = TestApp::start().await;
+    app.mailbox.order(mailbox::Step::Connect, mailbox::Fault::Close, 2);
+    assert_eq!(app.user(OTTO).schedule_otherwise(phone_body(json!({}))).await.status, 201);
+    app.execute("UPDATE ivs_jobs._private_jobs SET run_at = now() - interval '1 hour'").await;
+    // The worker passes over rows that are locked.
+    let mut somebody = app.db().begin().await.unwrap();
+    sqlx::query("SELECT FROM ivs_jobs._private_jobs FOR UPDATE").execute(&mut *somebody).await.unwrap();
+    let (worker, stop) = work(&app.ctx);
+    until_queue_stays_overdue(&app).await;
+    somebody.rollback().await.unwrap();
+    until_queue_works(&app).await;
+    until_async(async || app.mailbox.mails().len() == 2 && app.count("ivs_jobs._private_jobs").await == 0).await;
+    stop.cancel();
+    worker.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_job_worker_that_panics_is_started_again() {
+    let app = TestApp::start().await;
+    let required = |name: &str| match name {
+        "DATABASE_URL" => Some(app.database.url.clone()),
+        "SECRET_KEY" => Some(SECRET_KEY.to_owned()),
+        _ => None,
+    };
+    // None at all: the library does not bear that.
+    let settings = Settings { job_workers: 0, ..Settings::from_layers(required).unwrap() };
+    let stop = CancellationToken::new();
+    let ctx = app::context(settings, app.ctx.clock.clone(), app.ctx.db.clone(), stop).unwrap();
+    let (worker, stop) = work(&ctx);
+    let again = "sweeps_total{outcome=\"failed\",sweep=\"jobs\"} 2";
+    until(|| ctx.metrics.text(&[]).unwrap().contains(again).then_some(())).await;
+    stop.cancel();
+    worker.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_must_not_be_lost_is_written_again_where_that_can_help() {
+    let app = TestApp::start().await;
+    let tries = AtomicU32::new(0);
+    let write = async |fault: fn() -> sqlx::Error, times| {
+        tries.store(0, Ordering::Relaxed);
+        let write = |_| async { if tries.fetch_add(1, Ordering::Relaxed) < times { Err(fault()) } else { Ok(()) } };
+        let written = tokio::time::timeout(Duration::from_secs(30), app.ctx.insist("a test", write)).await.unwrap();
+        (written.is_ok(), tries.load(Ordering::Relaxed))
+    };
+    assert_eq!(write(|| sqlx::Error::PoolTimedOut, 2).await, (true, 3));
+    assert_eq!(write(|| sqlx::Error::RowNotFound, 100).await, (false, 1));
 }
 
 #[tokio::test]

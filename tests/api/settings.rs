@@ -15,14 +15,23 @@ use crate::{
 async fn a_secret_among_the_databases_parameters_is_refused_by_name_and_not_logged() {
     let world = World::new().await;
     let separator = if world.database.url.contains('?') { '&' } else { '?' };
-    let url = format!("{}{separator}sslpassword=topsecret", world.database.url);
-    let mut command = program(&["migrate"]);
-    command.env("DATABASE_URL", &url).env("SECRET_KEY", SECRET_KEY);
-    let output = run(command, "");
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(!said.contains("topsecret"), "{said}");
-    assert!(said.contains("DATABASE_URL: ") && said.contains("sslpassword"), "{said}");
-    assert_eq!(output.status.code(), Some(1));
+    let with = |parameter| format!("{}{separator}{parameter}", world.database.url);
+    for (url, fault) in [
+        (with("sslpassword=topsecret"), "has a parameter that is not known here: sslpassword\n"),
+        (with("sslmode=topsecret"), "has a parameter whose value cannot be used: sslmode\n"),
+        (
+            "postgres://u:12?topsecret&x@localhost/x".to_owned(),
+            "has a parameter that is not known here: (not a name)\n",
+        ),
+    ] {
+        let mut command = program(&["migrate"]);
+        command.env("DATABASE_URL", &url).env("SECRET_KEY", SECRET_KEY);
+        let output = run(command, "");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!said.contains("topsecret"), "{said}");
+        assert!(said.contains(&format!("DATABASE_URL: {fault}")), "{said}");
+        assert_eq!(output.status.code(), Some(1));
+    }
 }
 
 #[tokio::test]
@@ -35,6 +44,10 @@ async fn settings_that_cannot_work_are_refused_together_and_by_name() {
         ("CORS_ALLOWED_ORIGINS", "https://topsecret.*.app"),
         ("CORS_ALLOWED_HEADERS", "top secret"),
         ("KEEP_ALIVE_SECONDS", "topsecret"),
+        ("PORT", "0"),
+        ("EMAIL_PORT", "0"),
+        ("ACCESS_TOKEN_LIFETIME", "0"),
+        ("REFRESH_TOKEN_LIFETIME", "0"),
     ];
     let mut server = Server::start(world.command(&settings));
     let status = server.ended().await;
@@ -53,14 +66,18 @@ async fn what_is_weak_or_half_is_warned_of_at_the_start_without_a_value() {
         ("SECRET_KEY", "django-insecure-topsecret"),
         ("PUBLIC_URL", "http://interviews.example.com"),
         ("GOOGLE_CLIENT_SECRET", ""),
+        ("EMAIL_HOST_PASSWORD", "topsecret"),
     ];
     let server = world.serve_with(&weak).await;
     let said = server.said();
     let warnings: Vec<&str> = said.lines().filter(|line| line.contains("WARN")).collect();
-    for (words, line) in ["SECRET_KEY can be guessed", "PUBLIC_URL is not https", "GOOGLE_CLIENT_SECRET is not set"]
-        .into_iter()
-        .map(|words| (words, warnings.iter().find(|line| line.contains(words))))
-    {
+    for words in [
+        "SECRET_KEY can be guessed",
+        "PUBLIC_URL is not https",
+        "GOOGLE_CLIENT_SECRET is not set",
+        "EMAIL_HOST_USER is not set",
+    ] {
+        let line = warnings.iter().find(|line| line.contains(words));
         let line = line.unwrap_or_else(|| panic!("{words} is missing in {said}"));
         assert!(!line.contains("topsecret") && !line.contains("example.com"), "{line}");
     }
