@@ -30,6 +30,8 @@ struct Shared {
     before: Mutex<Vec<watch::Sender<bool>>>,
     /// After so many more commits, the answer to one gets lost.
     lost_commit: AtomicI64,
+    /// The answer to a statement with these words gets lost.
+    lost_statement: Mutex<Option<&'static str>>,
 }
 
 impl Relay {
@@ -41,7 +43,13 @@ impl Relay {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (flow, before) = (Mutex::new(watch::Sender::new(false)), Mutex::default());
-        let shared = Arc::new(Shared { socket, flow, before, lost_commit: AtomicI64::new(i64::MAX) });
+        let shared = Arc::new(Shared {
+            socket,
+            flow,
+            before,
+            lost_commit: AtomicI64::new(i64::MAX),
+            lost_statement: Mutex::default(),
+        });
         let accepting = shared.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -52,7 +60,15 @@ impl Relay {
                 // Whether its next answers get lost.
                 let lost = Arc::new(AtomicBool::new(false));
                 let (shared, losing) = (accepting.clone(), lost.clone());
+                let is_prepared = AtomicBool::new(false);
                 let look = move |asked: &[u8]| {
+                    // What comes after its text makes the server run a statement.
+                    if is_prepared.load(Ordering::SeqCst) {
+                        losing.store(true, Ordering::SeqCst);
+                    }
+                    let has = |words: &mut &str| asked.windows(words.len()).any(|found| found == words.as_bytes());
+                    let is_wanted = shared.lost_statement.lock().unwrap().take_if(has).is_some();
+                    is_prepared.fetch_or(is_wanted, Ordering::SeqCst);
                     let is_commit = asked.windows(6).any(|word| word == b"COMMIT");
                     if is_commit && shared.lost_commit.fetch_sub(1, Ordering::SeqCst) == 0 {
                         losing.store(true, Ordering::SeqCst);
@@ -90,6 +106,12 @@ impl Relay {
     /// The answer to a commit gets lost, after so many that do not; the rest of that connection is silent.
     pub fn lose_commit(&self, after: i64) {
         self.shared.lost_commit.store(after, Ordering::SeqCst);
+    }
+
+    /// The answer to the next statement with these words gets lost, although the server runs it; the rest of that
+    /// connection is silent.
+    pub fn lose_answer_to(&self, words: &'static str) {
+        *self.shared.lost_statement.lock().unwrap() = Some(words);
     }
 
     /// Everything flows on, what was held back too.
