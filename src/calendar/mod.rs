@@ -571,7 +571,19 @@ mod tests {
         let db = db::lazily("postgres://127.0.0.1:1/none", limits).expect("a URL");
         let smtp = settings.email.as_ref().map(|server| Smtp::new(server).expect("no TLS to set up"));
         let metrics = crate::metrics::Metrics::new().expect("counters");
-        let (http, hashing, stopping, tasks, clock_is_off) = Default::default();
-        Context::new(Parts { settings, clock, clock_is_off, db, http, smtp, metrics, hashing, stopping, tasks })
+        let (http, waiting, hashing, stopping, tasks, clock_is_off) = Default::default();
+        Context::new(Parts {
+            settings,
+            clock,
+            clock_is_off,
+            db,
+            http,
+            smtp,
+            metrics,
+            waiting,
+            hashing,
+            stopping,
+            tasks,
+        })
     }
 }

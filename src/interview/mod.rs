@@ -161,7 +161,7 @@ async fn schedule(
     let request = Request::parse(&body, endpoint, ctx.settings.interview_duration_minutes)?;
     // What is wrong with the body is told before what is wrong with the key.
     let key = KeyUse::new(key.key()?.as_deref(), endpoint, &Value::Object(body));
-    ctx.to_its_end("a booking", booking::schedule(ctx.clone(), user, request, key)).await?
+    booking::schedule(&ctx, user, request, key).await
 }
 
 /// Schedules an interview as a body of [`Endpoint`] asks for it, at most once with a key, or within a minute.
@@ -174,7 +174,7 @@ pub async fn schedule_from_body(
 ) -> Result<Scheduled> {
     let request = Request::parse(&body, endpoint, ctx.settings.interview_duration_minutes)?;
     let key = KeyUse::new(key, endpoint, &Value::Object(body));
-    ctx.to_its_end("a booking", booking::schedule(ctx.clone(), user, request, key)).await?
+    booking::schedule(ctx, user, request, key).await
 }
 
 fn answer(status: StatusCode, scheduled: Scheduled) -> Response {
