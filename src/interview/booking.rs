@@ -292,7 +292,7 @@ async fn claim(ctx: &Context, people @ (user_id, _): (i64, i64), is_meet: bool, 
         mail::take_back(&mut *tx, dead).await?;
     }
     let intent = calendar::record_intent(&mut tx, id, user_id, event_id.as_deref(), now).await?;
-    mail::count(&mut tx, ctx, id, people, Kind::Scheduled).await?;
+    mail::count(&mut tx, ctx, id, people, Kind::Scheduled, is_meet).await?;
     tx.commit().await?;
     Ok(Some((intent, event_id)))
 }
