@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -56,8 +56,20 @@ pub fn context(settings: Settings, clock: Clock, db: db::Pool, stopping: Cancell
         .context("the HTTP client")?;
     let smtp = settings.email.as_ref().map(Smtp::new).transpose()?;
     let (metrics, hashing, tasks) = (Metrics::new()?, Gate::default(), TaskTracker::new());
-    let clock_is_off = AtomicBool::new(false);
-    Ok(Context::new(Parts { settings, clock, clock_is_off, db, http, smtp, metrics, hashing, stopping, tasks }))
+    let (clock_is_off, waiting) = (AtomicBool::new(false), Mutex::default());
+    Ok(Context::new(Parts {
+        settings,
+        clock,
+        clock_is_off,
+        db,
+        http,
+        smtp,
+        metrics,
+        waiting,
+        hashing,
+        stopping,
+        tasks,
+    }))
 }
 
 #[derive(OpenApi)]

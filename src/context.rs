@@ -3,7 +3,7 @@
 use std::{
     ops::Deref,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -41,6 +41,8 @@ pub struct Parts {
     /// `None` when no SMTP server is configured.
     pub smtp: Option<Smtp>,
     pub metrics: Metrics,
+    /// The users of the requests that wait for another one, once for each request.
+    pub waiting: Mutex<Vec<i64>>,
     /// For passwords, whose hashes are slow on purpose.
     pub hashing: Gate,
     /// Cancelled when a graceful stop begins.

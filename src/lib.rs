@@ -61,8 +61,8 @@
 //!    limits; then the caller's credentials, and only then the method.
 //! 2. **Cloakroom** (`http::extract`, `interview::model`). A typed, valid request, or a 4xx in Django's words. Nothing
 //!    later sees raw input.
-//! 3. **Desk** (`interview`). A short handler. It spawns the booking as a task of its own, which runs to its end even
-//!    when the client goes away, and which a graceful stop waits for.
+//! 3. **Desk** (`interview`). A short handler. It waits while an equal request runs, and spawns the booking as a task
+//!    of its own, which runs to its end even when the client goes away, and which a graceful stop waits for.
 //! 4. **Office** (`interview::booking`). Transaction 1 records an *intent* with the event id that we chose. Outside any
 //!    transaction Google is asked to make the event of that id. Transaction 2 removes the intent and writes the
 //!    interview, the notification, the queued mails and the idempotency key's binding.

@@ -3,7 +3,7 @@
 use futures_util::future;
 
 use super::{oauth, store};
-use crate::{context::Context, secret::is_sealed};
+use crate::context::Context;
 
 /// A sweep: revokes the grants of deleted accounts at Google and removes them. It waits until the events that it must
 /// delete with a grant are gone, but at most a day. A grant that cannot be revoked now stays for the next pass, and so
@@ -20,9 +20,9 @@ pub async fn forget_grants_of_deleted(ctx: &Context) -> anyhow::Result<()> {
         after = last;
         let mut forgetting = Vec::new();
         for (user_id, row) in &due {
-            match store::Grant::read(row, *user_id, Some(&client.sealer)) {
-                None if is_sealed(row) => unopened.push(*user_id),
-                grant => forgetting.push(forget_grant_of_deleted(ctx, *user_id, row, grant)),
+            match store::Grant::open(row, *user_id, Some(&client.sealer)) {
+                Ok(grant) => forgetting.push(forget_grant_of_deleted(ctx, *user_id, row, grant)),
+                Err(store::Unopened) => unopened.push(*user_id),
             }
         }
         let forgotten = future::try_join_all(forgetting).await?;

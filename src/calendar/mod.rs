@@ -51,6 +51,10 @@ pub use self::{
     undo::{LATEST_CALL, remove_expired, undo_intents, undo_now},
 };
 
+/// What a person can do whose stored grant does not open here.
+pub const CANNOT_DISCONNECT: &str = "Google Calendar cannot be disconnected at the moment. \
+                                     You can end the access at https://myaccount.google.com/connections.";
+
 const CLOSED: &str = "the account is inactive or deleted";
 
 /// The endpoints of contract §5.1–5.5.
@@ -217,7 +221,7 @@ async fn keep_grant(
     user_id: i64,
     grant: &store::Grant,
     sealer: &Sealer,
-) -> sqlx::Result<Option<Option<i64>>> {
+) -> anyhow::Result<Option<Option<i64>>> {
     let now = ctx.clock.now();
     let mut tx = ctx.db.begin().await?;
     if !store::lock_user(&mut tx, user_id).await? {
@@ -241,9 +245,12 @@ struct Disconnected {
     message: &'static str,
 }
 
-/// Forgets the caller's grant and takes it back at Google. What requests under way have made there is deleted first.
+/// Takes the caller's grant back at Google and forgets it. What requests under way have made there is deleted first.
 #[utoipa::path(method(post, delete), path = "/api/company/google/disconnect/", tag = "google",
-    responses((status = 200, description = "Not connected any more", body = Disconnected)))]
+    responses(
+        (status = 200, description = "Not connected any more", body = Disconnected),
+        (status = 503, description = "No key here opens the stored connection; nothing was done"),
+    ))]
 async fn disconnect(State(ctx): State<Context>, user: CurrentUser) -> http::Result<Json<Disconnected>> {
     let message = match disconnect_user(&ctx, user.id).await? {
         true => "Google Calendar disconnected successfully.",
@@ -252,23 +259,46 @@ async fn disconnect(State(ctx): State<Context>, user: CurrentUser) -> http::Resu
     Ok(Json(Disconnected { success: true, message }))
 }
 
-/// Forgets a person's grant, to the end even when nobody waits for it: nobody could revoke a removed grant later.
-/// Whether there was one.
+/// Takes a person's grant back and forgets it, to the end even when nobody waits for it. Whether there was one.
+///
+/// # Errors
+/// [`Error::Refused`] with [`CANNOT_DISCONNECT`]: nothing was done.
 pub async fn disconnect_user(ctx: &Context, user_id: i64) -> http::Result<bool> {
     let own = ctx.clone();
-    Ok(ctx.to_its_end("a disconnection", async move { forget_grant(&own, user_id).await }).await??)
+    ctx.to_its_end("a disconnection", async move { forget_grant(&own, user_id).await }).await?
 }
 
-/// Whether there was a grant.
-async fn forget_grant(ctx: &Context, user_id: i64) -> sqlx::Result<bool> {
+async fn forget_grant(ctx: &Context, user_id: i64) -> http::Result<bool> {
+    // The intents are undone with the grant.
+    opened_row(ctx, user_id).await?;
     undo::undo_intents_of(ctx, user_id).await?;
-    let removed = store::remove_grant(&ctx.db, user_id, sealer(ctx)).await?;
-    store::forget_dead_grant(&ctx.db, user_id).await?;
-    crash_point!("disconnecting: grant removed");
-    if let Some(Some(grant)) = &removed {
-        oauth::revoke(ctx, grant).await;
+    let mut was_connected = false;
+    while let Some((row, grant)) = opened_row(ctx, user_id).await? {
+        was_connected = true;
+        // First: nobody could revoke a grant whose row is gone, and a row whose grant is revoked can be removed later.
+        if let Some(grant) = &grant {
+            oauth::revoke(ctx, grant).await;
+        }
+        crash_point!("disconnecting: grant revoked");
+        // One that was written meanwhile is read again.
+        if store::remove_grant(&ctx.db, user_id, &row).await? {
+            break;
+        }
     }
-    Ok(removed.is_some())
+    store::forget_dead_grant(&ctx.db, user_id).await?;
+    Ok(was_connected)
+}
+
+/// The user's row, and its grant if it can be read.
+async fn opened_row(ctx: &Context, user_id: i64) -> http::Result<Option<(String, Option<store::Grant>)>> {
+    let Some(row) = store::row(&ctx.db, user_id).await? else { return Ok(None) };
+    match store::Grant::open(&row, user_id, sealer(ctx)) {
+        Ok(grant) => Ok(Some((row, grant))),
+        Err(store::Unopened) => {
+            tracing::warn!(user_id, "no key here opens this grant: it is kept, although its owner disconnects");
+            Err(Error::refused(StatusCode::SERVICE_UNAVAILABLE, CANNOT_DISCONNECT))
+        }
+    }
 }
 
 /// What opens sealed values; none where Google is not configured.
@@ -491,7 +521,19 @@ mod tests {
         let db = db::lazily("postgres://127.0.0.1:1/none", limits).expect("a URL");
         let smtp = settings.email.as_ref().map(|server| Smtp::new(server).expect("no TLS to set up"));
         let metrics = crate::metrics::Metrics::new().expect("counters");
-        let (http, hashing, stopping, tasks, clock_is_off) = Default::default();
-        Context::new(Parts { settings, clock, clock_is_off, db, http, smtp, metrics, hashing, stopping, tasks })
+        let (http, waiting, hashing, stopping, tasks, clock_is_off) = Default::default();
+        Context::new(Parts {
+            settings,
+            clock,
+            clock_is_off,
+            db,
+            http,
+            smtp,
+            metrics,
+            waiting,
+            hashing,
+            stopping,
+            tasks,
+        })
     }
 }

@@ -13,7 +13,7 @@ use super::state;
 use crate::{
     clock::random_uuid,
     db,
-    secret::{Place, Sealer},
+    secret::{Place, Sealer, is_sealed},
 };
 
 /// How long the grant of a deleted account is kept for the events that are to be deleted with it.
@@ -85,12 +85,25 @@ impl Grant {
         })
     }
 
+    /// [`Grant::read`] for what replaces or removes the row: one whose key is not here may hold a grant.
+    pub fn open(text: &str, user_id: i64, sealer: Option<&Sealer>) -> Result<Option<Grant>, Unopened> {
+        match Grant::read(text, user_id, sealer) {
+            None if is_sealed(text) => Err(Unopened),
+            grant => Ok(grant),
+        }
+    }
+
     /// The text of the column.
     pub fn seal(&self, user_id: i64, sealer: &Sealer) -> String {
         let plain = serde_json::to_vec(self).expect("strings and dates are JSON");
         sealer.seal(&grant_place(user_id), &plain)
     }
 }
+
+/// A sealed row does not open here: another server may have its key, and nothing else leads to its grant.
+#[derive(Debug, thiserror::Error)]
+#[error("no key here opens the stored grant")]
+pub struct Unopened;
 
 /// Whether a token fits into an `Authorization` header.
 pub fn is_sendable(token: &str) -> bool {
@@ -109,36 +122,50 @@ pub struct Stored {
 
 /// The user's grant; none when there is no row or it cannot be read.
 pub async fn grant(db: impl PgExecutor<'_>, user_id: i64, sealer: Option<&Sealer>) -> sqlx::Result<Option<Stored>> {
-    let text = sqlx::query_scalar!(
+    let text = row(db, user_id).await?;
+    Ok(text.and_then(|text| Some(Stored { grant: Grant::read(&text, user_id, sealer)?, text })))
+}
+
+/// The text of the user's row, readable or not.
+pub async fn row(db: impl PgExecutor<'_>, user_id: i64) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar!(
         r#"SELECT credentials_json::text AS "text!" FROM company_googlecredentials WHERE user_id = $1"#,
         user_id
     )
     .fetch_optional(db)
-    .await?;
-    Ok(text.and_then(|text| Some(Stored { grant: Grant::read(&text, user_id, sealer)?, text })))
+    .await
 }
 
 /// Writes a new grant over the user's old one. Without a refresh token of its own it keeps the stored one.
 ///
 /// The caller's transaction must hold the user's row ([`lock_user`]), so that of two at once the later sees the
 /// earlier.
+///
+/// # Errors
+/// [`Unopened`] when that refresh token is not readable here; then the row stays.
 pub async fn put_grant(
     tx: &mut db::Connection,
     user_id: i64,
     mut grant: Grant,
     sealer: &Sealer,
     now: DateTime<Utc>,
-) -> sqlx::Result<()> {
-    if grant.refresh_token.is_none() {
-        // Locked against a refresh that would put a newer token there meanwhile.
-        let stored = sqlx::query_scalar!(
-            r#"SELECT credentials_json::text AS "text!" FROM company_googlecredentials WHERE user_id = $1 FOR UPDATE"#,
-            user_id
-        )
-        .fetch_optional(&mut *tx)
-        .await?;
-        grant.refresh_token =
-            stored.and_then(|text| Grant::read(&text, user_id, Some(sealer))).and_then(|stored| stored.refresh_token);
+) -> anyhow::Result<()> {
+    // Locked against a refresh that would put a newer token there meanwhile.
+    let stored = sqlx::query_scalar!(
+        r#"SELECT credentials_json::text AS "text!" FROM company_googlecredentials WHERE user_id = $1 FOR UPDATE"#,
+        user_id
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    match stored.map(|text| Grant::open(&text, user_id, Some(sealer))).transpose() {
+        Ok(stored) => {
+            let stored = stored.flatten().and_then(|stored| stored.refresh_token);
+            grant.refresh_token = grant.refresh_token.or(stored);
+        }
+        Err(Unopened) if grant.refresh_token.is_some() => {
+            tracing::warn!(user_id, "a new grant replaces one that no key here opens");
+        }
+        Err(unopened) => return Err(unopened.into()),
     }
     sqlx::query!(
         "INSERT INTO company_googlecredentials (user_id, credentials_json, created_at, updated_at)
@@ -226,19 +253,16 @@ pub async fn forget_dead_grant(db: impl PgExecutor<'_>, user_id: i64) -> sqlx::R
     Ok(())
 }
 
-/// Removes the user's row, readable or not. None: there was none; `Some(None)`: it could not be read.
-pub async fn remove_grant(
-    db: impl PgExecutor<'_>,
-    user_id: i64,
-    sealer: Option<&Sealer>,
-) -> sqlx::Result<Option<Option<Grant>>> {
-    let text = sqlx::query_scalar!(
-        r#"DELETE FROM company_googlecredentials WHERE user_id = $1 RETURNING credentials_json::text AS "text!""#,
-        user_id
+/// Removes the row whose text is `old`; false if there is no such row any more.
+pub async fn remove_grant(db: impl PgExecutor<'_>, user_id: i64, old: &str) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "DELETE FROM company_googlecredentials WHERE user_id = $1 AND credentials_json = $2",
+        user_id,
+        old
     )
-    .fetch_optional(db)
+    .execute(db)
     .await?;
-    Ok(text.map(|text| Grant::read(&text, user_id, sealer)))
+    Ok(done.rows_affected() > 0)
 }
 
 /// Some rows of deleted accounts, by user, after the user `after`. Leaves out accounts that still have an event to be

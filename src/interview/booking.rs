@@ -4,7 +4,10 @@
 //! its mails. Whatever ends in between (a refusal, a crash, a slow Google) leaves an intent, and an intent that does
 //! not commit is undone by the calendar's sweep: its event is deleted.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
@@ -31,6 +34,8 @@ use crate::{
 
 /// How long a request waits for another one that asks for the same without a key: longer than a dead one holds it.
 const PATIENCE: Duration = Duration::from_secs(50);
+/// How many requests of a user wait so at a time, on this server.
+const MOST_WAITING: usize = 8;
 /// How often it looks: first after this, then after twice as long each time, up to a second.
 const FIRST_LOOK: Duration = Duration::from_millis(50);
 
@@ -64,37 +69,61 @@ pub struct Scheduled {
 }
 
 /// Schedules an interview, or answers again what a request with the same key, or without one a moment ago, has made.
+/// Waits for the end of another one that asks for the same without a key.
 ///
-/// Follows the rules of contract §5.6 from the fourth on. It must run [to its end](Context::to_its_end).
-pub async fn schedule(ctx: Context, user: CurrentUser, request: Request, key: KeyUse) -> Result<Scheduled> {
-    let before = standing(&ctx, user.id, &key).await?;
-    let facts = facts::facts(&ctx.db, user.id, &request).await?;
+/// Follows the rules of contract §5.6 from the fourth on. What it does runs to its end when the caller goes away; the
+/// waiting ends then.
+pub async fn schedule(ctx: &Context, user: CurrentUser, request: Request, key: KeyUse) -> Result<Scheduled> {
+    let asked = Arc::new(Asked { user, request, key });
+    let ends = Instant::now() + PATIENCE;
+    loop {
+        let attempt = attempt(ctx.clone(), asked.clone());
+        if let Some(scheduled) = ctx.to_its_end("a booking", attempt).await?? {
+            return Ok(scheduled);
+        }
+        until_free(ctx, asked.user.id, &asked.key, ends).await?;
+    }
+}
+
+/// What a request asks for.
+struct Asked {
+    user: CurrentUser,
+    request: Request,
+    key: KeyUse,
+}
+
+/// `None`: another request holds the key.
+async fn attempt(ctx: Context, asked: Arc<Asked>) -> Result<Option<Scheduled>> {
+    let Asked { user, request, key } = &*asked;
+    let before = standing(&ctx, user.id, key).await?;
+    let facts = facts::facts(&ctx.db, user.id, request).await?;
     if !user.is_recruiter_with_company() {
         return Err(Error::forbidden("Only recruiters with a company can schedule interviews."));
     }
     if let Standing::Made(interview_id) = before {
-        return replay(&ctx, interview_id).await;
+        return replay(&ctx, interview_id).await.map(Some);
     }
-    let parties = check(&user, &request, facts)?;
+    let parties = check(user, request, facts)?;
     let is_meet = request.interview_type == InterviewType::GoogleMeet;
     if is_meet {
-        calendar::require_grant(&ctx, user.id).await.map_err(|refusal| refusal.about("interview_type"))?;
+        calendar::require_grant(&ctx, user.id).await.map_err(|refusal| refusal.undone().about("interview_type"))?;
     }
     let people = (user.id, parties.candidate.id);
-    let (intent, event_id) = match claim(&ctx, people, is_meet, &key).await.map_err(Error::undone)? {
-        Keyed::Ours(owned) => owned,
-        Keyed::Bound(interview_id) => return replay(&ctx, interview_id).await,
-    };
+    if let Standing::Running = before {
+        return Ok(None);
+    }
+    let claimed = db::repeated(|| claim(&ctx, people, is_meet, key)).await.map_err(Error::undone)?;
+    let Some((intent, event_id)) = claimed else { return Ok(None) };
     crash_point!("booking: intent recorded");
-    let booking = Booking { ctx: &ctx, user: &user, request: &request, parties: &parties, intent, event_id };
-    match booking.carry_out(&key).await {
+    let booking = Booking { ctx: &ctx, user, request, parties: &parties, intent, event_id };
+    match booking.carry_out(key).await {
         Ok((made, mails)) => {
             // Nothing from here on can undo the interview.
             crash_point!("booking: committed");
             let users = [made.candidate.id, made.recruiter_id];
             let sending = emails::send_now(&ctx, mails, users);
             let (emails_sent, overlaps) = tokio::join!(sending, overlaps_of(&ctx, &made));
-            Ok(answer(made, emails_sent, overlaps, false))
+            Ok(Some(answer(made, emails_sent, overlaps, false)))
         }
         Err(error) => {
             let is_abandoned = booking.abandon().await;
@@ -102,8 +131,8 @@ pub async fn schedule(ctx: Context, user: CurrentUser, request: Request, key: Ke
                 return Err(error);
             }
             // If the commit happened, the intent could not be given up, and the key stands for the interview.
-            match standing(&ctx, user.id, &key).await {
-                Ok(Standing::Made(interview_id)) => replay(&ctx, interview_id).await,
+            match standing(&ctx, user.id, key).await {
+                Ok(Standing::Made(interview_id)) => replay(&ctx, interview_id).await.map(Some),
                 Ok(_) if is_abandoned => Err(error.undone()),
                 _ => Err(error),
             }
@@ -188,50 +217,60 @@ fn person_of(user: &CurrentUser) -> Person {
     }
 }
 
-/// Whose key it is.
-enum Keyed {
-    Ours(Owned),
-    /// Another request with this key has made this interview meanwhile.
-    Bound(i64),
-}
-
 /// What a request owns while it runs: its intent, and its event's id. That is chosen once and repeated on every retry,
 /// so that a lost answer cannot make a second event; `None` without Google.
 type Owned = (calendar::Intent, Option<String>);
 
-/// Records the intent and claims the key; waits for the end of another request that asks for the same without a key.
-async fn claim(ctx: &Context, people: (i64, i64), is_meet: bool, key: &KeyUse) -> Result<Keyed> {
-    let ends = Instant::now() + PATIENCE;
-    let mut pause = FIRST_LOOK;
+/// Waits until no other request holds the key.
+async fn until_free(ctx: &Context, user_id: i64, key: &KeyUse, ends: Instant) -> Result<()> {
+    let (mut waiter, mut pause) = (None, FIRST_LOOK);
     loop {
-        if let Some(owned) = db::repeated(|| try_claim(ctx, people, is_meet, key)).await? {
-            return Ok(Keyed::Ours(owned));
+        match standing(ctx, user_id, key).await? {
+            Standing::Made(_) => return Ok(()),
+            _ if Instant::now() > ends => return Err(still_processed()),
+            Standing::Nothing => return Ok(()),
+            Standing::Running if waiter.is_some() => {}
+            Standing::Running => waiter = Some(Waiter::of(ctx, user_id).ok_or_else(still_processed)?),
         }
-        // The holder of the key may free it between our try and our look, or while we wait.
-        while let standing @ (Standing::Running | Standing::Made(_)) = standing(ctx, people.0, key).await? {
-            if let Standing::Made(interview_id) = standing {
-                return Ok(Keyed::Bound(interview_id));
-            }
-            if Instant::now() > ends {
-                return Err(still_processed());
-            }
-            ctx.clock.sleep(pause).await;
-            pause = (2 * pause).min(Duration::from_secs(1));
-        }
-        if Instant::now() > ends {
-            return Err(still_processed());
+        ctx.clock.sleep(pause).await;
+        pause = (2 * pause).min(Duration::from_secs(1));
+    }
+}
+
+/// A request among those of its user that wait.
+struct Waiter<'a> {
+    ctx: &'a Context,
+    user_id: i64,
+}
+
+impl<'a> Waiter<'a> {
+    /// `None`: as many wait already as may.
+    fn of(ctx: &'a Context, user_id: i64) -> Option<Self> {
+        let mut waiting = all_waiting(ctx);
+        let is_allowed = waiting.iter().filter(|id| **id == user_id).count() < MOST_WAITING;
+        is_allowed.then(|| {
+            waiting.push(user_id);
+            Waiter { ctx, user_id }
+        })
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        let mut waiting = all_waiting(self.ctx);
+        if let Some(place) = waiting.iter().position(|id| *id == self.user_id) {
+            waiting.swap_remove(place);
         }
     }
 }
 
-/// The intent and, in one transaction with it, the key and a reserved mail to the candidate; `None` when somebody else
-/// holds the key.
-async fn try_claim(
-    ctx: &Context,
-    people @ (user_id, _): (i64, i64),
-    is_meet: bool,
-    key: &KeyUse,
-) -> Result<Option<Owned>> {
+fn all_waiting(ctx: &Context) -> MutexGuard<'_, Vec<i64>> {
+    ctx.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The intent and, in one transaction with it, the key and a reserved mail to the candidate; `None`
+/// when somebody else holds the key.
+async fn claim(ctx: &Context, people @ (user_id, _): (i64, i64), is_meet: bool, key: &KeyUse) -> Result<Option<Owned>> {
     let id = clock::random_uuid();
     // A UUID's 32 hexadecimal digits are letters that Google allows in an id (0-9, a-v).
     let event_id = is_meet.then(|| clock::random_uuid().simple().to_string());
@@ -246,7 +285,7 @@ async fn try_claim(
         mail::release(&mut *tx, dead).await?;
     }
     let intent = calendar::record_intent(&mut tx, id, user_id, event_id.as_deref(), now).await?;
-    mail::reserve(&mut tx, ctx, id, people, Kind::Scheduled).await?;
+    mail::reserve(&mut tx, ctx, id, people, Kind::Scheduled, is_meet).await?;
     tx.commit().await?;
     Ok(Some((intent, event_id)))
 }

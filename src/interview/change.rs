@@ -74,14 +74,20 @@ pub async fn change(ctx: Context, user: CurrentUser, interview: Interview, chang
             false => Ok(changed(&ctx, &user, planned.after, EmailsSent::default()).await),
         };
     }
-    let claim = Claim::take(&ctx.db, id, ctx.clock.now()).await?.ok_or_else(being_changed)?;
+    let claim = Claim::take(&ctx.db, id, ctx.clock.now()).await.map_err(|error| Error::from(error).undone())?;
+    let claim = claim.ok_or_else(being_changed)?;
     let intent = random_uuid();
     // Again, now that nobody else changes it.
     let Planned { before, after } = match plan_and_reserve(&ctx, &user, id, &change, intent).await {
         Ok(planned) if !planned.is_nothing() => planned,
         other => {
-            claim.give_back(&ctx.db, ctx.clock.now()).await?;
-            return Ok(changed(&ctx, &user, other?.after, EmailsSent::default()).await);
+            let give_back = move |ctx: Context| async move {
+                // A count whose commit got no answer may be there.
+                mail::release(&ctx.db, intent).await?;
+                claim.give_back(&ctx.db, ctx.clock.now()).await
+            };
+            ctx.persist("that nothing is changed", give_back).await;
+            return Ok(changed(&ctx, &user, other.map_err(Error::undone)?.after, EmailsSent::default()).await);
         }
     };
     crash_point!("change: claimed");
@@ -99,7 +105,7 @@ pub async fn change(ctx: Context, user: CurrentUser, interview: Interview, chang
         Err(failure) => {
             changing.abandon().await;
             Err(match failure {
-                Failure::Calendar(error) => calendar::error_answer(&ctx, user.id, error).await,
+                Failure::Calendar(error) => calendar::error_answer(&ctx, user.id, error).await.undone(),
                 Failure::Lost => anyhow::anyhow!("the change lost its claim before it could commit").into(),
                 Failure::Other(error) => error,
             })
@@ -133,13 +139,14 @@ async fn plan_and_reserve(
     if planned.is_nothing() {
         return Ok(planned);
     }
-    if needs_google(&planned.before, &planned.after) {
+    let has_event = needs_google(&planned.before, &planned.after);
+    if has_event {
         calendar::require_grant(ctx, user.id).await.map_err(|refusal| refusal.about("interview_type"))?;
     }
     let people = (user.id, planned.after.candidate_id);
     db::repeated(|| async move {
         let mut tx = ctx.db.begin().await?;
-        mail::reserve(&mut tx, ctx, intent, people, Kind::Updated).await?;
+        mail::reserve(&mut tx, ctx, intent, people, Kind::Updated, has_event).await?;
         Ok::<_, Error>(tx.commit().await?)
     })
     .await?;
@@ -364,7 +371,10 @@ impl Changing<'_> {
         let abandon = move |ctx: Context| async move {
             let (mut db, now) = (ctx.db.acquire().await?, ctx.clock.now());
             calendar::give_up(&mut db, intent, now).await?;
-            mail::release(&mut *db, intent).await?;
+            // Otherwise it may have been committed although its answer was lost: then the mails go.
+            if claim.is_ours(&mut *db).await? {
+                mail::release(&mut *db, intent).await?;
+            }
             claim.fail(&mut *db, now).await
         };
         self.ctx.persist("a change's failure", abandon).await;

@@ -118,6 +118,17 @@ impl Claim {
         Ok(released.rows_affected() > 0)
     }
 
+    /// Whether the claim is still ours, so that our change was not committed; waits for a transaction that is about to
+    /// end it.
+    pub async fn is_ours(&self, db: impl PgExecutor<'_>) -> sqlx::Result<bool> {
+        let ours = sqlx::query!(
+            r#"SELECT true AS "ours!" FROM ivs_change WHERE interview_id = $1 AND holder = $2 FOR UPDATE"#,
+            self.interview_id,
+            self.holder
+        );
+        Ok(ours.fetch_optional(db).await?.is_some())
+    }
+
     /// Ends the claim before anything was done. What was in doubt before remains so.
     pub async fn give_back(&self, db: impl PgExecutor<'_>, now: DateTime<Utc>) -> sqlx::Result<()> {
         sqlx::query!(

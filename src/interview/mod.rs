@@ -162,7 +162,7 @@ pub async fn schedule_from_body(
 ) -> Result<Scheduled> {
     let request = Request::parse(&body, endpoint, ctx.settings.interview_duration_minutes)?;
     let key = KeyUse::new(key?.as_deref(), endpoint, &Value::Object(body));
-    ctx.to_its_end("a booking", booking::schedule(ctx.clone(), user, request, key)).await?
+    booking::schedule(ctx, user, request, key).await
 }
 
 fn answer(status: StatusCode, scheduled: Scheduled) -> Response {

@@ -81,7 +81,8 @@ pub async fn departures(db: &mut db::Connection, mails: &[Mail], now: DateTime<U
 }
 
 /// Counts a mail that a recruiter is about to cause to a candidate, under an `id` of the caller's: the first about an
-/// interview ([`Kind::Scheduled`]) or an update. Nothing is limited where nothing is sent.
+/// interview ([`Kind::Scheduled`]) or an update. Nothing is limited where nothing is sent: without an SMTP server only
+/// Google sends something, when there is an event.
 ///
 /// # Errors
 /// [`http::Error::Throttled`] when there were too many; then it is not counted.
@@ -91,8 +92,9 @@ pub async fn reserve(
     id: Uuid,
     (recruiter_id, candidate_id): (i64, i64),
     kind: Kind,
+    has_event: bool,
 ) -> http::Result<()> {
-    if ctx.smtp.is_none() {
+    if ctx.smtp.is_none() && !has_event {
         return Ok(());
     }
     let (limits, now) = (&ctx.settings.mail_limits, ctx.clock.now());

@@ -109,12 +109,13 @@ pub enum Done {
     Cancelled,
     CancelledBefore,
     Disconnected,
+    NotDisconnected,
     Resent,
     NotResent,
 }
 
 impl Done {
-    const ALL: [(Done, &str); 11] = [
+    const ALL: [(Done, &str); 12] = [
         (Done::Scheduled, "scheduled"),
         (Done::ScheduledBefore, "scheduled-before"),
         (Done::Changed, "changed"),
@@ -124,6 +125,7 @@ impl Done {
         (Done::Cancelled, "cancelled"),
         (Done::CancelledBefore, "cancelled-before"),
         (Done::Disconnected, "disconnected"),
+        (Done::NotDisconnected, "not-disconnected"),
         (Done::Resent, "resent"),
         (Done::NotResent, "not-resent"),
     ];
@@ -161,6 +163,7 @@ impl Done {
             Done::ChangedBefore => ("The interview is as you want it already; nothing more was done.", "good"),
             Done::CancelledBefore => ("The interview is cancelled already; nothing more was done.", "good"),
             Done::Disconnected => ("Google Calendar is disconnected.", "good"),
+            Done::NotDisconnected => (calendar::CANNOT_DISCONNECT, "bad"),
             Done::Resent => ("The mail is on its way again.", "good"),
             Done::NotResent => {
                 ("Nothing was done: that mail was sent or is on its way, is out of date, or comes too late.", "warn")
@@ -192,8 +195,13 @@ async fn connect(State(ctx): State<Context>, Form { session, .. }: Form) -> Resu
 #[utoipa::path(post, path = "/dashboard/google/disconnect/", tag = "pages", security(()),
     responses((status = 303, description = "To the dashboard", content_type = "text/html")))]
 async fn disconnect(State(ctx): State<Context>, Form { session, .. }: Form) -> Result {
-    calendar::disconnect_user(&ctx, session.user.id).await?;
-    Ok(Done::Disconnected.see()?)
+    match calendar::disconnect_user(&ctx, session.user.id).await {
+        Err(Error::Refused { .. }) => Ok(Done::NotDisconnected.see()?),
+        disconnected => {
+            disconnected?;
+            Ok(Done::Disconnected.see()?)
+        }
+    }
 }
 
 /// Sends a mail about one of the recruiter's interviews again.

@@ -1,6 +1,9 @@
 //! Scheduling without an Idempotency-Key: what is sent twice within a minute makes one interview.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use interviews::{
@@ -9,6 +12,7 @@ use interviews::{
 };
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::support::{process::World, *};
 
@@ -57,27 +61,60 @@ async fn clicks_at_the_same_time_make_one_interview() {
 }
 
 #[tokio::test]
-async fn while_the_first_runs_the_others_wait_without_a_connection() {
+async fn while_the_first_runs_eight_others_wait_without_a_connection_and_more_are_refused() {
     let app = TestApp::start().await;
-    let rita = app.connected(RITA).await;
+    let (rita, otto) = (app.connected(RITA).await, app.user(OTTO));
     app.fault(Call::Insert, 1, FaultKind::Hold);
     let first = rita.schedule(body(json!({})));
+    let refused = Cell::new(0);
+    let other = async || {
+        let answer = rita.schedule(body(json!({}))).await;
+        refused.set(refused.get() + usize::from(answer.status == 409));
+        answer
+    };
     let others = async {
         app.until_inserting(1).await;
-        // More than the pool has connections.
-        let waiting = join_all((0..40).map(|_| rita.schedule(body(json!({})))));
+        let waiting = join_all((0..40).map(|_| other()));
         let meanwhile = async {
+            until(|| (refused.get() == 32).then_some(())).await;
+            // As many wait as the pool has connections.
             for _ in 0..20 {
-                assert_eq!(rita.get("/api/users/profile/").await.status, 200);
+                assert_eq!(rita.get("/api/company/interviews/").await.status, 200);
             }
+            assert_eq!(otto.schedule_otherwise(phone_body(json!({}))).await.status, 201);
             app.google.let_go();
         };
         tokio::join!(waiting, meanwhile).0
     };
     let (first, others) = tokio::join!(first, others);
     let id = id_of(&first);
-    assert!(others.iter().all(|answer| is_replayed(answer) && id_of(answer) == id), "{others:?}");
-    assert_eq!((app.live().len(), app.count("company_interview").await), (1, 4));
+    let (waited, refused): (Vec<_>, Vec<_>) = others.into_iter().partition(|answer| answer.status == 200);
+    assert!(waited.iter().all(|answer| is_replayed(answer) && id_of(answer) == id), "{waited:?}");
+    let text = "A request with this Idempotency-Key is still being processed.";
+    refused.iter().for_each(|answer| answer.assert(409, json!({ "error": text })));
+    assert_eq!((waited.len(), app.live().len(), app.count("company_interview").await), (8, 1, 5));
+}
+
+#[tokio::test]
+async fn one_whose_client_goes_away_waits_no_longer() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    app.fault(Call::Insert, 1, FaultKind::Hold);
+    let waiting = || app.ctx.waiting.lock().unwrap().len();
+    let others = async {
+        app.until_inserting(1).await;
+        let mut clients = JoinSet::new();
+        for _ in 0..8 {
+            let request = rita.request(Method::POST, "/api/company/google/create-interview/");
+            clients.spawn(request.json(&body(json!({}))).send());
+        }
+        until(|| (waiting() == 8).then_some(())).await;
+        clients.shutdown().await;
+        // The first one's task is all that is left.
+        until(|| (waiting() == 0 && app.ctx.tasks.len() == 1).then_some(())).await;
+        app.google.let_go();
+    };
+    assert_eq!(tokio::join!(rita.schedule(body(json!({}))), others).0.status, 200);
 }
 
 #[tokio::test]

@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
-use interviews::dev::google::{Behaviour, Call, Fault, FaultKind};
+use interviews::{
+    config::{LogFormat, log_filter},
+    dev::google::{Behaviour, Call, Fault, FaultKind},
+    secret::{Place, Sealer},
+    telemetry,
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::*;
+use crate::support::{cookie_client::CookieClient, *};
 
 const CHECK: &str = "/api/company/google/check-connection/";
 const CALLBACK: &str = "/api/company/google/callback/";
@@ -417,14 +422,7 @@ async fn django_tokens(app: &TestApp, user: &User<'_>) -> Value {
 async fn rows_that_cannot_be_read_count_as_not_connected() {
     let app = TestApp::start().await;
     for text in ["", "{}", "not json", "[1]", r#"{"version":1,"key":"00000000","sealed":"AAAA"}"#, r#"{"token":5}"#] {
-        sqlx::query(
-            "INSERT INTO company_googlecredentials (user_id, credentials_json, created_at, updated_at)
-             VALUES (101, $1, now(), now()) ON CONFLICT (user_id) DO UPDATE SET credentials_json = $1",
-        )
-        .bind(text)
-        .execute(app.db())
-        .await
-        .unwrap();
+        store(&app, text).await;
         app.user(RITA).get(CHECK).await.assert(200, json!({"connected": false, "email": null}));
         assert_eq!(app.user(RITA).schedule(body(json!({}))).await.status, 401, "{text}");
     }
@@ -475,6 +473,107 @@ async fn a_client_that_goes_away_does_not_stop_a_disconnection() {
     until(|| called(Call::Revoke)).await;
     assert_eq!(credentials(&app).await, None);
     assert!(app.google.events().iter().all(|event| event["status"] == "cancelled"));
+}
+
+const DISCONNECT: &str = "/api/company/google/disconnect/";
+
+fn revocations(app: &TestApp) -> usize {
+    app.google.requests().iter().filter(|seen| seen.call == Call::Revoke).count()
+}
+
+/// What Rita's row says.
+async fn store(app: &TestApp, text: &str) {
+    sqlx::query(
+        "INSERT INTO company_googlecredentials (user_id, credentials_json, created_at, updated_at)
+         VALUES (101, $1, now(), now()) ON CONFLICT (user_id) DO UPDATE SET credentials_json = $1",
+    )
+    .bind(text)
+    .execute(app.db())
+    .await
+    .unwrap();
+}
+
+/// Stores a grant of Rita's, sealed with a key that the server does not have.
+async fn store_foreign_grant(app: &TestApp) -> Option<String> {
+    let foreign = Sealer::parse("CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=").unwrap();
+    let place = Place { table: "company_googlecredentials", row: RITA, column: "credentials_json" };
+    let row = foreign.seal(&place, b"{}");
+    store(app, &row).await;
+    Some(row)
+}
+
+#[tokio::test]
+async fn a_grant_that_no_key_here_opens_is_not_disconnected_and_its_owner_is_told_what_to_do() {
+    const TEXT: &str = "Google Calendar cannot be disconnected at the moment. You can end the access at \
+                        https://myaccount.google.com/connections.";
+    for settings in [&[][..], &[("TOKEN_ENCRYPTION_KEY", "")]] {
+        let app = TestApp::start_with(settings).await;
+        let mut browser = CookieClient::of(&app, "rita@x.test").await;
+        store(&app, r#"{"token":"t","refresh_token":"r","scopes":[]}"#).await;
+        let page = browser.get("/dashboard/").await;
+        let row = store_foreign_grant(&app).await;
+        app.execute(
+            "INSERT INTO ivs_intent (id, user_id, event_id, created_at) VALUES (gen_random_uuid(), 101, 'e', now())",
+        )
+        .await;
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let log = telemetry::subscriber(log_filter("warn").unwrap(), LogFormat::Text, move || writer.clone(), false);
+        let guard = tracing::subscriber::set_default(log);
+        app.user(RITA).post(DISCONNECT, json!({})).await.assert(503, json!({ "error": TEXT }));
+        drop(guard);
+        let log = lines.text();
+        assert!(log.contains("no key here opens this grant") && log.contains("user_id=101"), "{log}");
+        assert!(!log.contains("sealed\":"), "{log}");
+        let led = browser.submit(&page, "/dashboard/google/disconnect/", &[]).await;
+        assert_eq!(led.status, 303);
+        let page = browser.get(led.header("location").unwrap()).await;
+        assert!(page.text.contains(TEXT), "{}", page.text);
+        assert_eq!((credentials(&app).await, revocations(&app)), (row, 0));
+        assert_eq!(app.count("ivs_intent WHERE undo_from IS NULL").await, 1, "its event needs the grant");
+    }
+}
+
+#[tokio::test]
+async fn a_new_grant_replaces_one_that_no_key_here_opens_unless_it_lacks_the_refresh_token() {
+    let app = TestApp::start().await;
+    let rita = app.user(RITA);
+    let row = store_foreign_grant(&app).await;
+    app.google.behave(Behaviour { refresh_token: false, ..Behaviour::default() });
+    let back = rita.connect("rita@gmail.test").await;
+    assert_eq!(back.header("location"), Some(&*refused("Could%20not%20connect%20Google%20Calendar")));
+    assert_eq!((credentials(&app).await, revocations(&app)), (row, 0));
+    app.google.behave(Behaviour::default());
+    assert!(rita.connect("rita@gmail.test").await.header("location").unwrap().ends_with("success"));
+    rita.get(CHECK).await.assert(200, json!({"connected": true, "email": "rita@gmail.test"}));
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn a_disconnection_whose_deletion_gets_no_answer_has_revoked_the_grant() {
+    let (app, relay) = TestApp::start_behind_relay().await;
+    let rita = app.connected(RITA).await;
+    relay.lose_answer_to("DELETE FROM company_googlecredentials");
+    let answer = rita.post(DISCONNECT, json!({})).await;
+    assert!(answer.status.is_server_error(), "{answer:?}");
+    assert_eq!((credentials(&app).await, revocations(&app)), (None, 1));
+    let none = json!({"success": true, "message": "Google Calendar was not connected."});
+    rita.post(DISCONNECT, json!({})).await.assert(200, none);
+}
+
+#[tokio::test]
+async fn a_grant_that_is_stored_while_another_is_disconnected_goes_too() {
+    let app = TestApp::start().await;
+    let rita = app.connected(RITA).await;
+    app.fault(Call::Revoke, 1, FaultKind::Hold);
+    let connect = async {
+        until(|| (revocations(&app) == 1).then_some(())).await;
+        rita.connect("rita@gmail.test").await;
+        app.google.let_go();
+    };
+    let (answer, ()) = tokio::join!(rita.post(DISCONNECT, json!({})), connect);
+    assert_eq!((answer.status.as_u16(), revocations(&app), credentials(&app).await), (200, 2, None));
+    app.run_jobs().await;
 }
 
 #[tokio::test]

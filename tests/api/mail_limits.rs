@@ -259,6 +259,42 @@ async fn what_comes_to_nothing_is_not_counted() {
 }
 
 #[tokio::test]
+async fn a_change_whose_commit_gets_no_answer_counts_if_its_mails_go() {
+    let (app, relay) = TestApp::start_behind_relay().await;
+    let otto = app.user(OTTO);
+    let id = otto.phone().await;
+    // The first commit counts the mail, the second makes the change.
+    relay.lose_commit(0);
+    let busy = json!({"detail": "The server is busy. Please try again."});
+    otto.change(id, json!({"time": "18:00"})).await.assert(503, busy);
+    assert_eq!((app.count("ivs_counted_mail").await, app.count("ivs_change").await), (1, 0));
+    relay.lose_commit(1);
+    let unknown = json!({"detail": "It is not known whether this was done. Please check before you try again."});
+    otto.change(id, json!({"time": "18:00"})).await.assert(500, unknown);
+    assert_eq!((&app.row(id).await["time"], app.count("ivs_counted_mail").await), (&json!("18:00:00"), 2));
+    app.wait(60);
+    app.sweep().await;
+    app.run_jobs().await;
+    assert_eq!(app.sequences(), ["0", "1"]);
+}
+
+#[tokio::test]
+async fn without_an_smtp_server_what_google_announces_is_limited() {
+    let app = TestApp::start_with(&[("EMAIL_HOST", ""), ("CANDIDATE_MAILS_PER_HOUR", "2")]).await;
+    let (rita, otto) = (app.connected(RITA).await, app.user(OTTO));
+    let id = rita.meet().await;
+    assert_eq!(rita.change(id, json!({"time": "16:00"})).await.status, 200);
+    assert_throttled(&rita.change(id, json!({"interview_type": "phone"})).await, 3600);
+    assert_throttled(&rita.schedule(body(json!({"time": "18:00"}))).await, 3600);
+    let announced = app.google.requests().into_iter().filter(|call| call.query("sendUpdates") == Some("all")).count();
+    assert_eq!(announced, 2);
+    // Of these nobody is told.
+    for nth in 0..3 {
+        assert_eq!(otto.schedule_otherwise(on_day(nth)).await.status, 201);
+    }
+}
+
+#[tokio::test]
 async fn what_a_sweep_sends_is_not_counted() {
     let app = TestApp::start_with(&[("CANDIDATE_MAILS_PER_HOUR", "1")]).await;
     app.execute(
