@@ -268,8 +268,8 @@ fn all_waiting(ctx: &Context) -> MutexGuard<'_, Vec<i64>> {
     ctx.waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The intent and, in one transaction with it, the key and a reserved mail to the candidate; `None`
-/// when somebody else holds the key.
+/// The intent and, in one transaction with it, the key and a reserved mail to the candidate; `None` when somebody else
+/// holds the key.
 async fn claim(ctx: &Context, people @ (user_id, _): (i64, i64), is_meet: bool, key: &KeyUse) -> Result<Option<Owned>> {
     let id = clock::random_uuid();
     // A UUID's 32 hexadecimal digits are letters that Google allows in an id (0-9, a-v).

@@ -82,7 +82,7 @@ pub async fn change(ctx: Context, user: CurrentUser, interview: Interview, chang
         Ok(planned) if !planned.is_nothing() => planned,
         other => {
             let give_back = move |ctx: Context| async move {
-                // A count whose commit got no answer may be there.
+                // A reservation whose commit got no answer may be there.
                 mail::release(&ctx.db, intent).await?;
                 claim.give_back(&ctx.db, ctx.clock.now()).await
             };

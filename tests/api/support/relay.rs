@@ -31,8 +31,6 @@ struct Shared {
     /// Of what is asked with this in it, the answer gets lost after so many that do not.
     losing: Mutex<Vec<u8>>,
     answered: AtomicI64,
-    /// Whether that is the answer to the next piece: a statement is run by what follows its text.
-    loses_next: AtomicBool,
 }
 
 impl Relay {
@@ -44,8 +42,8 @@ impl Relay {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (flow, before) = (Mutex::new(watch::Sender::new(false)), Mutex::default());
-        let (losing, answered, loses_next) = (Mutex::default(), AtomicI64::new(i64::MAX), AtomicBool::default());
-        let shared = Arc::new(Shared { socket, flow, before, losing, answered, loses_next });
+        let (losing, answered) = (Mutex::default(), AtomicI64::new(i64::MAX));
+        let shared = Arc::new(Shared { socket, flow, before, losing, answered });
         let accepting = shared.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -56,14 +54,11 @@ impl Relay {
                 // Whether its next answers get lost.
                 let lost = Arc::new(AtomicBool::new(false));
                 let (shared, is_lost) = (accepting.clone(), lost.clone());
-                let is_next = AtomicBool::new(false);
                 let look = move |asked: &[u8]| {
-                    is_lost.fetch_or(is_next.load(Ordering::SeqCst), Ordering::SeqCst);
                     let losing = shared.losing.lock().unwrap();
                     let is_meant = !losing.is_empty() && asked.windows(losing.len()).any(|part| part == *losing);
                     if is_meant && shared.answered.fetch_sub(1, Ordering::SeqCst) == 0 {
-                        let lost = if shared.loses_next.load(Ordering::SeqCst) { &is_next } else { &*is_lost };
-                        lost.store(true, Ordering::SeqCst);
+                        is_lost.store(true, Ordering::SeqCst);
                     }
                     true
                 };
@@ -97,24 +92,17 @@ impl Relay {
 
     /// The answer to a commit gets lost, after so many that do not; the rest of that connection is silent.
     pub fn lose_commit(&self, after: i64) {
-        self.lose(b"COMMIT", after, false);
+        self.lose(b"COMMIT", after);
     }
 
     /// The same for the next statement with this argument.
     pub fn lose_answer(&self, argument: &[u8]) {
-        self.lose(argument, 0, false);
+        self.lose(argument, 0);
     }
 
-    /// The same for the next statement with these words, if its connection has not prepared it before.
-    pub fn lose_answer_to(&self, words: &str) {
-        self.lose(words.as_bytes(), 0, true);
-    }
-
-    fn lose(&self, asked: &[u8], after: i64, loses_next: bool) {
-        let mut losing = self.shared.losing.lock().unwrap();
-        self.shared.loses_next.store(loses_next, Ordering::SeqCst);
+    fn lose(&self, asked: &[u8], after: i64) {
+        *self.shared.losing.lock().unwrap() = asked.to_vec();
         self.shared.answered.store(after, Ordering::SeqCst);
-        *losing = asked.to_vec();
     }
 
     /// Everything flows on, what was held back too.
