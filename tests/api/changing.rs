@@ -565,19 +565,17 @@ async fn what_a_change_did_at_google_is_recorded_when_the_database_is_back() {
     let rita = app.connected(RITA).await;
     let id = rita.meet().await;
     app.fault(Call::Patch, 1, FaultKind::Hold);
-    let rename = async |from: &str, to: &str| {
-        let rename = format!("ALTER TABLE {from} RENAME TO {to}");
-        sqlx::query(sqlx::AssertSqlSafe(rename)).execute(app.db()).await.unwrap();
-    };
     // Then nothing can be written for a while.
     let others = async {
         others_settle(&app).await;
-        rename("ivs_change", "away").await;
+        let mut blocker = app.db().begin().await.unwrap();
+        sqlx::query("LOCK TABLE ivs_change IN ACCESS EXCLUSIVE MODE").execute(&mut *blocker).await.unwrap();
         app.google.let_go();
+        blocker
     };
-    let (answer, ()) = tokio::join!(rita.change(id, json!({"time": "18:00"})), others);
-    assert_eq!(answer.status, 500);
-    rename("away", "ivs_change").await;
+    let (answer, blocker) = tokio::join!(rita.change(id, json!({"time": "18:00"})), others);
+    assert_eq!(answer.status, 503);
+    blocker.rollback().await.unwrap();
     until_async(async || app.count("ivs_change").await == 1).await;
     app.settle().await;
     app.assert_agree(id).await;
