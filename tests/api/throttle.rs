@@ -355,7 +355,7 @@ async fn an_attempt_whose_email_could_not_be_counted_is_not_counted_for_its_peer
 async fn an_attempt_that_was_no_failure_is_taken_back_when_the_database_can_write_again() {
     let app = TestApp::start().await;
     login(&app, "ines@x.test", "wrong").await.assert(400, wrong());
-    app.execute("CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'disk full'; END $$").await;
+    app.execute("CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE disk_full; END $$").await;
     app.execute(
         "CREATE TRIGGER fail BEFORE UPDATE ON ivs_login_throttle FOR EACH ROW
          WHEN (cardinality(new.attempts) < cardinality(old.attempts)) EXECUTE FUNCTION fail()",
