@@ -52,6 +52,8 @@ use crate::{
 const BUFFER: usize = 128 << 10;
 /// How long a client may take in nothing of an answer once the server stops.
 const LAST_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a connection is kept between requests while all places are taken.
+const CROWDED: Duration = Duration::from_secs(1);
 /// How often, at most, the log says that all places are taken.
 const COMPLAINT: Duration = Duration::from_secs(60);
 
@@ -60,7 +62,8 @@ const COMPLAINT: Duration = Duration::from_secs(60);
 /// what tells it that the server is [`Stopping`].
 ///
 /// A connection is closed when a client takes longer than `CLIENT_SECONDS` for a request's line and headers or takes in
-/// nothing of an answer for so long, and `KEEP_ALIVE_SECONDS` after an answer when no other request has begun. One on
+/// nothing of an answer for so long, and `KEEP_ALIVE_SECONDS` after an answer when no other request has begun (a second
+/// while all places are taken). One on
 /// which no request is under way is closed as soon as the server stops.
 pub async fn serve(listener: TcpListener, router: Router, ctx: &context::Context, stop: CancellationToken) {
     let metrics = &ctx.metrics;
@@ -104,7 +107,7 @@ pub async fn serve(listener: TcpListener, router: Router, ctx: &context::Context
         _ = socket.set_nodelay(true);
         let turn = Arc::<Turn>::default();
         let service = requests(router.clone(), address, turn.clone(), stopping.clone());
-        let socket = Impatient::new(socket, limits, turn, stopping.clone(), metrics.clone());
+        let socket = Impatient::new(socket, limits, turn, stopping.clone(), places.clone(), metrics.clone());
         let connection = connections.watch(http.serve_connection(TokioIo::new(socket), service));
         let metrics = metrics.clone();
         tokio::spawn(async move {
@@ -213,6 +216,7 @@ struct Impatient<S> {
     limits: Limits,
     turn: Arc<Turn>,
     stopping: Stopping,
+    places: Arc<Semaphore>,
     metrics: Metrics,
     /// The turn in which the client has begun another head.
     begun: u64,
@@ -223,9 +227,16 @@ struct Impatient<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Impatient<S> {
-    fn new(socket: S, limits: Limits, turn: Arc<Turn>, stopping: Stopping, metrics: Metrics) -> Self {
+    fn new(
+        socket: S,
+        limits: Limits,
+        turn: Arc<Turn>,
+        stopping: Stopping,
+        places: Arc<Semaphore>,
+        metrics: Metrics,
+    ) -> Self {
         // Who connects wants something: the first head has begun.
-        Impatient { socket, limits, turn, stopping, metrics, begun: 0, reading: None, writing: None }
+        Impatient { socket, limits, turn, stopping, places, metrics, begun: 0, reading: None, writing: None }
     }
 
     fn write(
@@ -270,7 +281,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Impatient<S> {
             return read;
         }
         let has_begun = self.begun == turn;
-        let patience = if has_begun { self.limits.client } else { self.limits.keep_alive };
+        let patience = match has_begun {
+            true => self.limits.client,
+            // Its place is needed.
+            false if self.places.available_permits() == 0 => self.limits.keep_alive.min(CROWDED),
+            false => self.limits.keep_alive,
+        };
         let (since, gives_up) = self.reading.get_or_insert_with(|| ((turn, has_begun), Box::pin(sleep(patience))));
         if *since != (turn, has_begun) {
             *since = (turn, has_begun);

@@ -835,6 +835,30 @@ async fn more_clients_than_there_are_files_wait_for_their_turn_and_the_database_
 }
 
 #[tokio::test]
+async fn clients_that_ask_now_and_then_to_keep_their_places_keep_nobody_out() {
+    let target = Target::with_few_files(300, "30").await;
+    let ask = async |socket: &mut TcpStream| {
+        socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: x.test\r\n\r\n").await.unwrap();
+        _ = socket.read(&mut [0; 1024]).await.unwrap();
+    };
+    let mut idle = Vec::new();
+    // As many as there are places.
+    for _ in 0..200 {
+        let mut socket = target.connect().await;
+        ask(&mut socket).await;
+        idle.push(socket);
+    }
+    for socket in &mut idle {
+        ask(socket).await;
+    }
+    let reply = target.ask("GET", "/readyz", "", b"").await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    drop(idle);
+    target.assert_well().await;
+    target.assert_blameless().await;
+}
+
+#[tokio::test]
 async fn large_bodies_that_never_end_take_little_memory_and_small_ones_are_read_meanwhile() {
     const MANY: usize = 200;
     let target = Target::start_with(&[("CLIENT_SECONDS", "3")]).await;

@@ -329,7 +329,7 @@ impl Browser {
         if !self.address().await.starts_with("/login/") {
             self.open("/login/").await;
         }
-        self.fill("E-mail address", email).await;
+        self.fill("Email address", email).await;
         self.fill("Password", PASSWORD).await;
         self.press("Sign in").await;
         self.sees_that("another page", async || !self.address().await.starts_with("/login/")).await;

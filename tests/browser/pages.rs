@@ -32,7 +32,7 @@ async fn walk(app: &TestApp, browser: &Browser, long: bool, mut look_at: impl As
     look("sign in", "Invited to an interview?").await;
     let label = "w".repeat(59);
     let email = if long { format!("{label}@{label}.{label}.{label}.test") } else { "rita@x.test".to_owned() };
-    browser.fill("E-mail address", &email).await;
+    browser.fill("Email address", &email).await;
     browser.fill("Password", "wrong").await;
     browser.press("Sign in").await;
     look("sign in, refused", "Invalid email or password.").await;
