@@ -148,30 +148,30 @@ async fn render(ctx: &Context, mail: Mail) -> anyhow::Result<Option<Email>> {
 
 /// The recurring work of every instance. Tests run each sweep once, from the same list.
 static SWEEPS: &[Sweep] = &[
-    Sweep::new("undo_intents", 5, |ctx| async move { calendar::undo_intents(&ctx).await }.boxed()),
-    Sweep::new("forget_grants_of_deleted", 600, |ctx| {
+    Sweep::new("calendar::undo_intents", 5, |ctx| async move { calendar::undo_intents(&ctx).await }.boxed()),
+    Sweep::new("calendar::forget_grants_of_deleted", 600, |ctx| {
         async move { calendar::forget_grants_of_deleted(&ctx).await }.boxed()
     }),
-    Sweep::new("align_events", 5, |ctx| async move { interview::align_events(&ctx).await }.boxed()),
-    Sweep::new("fill_instants_soon", 30, |ctx| {
+    Sweep::new("interview::align_events", 5, |ctx| async move { interview::align_events(&ctx).await }.boxed()),
+    Sweep::new("interview::fill_instants_soon", 30, |ctx| {
         async move { interview::fill_instants(&ctx, Reach::Soon).await }.boxed()
     }),
-    Sweep::new("fill_instants_ahead", 30, |ctx| {
+    Sweep::new("interview::fill_instants_ahead", 30, |ctx| {
         async move { interview::fill_instants(&ctx, Reach::Ahead).await }.boxed()
     })
     .as_walk(),
-    Sweep::new("fill_instants_all", 3600, |ctx| {
+    Sweep::new("interview::fill_instants_all", 3600, |ctx| {
         async move { interview::fill_instants(&ctx, Reach::All).await }.boxed()
     })
     .as_walk(),
-    Sweep::new("remind", 5, |ctx| async move { interview::remind(&ctx).await }.boxed()),
+    Sweep::new("interview::remind", 5, |ctx| async move { interview::remind(&ctx).await }.boxed()),
     // One for each module, so that a locked table keeps no other module's rows from being removed.
     Sweep::new("auth::remove_expired", 600, |ctx| async move { auth::remove_expired(&ctx).await }.boxed()),
     Sweep::new("interview::remove_expired", 600, |ctx| async move { interview::remove_expired(&ctx).await }.boxed()),
     Sweep::new("calendar::remove_expired", 600, |ctx| async move { calendar::remove_expired(&ctx).await }.boxed()),
     Sweep::new("mail::remove_expired", 600, |ctx| async move { mail::remove_expired(&ctx).await }.boxed()),
-    Sweep::new("remove_replaced", 600, |ctx| async move { Ok(jobs::remove_replaced(&ctx.db).await?) }.boxed()),
-    Sweep::new("requeue_orphans", 60, |ctx| async move { mail::requeue_orphans(&ctx).await }.boxed()),
+    Sweep::new("jobs::remove_replaced", 600, |ctx| async move { Ok(jobs::remove_replaced(&ctx.db).await?) }.boxed()),
+    Sweep::new("mail::requeue_orphans", 60, |ctx| async move { mail::requeue_orphans(&ctx).await }.boxed()),
 ];
 
 /// A pass of every sweep, one after the other; what `serve` does on its own schedule.

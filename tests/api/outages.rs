@@ -526,11 +526,12 @@ async fn a_server_counts_how_its_sweeps_end_and_stays_ready_while_a_table_is_loc
     sqlx::query("LOCK TABLE company_interview IN ACCESS EXCLUSIVE MODE").execute(&mut *django).await.unwrap();
     let http = reqwest::Client::new();
     let scrape = async || http.get(format!("{}/metrics", world.url())).send().await.unwrap().text().await.unwrap();
-    until_async(async || scrape().await.contains("sweeps_total{outcome=\"failed\",sweep=\"remind\"}")).await;
+    until_async(async || scrape().await.contains("sweeps_total{outcome=\"failed\",sweep=\"interview::remind\"}")).await;
     assert_eq!(http.get(format!("{}/readyz", world.url())).send().await.unwrap().status(), 200);
     django.rollback().await.unwrap();
-    until_async(async || scrape().await.contains("sweeps_total{outcome=\"finished\",sweep=\"remind\"}")).await;
-    assert!(scrape().await.contains("sweep_overdue{sweep=\"remind\"} 0"));
+    until_async(async || scrape().await.contains("sweeps_total{outcome=\"finished\",sweep=\"interview::remind\"}"))
+        .await;
+    assert!(scrape().await.contains("sweep_overdue{sweep=\"interview::remind\"} 0"));
 }
 
 #[tokio::test]
