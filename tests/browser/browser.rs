@@ -343,7 +343,7 @@ impl Browser {
 }
 
 /// How long something may take to be seen: the machine may have much else to do.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Buttons and links.
 fn of_words(words: &str) -> By {

@@ -422,9 +422,9 @@ pub fn room_link(mail: &Received) -> Option<String> {
     mail.text().split_whitespace().find(|word| word.contains("/join/?token=")).map(str::to_owned)
 }
 
-/// Polls until there is something, for at most ten seconds.
+/// Polls until there is something, for at most half a minute.
 pub async fn until<T>(mut ready: impl FnMut() -> Option<T>) -> T {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     loop {
         if let Some(found) = ready() {
             return found;
