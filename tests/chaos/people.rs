@@ -460,11 +460,15 @@ impl People {
         self.figures.count("people: HTTP requests");
         if let Ok(answer) = request.send().await {
             let status = answer.status().as_u16();
+            let body = answer.json::<Value>().await;
             if status >= 500 {
                 let database = if self.servers.has_database() { "with" } else { "without" };
-                self.figures.count(format!("people: answers {status} {database} PostgreSQL"));
+                let is_unknown =
+                    body.as_ref().is_ok_and(|body| body["detail"].as_str().is_some_and(is_told_as_unknown));
+                let how = if is_unknown { ", not known whether it was done" } else { "" };
+                self.figures.count(format!("people: answers {status} {database} PostgreSQL{how}"));
             }
-            if let Ok(body) = answer.json::<Value>().await
+            if let Ok(body) = body
                 && status < 500
                 && status != 409
             {
@@ -492,4 +496,9 @@ fn wall(instant: DateTime<Utc>, random: &mut fastrand::Rng) -> Value {
     let (zone, offset) = ZONES[random.usize(..ZONES.len())];
     let local: NaiveDateTime = instant.naive_utc() + TimeDelta::minutes(offset);
     json!({"date": local.date(), "time": local.time().format("%H:%M:%S").to_string(), "timezone": zone})
+}
+
+/// Whether an answer says that a commit got none.
+fn is_told_as_unknown(detail: &str) -> bool {
+    detail.starts_with("It is not known")
 }

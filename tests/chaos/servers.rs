@@ -83,7 +83,8 @@ impl Drop for Cluster {
 }
 
 /// What a server says that could not start, or not to the end, because PostgreSQL was away.
-const WITHOUT_DATABASE: [&str; 4] = [
+const WITHOUT_DATABASE: [&str; 5] = [
+    "the connection to the database was lost",
     "cannot connect to the database",
     "error communicating with database",
     "read-only transaction",
